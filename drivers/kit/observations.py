@@ -1,0 +1,148 @@
+"""What a driver can say: a Reading (a quantity has a value) or a Signal (something happened).
+
+Limits: a value is an exact `Decimal`, never a float; a unit is never free text, it is the one that `QUANTITIES` gives.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import TYPE_CHECKING
+
+from drivers.kit.quantities import QUANTITIES
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
+
+class SignalKind(StrEnum):
+    """Everything that can happen at a device. CALL and FALL raise an alarm; the rest is told."""
+
+    CALL = "call"
+    FALL = "fall"
+    CANCEL = "cancel"
+    RECOVERED = "recovered"
+    BED_EXIT = "bed_exit"
+    TAMPER = "tamper"
+    LOW_BATTERY = "low_battery"
+    RESTORED = "restored"
+
+
+RAISING: frozenset[SignalKind] = frozenset({SignalKind.CALL, SignalKind.FALL})
+
+
+@dataclass(frozen=True, slots=True)
+class Reading:
+    """One value of one quantity. `channel` tells apart equal quantities of a device (phase "A", tariff "T1")."""
+
+    quantity: str
+    value: Decimal
+    channel: str = ""
+    device_time: datetime | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a quantity that the dictionary does not know: KeyError is a bug of the driver, found by its vectors."""
+        QUANTITIES[self.quantity]  # noqa: B018 - the look-up is the check
+
+    @property
+    def unit(self) -> str:
+        """The unit of the value: the dictionary's, always."""
+        return QUANTITIES[self.quantity].unit
+
+
+@dataclass(frozen=True, slots=True)
+class Signal:
+    """Something happened. `code` is the device's word for it ("press", "double"), `channel` which of its buttons.
+
+    `level` is None for a thing that happens once. A protocol without a counter repeats a state instead: then it is
+    True or False, and the edges are judged by the gateway.
+    """
+
+    kind: SignalKind
+    code: str = ""
+    channel: str = ""
+    level: bool | None = None
+
+
+Observation = Reading | Signal
+
+
+@dataclass(frozen=True, slots=True)
+class Counter:
+    """The protocol's own counter of a message: it tells a repeat from a new press. `bits` is its width before it wraps."""
+
+    value: int
+    bits: int
+    authenticated: bool
+
+
+@dataclass(frozen=True, slots=True)
+class SourceNumber:
+    """The number that a source gives to an input which it resends until acknowledged; unique within `session`."""
+
+    session: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class Reply:
+    """Bytes to send back on the same line: at once ("now"), or when the event is durable ("committed")."""
+
+    data: bytes
+    when: str = "now"
+
+
+@dataclass(frozen=True, slots=True)
+class Decoded:
+    """What one advert or frame says.
+
+    `authenticated`: a key proved the sender. `address` names the device on a line that several share.
+    `source_number` is set where the source resends until acknowledged.
+    """
+
+    observations: tuple[Observation, ...] = ()
+    counter: Counter | None = None
+    authenticated: bool = False
+    address: str = ""
+    source_number: SourceNumber | None = None
+    replies: tuple[Reply, ...] = ()
+
+
+class Reason(StrEnum):
+    """Why a driver will not decode. Counted per device; shown to technicians."""
+
+    NOT_MINE = "not-mine"
+    TOO_SHORT = "too-short"
+    TOO_LONG = "too-long"
+    BAD_CHECK = "bad-check"
+    BAD_KEY = "bad-key"
+    NO_KEY = "no-key"
+    UNSUPPORTED = "unsupported"
+    IMPLAUSIBLE = "implausible"
+    MALFORMED = "malformed"
+
+
+class Rejected(Exception):
+    """A driver refuses an advert or a frame. `counter` is what stands readable beside a part that is not."""
+
+    def __init__(self, reason: Reason, detail: str = "", *, counter: Counter | None = None, address: str = "") -> None:
+        super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
+        self.reason = reason
+        self.detail = detail
+        self.counter = counter
+        self.address = address
+
+
+class BadOption(Exception):
+    """A device's configuration does not fit its driver. `key` is the option's name (dotted), `expected` what fits."""
+
+    def __init__(self, key: str, value: object, expected: str) -> None:
+        super().__init__(f"{key} = {value!r}: expected {expected}")
+        self.key = key
+        self.value = value
+        self.expected = expected
+
+
+class NoReply(Exception):
+    """Thrown into `talk()` at its `yield` when the device did not answer in time, after all retries."""

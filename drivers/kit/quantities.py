@@ -1,0 +1,37 @@
+"""The one dictionary of quantities and units. A platform can rely on it: a quantity has one unit, everywhere."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class Quantity:
+    """`unit` as published (UCUM-like text); `cumulative` registers only ever grow, apart from rollover or a swap."""
+
+    unit: str
+    zh: str
+    en: str
+    cumulative: bool = False
+
+
+QUANTITIES: Final[dict[str, Quantity]] = {
+    "energy_active_import": Quantity("kWh", "正向有功电能", "active energy, import", cumulative=True),
+    "energy_active_export": Quantity("kWh", "反向有功电能", "active energy, export", cumulative=True),
+    "energy_active_combined": Quantity("kWh", "组合有功电能", "active energy, combined"),
+    "energy_reactive_1": Quantity("kvarh", "组合无功1电能", "reactive energy, combined 1"),
+    "energy_reactive_2": Quantity("kvarh", "组合无功2电能", "reactive energy, combined 2"),
+    "voltage": Quantity("V", "电压", "voltage"),
+    "current": Quantity("A", "电流", "current"),
+    "power_active": Quantity("kW", "有功功率", "active power"),
+    "power_reactive": Quantity("kvar", "无功功率", "reactive power"),
+    "power_apparent": Quantity("kVA", "视在功率", "apparent power"),
+    "power_factor": Quantity("1", "功率因数", "power factor"),
+    "frequency": Quantity("Hz", "频率", "frequency"),
+    "battery": Quantity("%", "电池电量", "battery"),
+    "battery_voltage": Quantity("V", "电池电压", "battery voltage"),
+    "temperature": Quantity("Cel", "温度", "temperature"),
+    "humidity": Quantity("%RH", "湿度", "relative humidity"),
+    "illuminance": Quantity("lx", "照度", "illuminance"),
+}

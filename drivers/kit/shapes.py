@@ -1,0 +1,174 @@
+"""The three shapes of a device: it advertises, it streams, or it answers. A driver is one value of one of them.
+
+The catalogue finds a driver as `DRIVER` in its file under `drivers/devices/`; vectors stand in the same value, so the
+generic tests and the reference page need nothing else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+from drivers.kit.observations import Decoded, Observation, Reading, Reason
+
+
+@dataclass(frozen=True, slots=True)
+class Title:
+    """The name that people read, Chinese first."""
+
+    zh: str
+    en: str
+
+
+@dataclass(frozen=True, slots=True)
+class Advert:
+    """One BLE advertisement as a radio hands it over.
+
+    `address`: upper case, colons. `service_data` and `manufacturer_data` are keyed by the 16-bit id; data under a
+    128-bit service id of its own is not carried (no device of ours uses it).
+    """
+
+    address: str
+    name: str = ""
+    rssi: int | None = None
+    service_data: Mapping[int, bytes] = field(default_factory=dict)
+    manufacturer_data: Mapping[int, bytes] = field(default_factory=dict)
+
+
+class Framer(Protocol):
+    """Cuts a byte stream into frames. Bounded: it never holds more than `limit` bytes, and resyncs by itself.
+
+    `skipped` counts bytes that belonged to no frame; `rejects` counts candidate frames that were refused, by reason.
+    """
+
+    limit: int
+    skipped: int
+    rejects: dict[Reason, int]
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes in any cut, return the whole frames that they complete, in order."""
+
+    def reset(self) -> None:
+        """Forget a half frame (the line was reopened, or a turn ended)."""
+
+
+@dataclass(frozen=True, slots=True)
+class LineSettings:
+    """How a serial line is set for a device unless the configuration says otherwise."""
+
+    baud: int = 9600
+    bits: int = 8
+    parity: str = "N"
+    stop: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """One request on a bus. `answers` says whether a whole frame is the reply to it (address, function, identifier)."""
+
+    request: bytes
+    answers: Callable[[bytes], bool]
+    timeout_s: float = 1.0
+    retries: int = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Poll:
+    """What a streaming device wants to be asked, and how often."""
+
+    request: bytes
+    every_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class AdvertVector:
+    """A published or synthetic advert and what it means. `source` says where it is from, or "synthetic: ..."."""
+
+    source: str
+    advert: Advert
+    expect: Decoded | Reason
+    key: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class StreamVector:
+    """A whole frame, as the framer cuts it, and what it means under `options`."""
+
+    source: str
+    frame: bytes
+    expect: Decoded | Reason
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerVector:
+    """An exchange: each request that `talk()` must make, with the reply it gets (None: silence), and the outcome."""
+
+    source: str
+    address: str
+    exchange: tuple[tuple[bytes, bytes | None], ...]
+    expect: tuple[Reading, ...] | Reason
+    options: Mapping[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Advertises:
+    """A device that is heard on the air.
+
+    `may_call`: an advert of it that cannot be decrypted may be a call for help, so it raises one (unverified).
+    `key_bytes`: length of its key; None when the protocol has none. `plain`: it can also speak without a key.
+    `level_hold_s`: a level signal that is not repeated for so long has ended.
+    """
+
+    model: str
+    title: Title
+    decode: Callable[[Advert, bytes | None], Decoded]
+    vectors: tuple[AdvertVector, ...]
+    key_bytes: int | None = None
+    plain: bool = True
+    may_call: bool = False
+    level_hold_s: float = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Streams:
+    """A device, or a receiver of several, that speaks by itself on a serial line or socket.
+
+    `options(raw)` checks the device's `map` table from the configuration (BadOption) and returns what `decode` takes.
+    Where several devices share the line, `address_of` says whose a frame is ("" where it names nobody), and the gateway
+    lets the options of that device decode it.
+    """
+
+    model: str
+    title: Title
+    framer: Callable[[], Framer]
+    options: Callable[[Mapping[str, object]], Any]
+    decode: Callable[[bytes, Any], Decoded]
+    vectors: tuple[StreamVector, ...]
+    address_of: Callable[[bytes, Any], str] | None = None
+    line: LineSettings = LineSettings()
+    poll: Poll | None = None
+    level_hold_s: float = 25.0
+
+
+@dataclass(frozen=True, slots=True)
+class Answers:
+    """A device that speaks when asked.
+
+    `options(address, raw)` checks address and options (BadOption) and returns the target that `talk` takes.
+    `talk(target)` yields `Ask`s, is sent each reply frame, and returns the observations of one successful poll.
+    It raises Rejected when the device answers what cannot be a reading; NoReply passes through it.
+    """
+
+    model: str
+    title: Title
+    framer: Callable[[], Framer]
+    options: Callable[[str, Mapping[str, object]], Any]
+    talk: Callable[[Any], Generator[Ask, bytes, tuple[Observation, ...]]]
+    vectors: tuple[AnswerVector, ...]
+    line: LineSettings = LineSettings()
+    every_s: float = 900.0
+
+
+Driver = Advertises | Streams | Answers
