@@ -48,7 +48,12 @@ class SystemClock:
 
     def stamp(self) -> Stamp:
         """Return now, by both clocks."""
-        return Stamp(time.time_ns() // 1_000_000, time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000, self._boot, self.state())
+        return Stamp(
+            time.time_ns() // 1_000_000,
+            time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000,
+            self._boot,
+            self.state(),
+        )
 
     def monotonic(self) -> float:
         """Return seconds that never jump."""

@@ -42,8 +42,8 @@ class Reading:
     device_time: datetime | None = None
 
     def __post_init__(self) -> None:
-        """Refuse a quantity that the dictionary does not know: KeyError is a bug of the driver, found by its vectors."""
-        QUANTITIES[self.quantity]  # noqa: B018 - the look-up is the check
+        """Refuse a quantity that the dictionary does not know: KeyError is a bug of the driver, its vectors find it."""
+        QUANTITIES[self.quantity]
 
     @property
     def unit(self) -> str:
@@ -70,7 +70,7 @@ Observation = Reading | Signal
 
 @dataclass(frozen=True, slots=True)
 class Counter:
-    """The protocol's own counter of a message: it tells a repeat from a new press. `bits` is its width before it wraps."""
+    """The protocol's own counter of a message: it tells a repeat from a new press. `bits` is its width."""
 
     value: int
     bits: int

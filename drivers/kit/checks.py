@@ -1,0 +1,16 @@
+"""Check bytes that more than one protocol uses. Pure sums over bytes; each costs one pass over its input."""
+
+from __future__ import annotations
+
+from functools import reduce
+from operator import xor
+
+
+def sum8(data: bytes) -> int:
+    """Sum of all bytes, modulo 256 (DL/T 645, CJ/T 188, M-Bus)."""
+    return sum(data) & 0xFF
+
+
+def xor8(data: bytes) -> int:
+    """Exclusive or of all bytes (block checks of ISO 1745 and many sensors)."""
+    return reduce(xor, data, 0)

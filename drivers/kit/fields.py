@@ -1,0 +1,34 @@
+"""Fields of meter frames, read exactly: packed decimal digits become a `Decimal`, never a float.
+
+Limits: at most 14 bytes a field (28 digits, what a `Decimal` of the default context carries exactly).
+"""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from drivers.kit.observations import Reason, Rejected
+
+MAX_BCD_BYTES = 14
+
+
+def bcd(field: bytes, *, decimals: int = 0, signed: bool = False) -> Decimal | None:
+    """Read packed decimal digits, low byte first. All bytes FF mean that there is no value: None.
+
+    `signed`: the highest bit of the field is a sign, not a digit. Raises Rejected(IMPLAUSIBLE) for a nibble above 9,
+    which meters send with a correct checksum when their memory is damaged.
+    """
+    if not field or len(field) > MAX_BCD_BYTES:
+        raise Rejected(Reason.MALFORMED, f"a field of {len(field)} bytes")
+    if field.count(0xFF) == len(field):
+        return None
+    digits = field[::-1]
+    negative = signed and digits[0] >= 0x80
+    if negative:
+        digits = bytes([digits[0] & 0x7F]) + digits[1:]
+    text = digits.hex()
+    # hex() gives a to f for the nibbles that are no digits.
+    if not text.isdecimal():
+        raise Rejected(Reason.IMPLAUSIBLE, f"{field.hex()} is not packed decimal")
+    value = Decimal(f"{text}E-{decimals}")
+    return -value if negative and value else value

@@ -1,0 +1,62 @@
+r"""JSON lines: one object a line, UTF-8, ended by "\n" (RFC 8259, ndjson).
+
+Numbers with a point are read as `Decimal`, so that a register keeps every digit. Refused as malformed: anything that is
+no object, a key that stands twice (which of the two is meant?), NaN and Infinity (no JSON), text that is not UTF-8.
+
+Limits: 4096 bytes a line, 64 opening brackets a line (brackets inside texts count too), which bounds how deep an object
+can nest. One parsed line is kept, since finding whose line it is and decoding it both need it.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from decimal import Decimal
+from functools import lru_cache
+from typing import Final, NoReturn
+
+from drivers.kit import Reason, Rejected
+from drivers.kit.framing import LineFramer
+
+MAX_LINE: Final = 4096
+MAX_BRACKETS: Final = 64
+
+
+def framer() -> LineFramer:
+    """Return a framer that skips lines which are too long, and counts them."""
+    return LineFramer(limit=MAX_LINE)
+
+
+@lru_cache(maxsize=1)
+def parse(line: bytes) -> Mapping[str, object]:
+    """Read one line. Values are text, int, Decimal, bool, None, list or dict; do not change them. Raises Rejected."""
+    if len(line) > MAX_LINE:
+        raise Rejected(Reason.TOO_LONG, f"{len(line)} bytes")
+    if line.count(b"{") + line.count(b"[") > MAX_BRACKETS:
+        raise Rejected(Reason.MALFORMED, f"more than {MAX_BRACKETS} brackets")
+    try:
+        found = _DECODER.decode(line.decode())
+    except UnicodeDecodeError:
+        raise Rejected(Reason.MALFORMED, "not UTF-8") from None
+    except json.JSONDecodeError as problem:
+        raise Rejected(Reason.MALFORMED, f"{problem.msg} at character {problem.pos}") from None
+    except ArithmeticError:
+        raise Rejected(Reason.MALFORMED, "a number with an impossible exponent") from None
+    if not isinstance(found, dict):
+        raise Rejected(Reason.MALFORMED, "not an object")
+    return found
+
+
+def _unique(pairs: list[tuple[str, object]]) -> dict[str, object]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise Rejected(Reason.MALFORMED, "a key stands twice")
+    return found
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise Rejected(Reason.MALFORMED, f"{name} is no JSON number")
+
+
+# Made once: making one costs more than reading a line.
+_DECODER = json.JSONDecoder(object_pairs_hook=_unique, parse_float=Decimal, parse_constant=_no_constant)

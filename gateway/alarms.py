@@ -1,0 +1,231 @@
+"""The care lifecycle of an alarm: ACTIVE, ACKED, CLOSED. A pure state machine: no IO, the clock is handed in.
+
+Raising never fails. A repeat press counts up; after an acknowledgement it makes the alarm ACTIVE again. An emergency never
+closes by itself: only a person closes it, with a name and a reason. Limits: one open alarm for each (device, kind);
+the last `KEPT_CLOSED` closed ones are remembered.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass, field, replace
+from enum import StrEnum
+from typing import Any, Final
+
+from gateway.clock import Stamp, iso
+from gateway.errors import ControlError
+from gateway.events import Event, Origin, new_event, new_id
+
+KEPT_CLOSED: Final = 200
+MAX_TEXT: Final = 200
+
+
+class AlarmState(StrEnum):
+    """Where an alarm stands on the care axis."""
+
+    ACTIVE = "ACTIVE"
+    ACKED = "ACKED"
+    CLOSED = "CLOSED"
+
+
+@dataclass(frozen=True, slots=True)
+class Alarm:
+    """One alarm. `raised` is the stamp of the first press; `doubts` say why it is not verified."""
+
+    id: str
+    kind: str
+    device: str
+    room: str
+    bed: str
+    raised: Stamp
+    state: AlarmState = AlarmState.ACTIVE
+    presses: int = 1
+    verified: bool = True
+    doubts: tuple[str, ...] = ()
+    code: str = ""
+    channel: str = ""
+    acked_by: str = ""
+    closed_by: str = ""
+    why: str = ""
+    last_event: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """A signal that calls for help, judged. `facts` go into the event (counter, number)."""
+
+    kind: str
+    device: str
+    room: str
+    bed: str
+    at: Stamp
+    code: str = ""
+    channel: str = ""
+    doubts: tuple[str, ...] = ()
+    facts: dict[str, object] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What an action did: the alarm as it is now, and the event that tells it (None: nothing changed)."""
+
+    alarm: Alarm
+    event: Event | None
+
+
+class AlarmBook:
+    """Every open alarm and the last closed ones."""
+
+    def __init__(self, origin: Origin) -> None:
+        self._origin = origin
+        self._open: dict[tuple[str, str], Alarm] = {}
+        self._closed: dict[str, Alarm] = {}
+        self._by_event: dict[str, str] = {}
+        self._delivery: dict[str, dict[str, str]] = {}
+
+    def load(self, documents: Iterable[str]) -> list[Alarm]:
+        """Take the stored alarms back, and return those that are open: they are announced again."""
+        for document in documents:
+            alarm = _parse(document)
+            if alarm.state is AlarmState.CLOSED:
+                self._remember_closed(alarm)
+            else:
+                self._open[alarm.device, alarm.kind] = alarm
+                self._by_event[alarm.last_event] = alarm.id
+        return list(self._open.values())
+
+    # -- transitions --------------------------------------------------------------------------------------------
+
+    def raise_alarm(self, call: Call) -> Change:
+        """A call for help: a new alarm, or one more press of an open one."""
+        key = (call.device, call.kind)
+        before = self._open.get(key)
+        if before is None:
+            alarm = Alarm(
+                id=new_id(), kind=call.kind, device=call.device, room=call.room, bed=call.bed, raised=call.at,
+                verified=not call.doubts, doubts=call.doubts, code=call.code, channel=call.channel,
+            )  # fmt: skip
+        else:
+            alarm = replace(
+                before, state=AlarmState.ACTIVE, presses=before.presses + 1, acked_by="",
+                verified=before.verified or not call.doubts, code=call.code, channel=call.channel,
+            )  # fmt: skip
+        facts = {**call.facts, "code": call.code, "channel": call.channel, "verified": not call.doubts}
+        if call.doubts:
+            facts["doubts"] = call.doubts
+        if before is not None and before.state is AlarmState.ACKED:
+            facts["reopened"] = True
+        return self._changed(alarm, "alarm.raised", call.at, facts)
+
+    def acknowledge(self, prefix: str, by: str, at: Stamp) -> Change:
+        """Somebody has taken notice. Raises ControlError for an unknown, ambiguous or closed alarm."""
+        alarm = self._find(prefix)
+        if alarm.state is AlarmState.CLOSED:
+            raise ControlError("GW-CTL-03", prefix, reason="alarm is closed")
+        if alarm.state is AlarmState.ACKED:
+            return Change(alarm, None)
+        by = _said(by, "by")
+        return self._changed(replace(alarm, state=AlarmState.ACKED, acked_by=by), "alarm.acknowledged", at, {"by": by})
+
+    def close(self, prefix: str, by: str, why: str, *, at: Stamp) -> Change:
+        """Somebody was there. Who and why are required. Raises ControlError as `acknowledge` does."""
+        alarm = self._find(prefix)
+        if alarm.state is AlarmState.CLOSED:
+            raise ControlError("GW-CTL-03", prefix, reason="alarm is closed")
+        by, why = _said(by, "by"), _said(why, "why")
+        closed = replace(alarm, state=AlarmState.CLOSED, closed_by=by, why=why)
+        return self._changed(closed, "alarm.closed", at, {"by": by, "why": why})
+
+    def _changed(self, alarm: Alarm, noun: str, at: Stamp, facts: dict[str, object]) -> Change:
+        event_id = new_id()
+        alarm = replace(alarm, last_event=event_id)
+        data = {
+            "kind": alarm.kind, "state": alarm.state.value, "priority": "emergency", "presses": alarm.presses,
+            "room": alarm.room, "bed": alarm.bed, "test": False, "verified": alarm.verified, **facts,
+        }  # fmt: skip
+        event = new_event(
+            noun, self._origin, device=alarm.device, at=at, data=data, correlation=alarm.id, event_id=event_id
+        )
+        key = (alarm.device, alarm.kind)
+        if alarm.state is AlarmState.CLOSED:
+            self._open.pop(key, None)
+            self._remember_closed(alarm)
+        else:
+            self._open[key] = alarm
+        self._by_event[event_id] = alarm.id
+        while len(self._by_event) > 4 * KEPT_CLOSED:
+            del self._by_event[next(iter(self._by_event))]
+        self._delivery[alarm.id] = dict.fromkeys(self._delivery.get(alarm.id, {}), "QUEUED")
+        return Change(alarm, event)
+
+    def _remember_closed(self, alarm: Alarm) -> None:
+        self._closed[alarm.id] = alarm
+        while len(self._closed) > KEPT_CLOSED:
+            oldest = next(iter(self._closed))
+            del self._closed[oldest]
+            self._delivery.pop(oldest, None)
+
+    def _find(self, prefix: str) -> Alarm:
+        alarms = [*self._open.values(), *self._closed.values()]
+        found = [alarm for alarm in alarms if prefix and alarm.id.startswith(prefix)]
+        if len(found) > 1:  # a short prefix means the alarm that is still open
+            found = [alarm for alarm in found if alarm.state is not AlarmState.CLOSED] or found
+        if len(found) != 1:
+            reason = "no such alarm" if not found else f"{len(found)} alarms begin like this"
+            raise ControlError("GW-CTL-03", prefix, reason=reason)
+        return found[0]
+
+    # -- what others ask ----------------------------------------------------------------------------------------
+
+    def delivered(self, destination: str, event_id: str, level: str) -> None:
+        """Note how far the newest event of an alarm has come at a destination."""
+        alarm_id = self._by_event.get(event_id)
+        if alarm_id is None:
+            return
+        alarm = next((one for one in self._open.values() if one.id == alarm_id), self._closed.get(alarm_id))
+        if alarm is not None and alarm.last_event == event_id:
+            self._delivery.setdefault(alarm_id, {})[destination] = level
+
+    def open_of(self, device: str) -> Alarm | None:
+        """Return an open alarm of a device."""
+        return next((alarm for (owner, _kind), alarm in self._open.items() if owner == device), None)
+
+    @property
+    def open_count(self) -> int:
+        """How many alarms are open."""
+        return len(self._open)
+
+    def listed(self, *, with_closed: bool) -> list[dict[str, Any]]:
+        """Return the alarms for people, oldest first."""
+        alarms = sorted(self._open.values(), key=lambda alarm: alarm.raised.wall_ms)
+        if with_closed:
+            alarms = [*self._closed.values(), *alarms]
+        return [
+            {
+                "id": one.id, "kind": one.kind, "device": one.device, "room": one.room, "bed": one.bed,
+                "state": one.state.value, "raised_at": iso(one.raised.wall_ms), "presses": one.presses,
+                "verified": one.verified, "doubts": one.doubts, "acked_by": one.acked_by, "closed_by": one.closed_by,
+                "why": one.why, "delivery": self._delivery.get(one.id, {}),
+            }
+            for one in alarms
+        ]  # fmt: skip
+
+
+def document(alarm: Alarm) -> str:
+    """Return an alarm as the JSON text that is stored."""
+    return json.dumps(asdict(alarm), ensure_ascii=False, separators=(",", ":"))
+
+
+def _parse(text: str) -> Alarm:
+    fields = json.loads(text)
+    raised = Stamp(**fields.pop("raised"))
+    state = AlarmState(fields.pop("state"))
+    return Alarm(**{**fields, "doubts": tuple(fields["doubts"])}, raised=raised, state=state)
+
+
+def _said(text: str, what: str) -> str:
+    text = text.strip()
+    if not text or len(text) > MAX_TEXT:
+        raise ControlError("GW-CTL-03", what, reason=f"{what} must have 1 to {MAX_TEXT} characters")
+    return text

@@ -1,0 +1,124 @@
+"""The master of one bus: asks each meter in turn, and lets no dead one starve the others.
+
+Turns are fair: the device that has waited longest beyond its time is next. A device that does not answer is asked less
+and less often, up to `MAX_SLOWDOWN` times its interval, and becomes a problem after `FAILED_POLLS` polls in a row.
+Limits: one poll takes at most `POLL_LIMIT_S` and `MAX_ASKS` requests.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
+
+from drivers.kit import Answers, Decoded, NoReply, Observation, Rejected
+from gateway.clock import Clock
+from gateway.collect.collector import Collector
+from gateway.collect.desk import Desk, Heard
+from gateway.errors import LinkDown
+from gateway.health import Health
+from gateway.links.serial_line import SerialLine
+
+POLL_LIMIT_S: Final = 60.0
+MAX_ASKS: Final = 100
+FAILED_POLLS: Final = 3
+MAX_SLOWDOWN: Final = 16
+
+
+@dataclass(slots=True)
+class _Turn:
+    desk: Desk
+    every_s: float
+    next_at: float
+    failed: int = 0
+
+
+class BusMaster:
+    """Polls the devices of one line for ever."""
+
+    def __init__(
+        self, line: SerialLine, desks: Sequence[Desk], *, collector: Collector, clock: Clock, health: Health
+    ) -> None:
+        self._line = line
+        self._collector = collector
+        self._clock = clock
+        self._health = health
+        now = clock.monotonic()
+        self._turns = []
+        for desk in desks:
+            driver = desk.driver
+            assert isinstance(driver, Answers)  # noqa: S101 - the configuration sets one shape a line
+            every = desk.every_s or driver.every_s
+            # A phase of its own, so that a hundred gateways do not read their meters in the same second.
+            self._turns.append(_Turn(desk, every, now + random.uniform(0, min(every, 2.0))))  # noqa: S311
+
+    async def run(self) -> None:
+        """Ask for ever."""
+        while True:
+            turn = min(self._turns, key=lambda one: one.next_at)
+            wait = turn.next_at - self._clock.monotonic()
+            if wait > 0:
+                await asyncio.sleep(wait)
+            await self._poll(turn)
+
+    async def _poll(self, turn: _Turn) -> None:
+        desk = turn.desk
+        desk.polls += 1
+        try:
+            async with asyncio.timeout(POLL_LIMIT_S):
+                observations = await self._talk(desk)
+        except LinkDown:
+            turn.next_at = self._clock.monotonic() + 0.5  # the line reopens by itself; nobody is at fault here
+            desk.polls -= 1
+            return
+        except (NoReply, Rejected, TimeoutError) as error:
+            self._failed(turn, error)
+            return
+        turn.failed = 0
+        turn.next_at += turn.every_s
+        if turn.next_at < self._clock.monotonic():
+            turn.next_at = self._clock.monotonic() + turn.every_s
+        self._health.off("GW-DEV-01", desk.id)
+        desk.heard += 1
+        desk.last_heard = self._clock.monotonic()
+        self._collector.take(desk, Decoded(observations, address=desk.address), self._clock.stamp())
+
+    def _failed(self, turn: _Turn, error: Exception) -> None:
+        desk = turn.desk
+        desk.polls_failed += 1
+        turn.failed += 1
+        if isinstance(error, Rejected):
+            desk.reject(error.reason)
+        slowdown = min(2 ** max(0, turn.failed - 1), MAX_SLOWDOWN)
+        turn.next_at = self._clock.monotonic() + turn.every_s * slowdown * random.uniform(0.9, 1.1)  # noqa: S311
+        if turn.failed >= FAILED_POLLS:
+            what = str(error) or type(error).__name__
+            self._health.on("GW-DEV-01", desk.id, link=desk.link, failures=turn.failed, error=what)
+
+    async def _talk(self, desk: Desk) -> tuple[Observation, ...]:
+        driver = desk.driver
+        assert isinstance(driver, Answers)  # noqa: S101 - see __init__
+        talk = driver.talk(desk.options)
+        framer = driver.framer()
+        try:
+            ask = next(talk)
+            for _ in range(MAX_ASKS):
+                try:
+                    frame = await self._line.ask(ask, framer)
+                except NoReply as silence:
+                    ask = talk.throw(silence)
+                    continue
+                self._show(desk, frame)
+                ask = talk.send(frame)
+        except StopIteration as end:
+            found: tuple[Observation, ...] = end.value
+            return found
+        finally:
+            talk.close()
+        raise NoReply(f"no end after {MAX_ASKS} requests")
+
+    def _show(self, desk: Desk, frame: bytes) -> None:
+        if self._collector.listeners:
+            self._collector.tell(Heard(desk.link, self._clock.stamp(), desk.address, desk.id, "", frame.hex()))

@@ -1,0 +1,306 @@
+"""From typed device tables to devices with driver, options and key; everything that cannot run is set aside.
+
+People's safety rules here: a device is never silenced by its key. With a key that cannot be had it runs without one,
+and where it may call, what cannot be decrypted raises an unverified call. A device whose room nobody wrote down runs
+too. On a serial line that cannot serve everybody, what speaks by itself goes before what is polled, then the first in
+the file goes before the later ones.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields
+from typing import Any, Final, Protocol
+
+from drivers.kit import Advertises, Answers, BadOption, Driver, LineSettings, Streams
+from gateway.config import findings as found
+from gateway.config.findings import Findings, close_to
+from gateway.config.positions import KeyPath
+from gateway.config.secret import Secret
+from gateway.config.settings import Ble, Device, DeviceTable, Room, Serial
+from gateway.config.tables import Entry
+from gateway.errors import SecretError
+
+_BLE_ADDRESS: Final = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}")
+_INDEX: Final = re.compile(r"\[(\d+)\]")
+
+
+class Catalogue(Protocol):
+    """Where drivers are found: `drivers.kit.catalogue`, or another of the same form."""
+
+    def driver(self, model: str) -> Driver:
+        """Return the driver of a model that is among `models`."""
+
+    def models(self) -> tuple[str, ...]:
+        """Return the names of all models."""
+
+
+@dataclass(frozen=True, slots=True)
+class Site:
+    """What devices refer to. `links` are those that run; `set_aside` are the ids of links that do not."""
+
+    links: Mapping[str, Serial | Ble]
+    set_aside: frozenset[str]
+    rooms: Mapping[str, Room]
+
+
+def settle_devices(
+    entries: Sequence[Entry[DeviceTable]], site: Site, catalogue: Catalogue, notes: Findings
+) -> tuple[Device, ...]:
+    """Return the devices that run, in the order of the file."""
+    placed: list[tuple[KeyPath, Device]] = []
+    ids: dict[str, KeyPath] = {}
+    for entry in entries:
+        desk = _Desk(entry, site, catalogue, notes)
+        device = desk.settle()
+        first = ids.setdefault(entry.value.id, entry.at) if entry.fits("id") else entry.at
+        if first != entry.at:
+            line = notes.line((*first, "id"))
+            value = entry.value.id
+            notes.add(found.DUPLICATE, (*entry.at, "id"), effect=found.SET_ASIDE, value=value, other_line=line)
+        elif device is not None:
+            placed.append((entry.at, device))
+    return _without_conflicts(_without_twins(placed, notes), site, notes)
+
+
+class _Desk:
+    """Settles one device: each question is asked even where an earlier one was answered badly."""
+
+    def __init__(self, entry: Entry[DeviceTable], site: Site, catalogue: Catalogue, notes: Findings) -> None:
+        self._entry = entry
+        self._table = entry.value
+        self._site = site
+        self._catalogue = catalogue
+        self._notes = notes
+        self._runs = entry.runs
+
+    def settle(self) -> Device | None:
+        """Return the device, or None when it cannot run."""
+        driver = self._driver()
+        self._link(driver)
+        address = self._address(driver)
+        self._place()
+        self._calls()
+        options = None
+        key = None
+        if driver is not None:
+            options = self._options(driver)
+            key = self._key(driver)
+            self._pointless(driver)
+        if driver is None or not self._runs:
+            return None
+        table = {item.name: getattr(self._table, item.name) for item in fields(self._table)}
+        return Device(**{**table, "address": address}, driver=driver, options=options, key_bytes=key)
+
+    def _note(self, code: str, key: str = "", *, effect: str = found.SET_ASIDE, **facts: Any) -> None:
+        if effect == found.SET_ASIDE:
+            self._runs = False
+        at = (*self._entry.at, *_path(key)) if key else self._entry.at
+        self._notes.add(code, at, effect=effect, **facts)
+
+    def _driver(self) -> Driver | None:
+        if not self._entry.fits("model"):
+            return None
+        model = self._table.model
+        models = self._catalogue.models()
+        if model in models:
+            return self._catalogue.driver(model)
+        self._note(found.UNKNOWN_MODEL, "model", value=model, known=models, **close_to(model, models))
+        return None
+
+    def _link(self, driver: Driver | None) -> None:
+        if not self._entry.fits("link"):
+            return
+        name = self._table.link
+        link = self._site.links.get(name)
+        if name in self._site.set_aside and link is None:
+            self._note(found.LINK_SET_ASIDE, "link", value=name)
+        elif link is None:
+            known = tuple(self._site.links)
+            self._note(found.UNKNOWN_LINK, "link", value=name, known=known or "-", **close_to(name, known))
+        elif driver is not None and isinstance(driver, Advertises) != isinstance(link, Ble):
+            needed = "[[ble]]" if isinstance(driver, Advertises) else "[[serial]]"
+            self._note(found.WRONG_LINK, "link", value=name, model=driver.model, needed=needed)
+
+    def _address(self, driver: Driver | None) -> str:
+        address = self._table.address.strip()
+        if not isinstance(driver, Advertises) or not self._entry.fits("address"):
+            return address
+        if not address:
+            self._note(found.MISSING_KEY, "address", expected="A4:C1:38:56:53:84")
+        elif not _BLE_ADDRESS.fullmatch(address.upper()):
+            self._note(found.BAD_BLE_ADDRESS, "address", value=address)
+        return address.upper()
+
+    def _place(self) -> None:
+        table = self._table
+        if not table.room:
+            return
+        room = self._site.rooms.get(table.room)
+        if room is None:
+            hint = close_to(table.room, self._site.rooms)
+            self._note(found.UNKNOWN_ROOM, "room", effect=found.KEPT, value=table.room, **hint)
+        elif table.bed and room.beds and table.bed not in room.beds:
+            facts: dict[str, Any] = {"room": room.id, "known": room.beds, **close_to(table.bed, room.beds)}
+            self._note(found.UNKNOWN_BED, "bed", effect=found.KEPT, value=table.bed, **facts)
+
+    def _calls(self) -> None:
+        if self._table.calls_on == ():
+            self._note(found.NO_CALLS, "calls_on", effect=found.KEPT)
+        elif "none" in (self._table.calls_on or ()):
+            self._note(
+                found.BAD_VALUE, "calls_on", effect=found.KEPT, value=list(self._table.calls_on or ()),
+                expected="@expect.calls-on",
+            )  # fmt: skip
+
+    def _options(self, driver: Driver) -> object:
+        raw = self._table.map
+        try:
+            if isinstance(driver, Streams):
+                return driver.options(raw)
+            if isinstance(driver, Answers):
+                return driver.options(self._table.address.strip(), raw)
+        except BadOption as refusal:
+            if self._entry.fits(refusal.key.partition(".")[0]):
+                facts: dict[str, Any] = {"value": refusal.value, "model": driver.model, "expected": refusal.expected}
+                self._note(found.BAD_OPTION, refusal.key, **facts)
+            return None
+        if raw:
+            self._note(found.NO_EFFECT, "map", effect=found.KEPT, reason="@hint.not-found", model=driver.model)
+        return None
+
+    def _key(self, driver: Driver) -> bytes | None:
+        """Read the key. Where it cannot be had the device runs without it."""
+        reference = self._table.key
+        if not isinstance(driver, Advertises) or driver.key_bytes is None:
+            if reference is not None:
+                self._note(found.NO_EFFECT, "key", effect=found.KEPT, reason="@hint.no-key-model", model=driver.model)
+            if isinstance(driver, Advertises):
+                self._plain(driver)
+            return None
+        if reference is None:
+            if not driver.plain:
+                self._note(found.KEY_NEEDED, "key", effect=found.KEPT, model=driver.model)
+            elif self._entry.fits("key"):
+                self._plain(driver)
+            return None
+        try:
+            content = reference.read()
+        except SecretError as refusal:
+            self._note(refusal.code, "key", effect=found.KEPT, **refusal.facts)
+            return None
+        if reference.too_open:
+            self._note(found.SECRET_TOO_OPEN, "key", effect=found.KEPT, path=str(reference.path))
+        return self._key_bytes(reference, content, driver.key_bytes)
+
+    def _key_bytes(self, reference: Secret, content: bytes, length: int) -> bytes | None:
+        facts: dict[str, Any] = {
+            "effect": found.KEPT,
+            "length_needed": length,
+            "digits": 2 * length,
+            "path": str(reference.path),
+        }
+        try:
+            key = bytes.fromhex(content.decode("ascii").strip())
+        except ValueError:
+            self._note(found.BAD_KEY, "key", reason="@hint.key-not-hex", **facts)
+            return None
+        if len(key) != length:
+            self._note(found.BAD_KEY, "key", reason="@hint.key-length", length=len(key), **facts)
+            return None
+        return key
+
+    def _plain(self, driver: Advertises) -> None:
+        """Plain text needs a word from whoever configures it: anybody can imitate such a device."""
+        if not self._table.allow_plain and self._entry.fits("allow_plain"):
+            effect = found.KEPT if driver.may_call else found.SET_ASIDE
+            self._note(found.PLAIN_NOT_ALLOWED, "allow_plain", effect=effect, model=driver.model)
+
+    def _pointless(self, driver: Driver) -> None:
+        facts: dict[str, Any] = {"effect": found.KEPT, "model": driver.model}
+        polled = isinstance(driver, Answers) or (isinstance(driver, Streams) and driver.poll is not None)
+        if self._table.every_s is not None and not polled:
+            self._note(found.NO_EFFECT, "every_s", reason="@hint.not-polled", **facts)
+        if self._table.allow_plain and not isinstance(driver, Advertises):
+            self._note(found.NO_EFFECT, "allow_plain", reason="@hint.not-radio", **facts)
+
+
+def _without_twins(placed: list[tuple[KeyPath, Device]], notes: Findings) -> list[tuple[KeyPath, Device]]:
+    """Set aside what has the link and address of an earlier device. Names on a stream keep their case."""
+    kept: list[tuple[KeyPath, Device]] = []
+    owners: dict[tuple[str, str], str] = {}
+    for at, device in placed:
+        address = device.address if isinstance(device.driver, Streams) else device.address.upper()
+        owner = owners.setdefault((device.link, address), device.id)
+        if owner == device.id:
+            kept.append((at, device))
+        else:
+            facts: dict[str, Any] = {"link": device.link, "other": owner}
+            notes.add(found.DUPLICATE_ADDRESS, (*at, "address"), effect=found.SET_ASIDE, value=device.address, **facts)
+    return kept
+
+
+def _without_conflicts(placed: list[tuple[KeyPath, Device]], site: Site, notes: Findings) -> tuple[Device, ...]:
+    """Set aside what cannot share its serial line with those that have it already."""
+    refused: set[str] = set()
+    for name, link in site.links.items():
+        if not isinstance(link, Serial):
+            continue
+        sharers = [(at, device) for at, device in placed if device.link == name]
+        # Stable: those that speak by themselves first, each kind in the order of the file.
+        sharers.sort(key=lambda pair: not isinstance(pair[1].driver, Streams))
+        holders: list[Device] = []
+        for at, device in sharers:
+            facts = _conflict(device, holders, link)
+            if facts is None:
+                holders.append(device)
+                continue
+            refused.add(device.id)
+            notes.add(found.LINE_CONFLICT, (*at, "link"), effect=found.SET_ASIDE, value=name, link=name, **facts)
+    return tuple(device for _, device in placed if device.id not in refused)
+
+
+def _conflict(device: Device, holders: Sequence[Device], link: Serial) -> dict[str, Any] | None:
+    """Return why `device` cannot join the holders of a line, as facts; None when it can."""
+    if not holders:
+        return None
+    first = holders[0]
+    ours, theirs = device.driver, first.driver
+    if isinstance(ours, Advertises) or isinstance(theirs, Advertises):
+        return None
+    facts: dict[str, Any] = {"other": first.id, "model": device.model}
+    if isinstance(ours, Streams) != isinstance(theirs, Streams):
+        return {**facts, "reason": "@hint.mixed-line"}
+    if isinstance(ours, Streams) and isinstance(theirs, Streams):
+        if ours.framer is not theirs.framer:
+            return {**facts, "reason": "@hint.other-framing"}
+        if ours.address_of is None or theirs.address_of is None:
+            return {**facts, "reason": "@hint.cannot-share"}
+    wants, has = link.line(ours.line), link.line(theirs.line)
+    if wants != has:
+        return {**facts, "reason": "@hint.other-settings", "wants": _settings(wants), "has": _settings(has)}
+    return None
+
+
+def implied_rooms(devices: Sequence[Device], rooms: Sequence[Room]) -> tuple[Room, ...]:
+    """Return the rooms with those added that only devices name: an alarm from an unlisted room is still an alarm."""
+    known = {room.id: room for room in rooms}
+    for device in devices:
+        if device.room:
+            known.setdefault(device.room, Room(device.room))
+    return tuple(known.values())
+
+
+def _settings(line: LineSettings) -> str:
+    return f"{line.baud} {line.bits}{line.parity}{line.stop}"
+
+
+def _path(key: str) -> KeyPath:
+    """Read a driver's dotted name of an option: "map.signal[0].is" is ("map", "signal", 0, "is")."""
+    path: list[str | int] = []
+    for part in key.split("."):
+        name = _INDEX.sub("", part)
+        path += [name] if name else []
+        path += [int(index) for index in _INDEX.findall(part)]
+    return tuple(path)

@@ -1,0 +1,223 @@
+"""The settings, typed and frozen, as every other room knows them. One TOML table is one class.
+
+Ids are 1 to 64 of [a-z0-9-]: they become topic levels, URN parts and column values. Addresses, names and words are
+bounded at 128 characters, lists at 64 entries. Nothing here reads a file; `loading` does.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+from collections.abc import Mapping
+from dataclasses import dataclass as plain_dataclass
+from dataclasses import field
+from pathlib import Path
+from typing import Annotated, Final, Literal
+from urllib.parse import urlsplit
+
+from pydantic import ConfigDict, Field, InstanceOf, PlainValidator, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic.dataclasses import dataclass
+from pydantic_core import PydanticCustomError
+
+from drivers.kit import Advertises, Answers, LineSettings, Streams
+from gateway.config.secret import Secret
+from gateway.errors import Finding, SecretError
+from gateway.events import wants
+
+CONTROL_SOCKET: Final = Path("/run/daycare-gateway/control.sock")
+DATA_DIR: Final = Path("/var/lib/daycare-gateway")
+
+_FORBID_EXTRA: Final = ConfigDict(extra="forbid")
+
+
+def _secret(value: object) -> Secret | None:
+    if value is None or isinstance(value, Secret):
+        return value
+    if isinstance(value, str):
+        try:
+            return Secret(value)
+        except SecretError:
+            pass
+    raise PydanticCustomError("secret_reference", "not a reference to a secret")
+
+
+def _path(value: object) -> Path:
+    if isinstance(value, Path):
+        return value
+    if isinstance(value, str) and value.startswith("/") and "\x00" not in value:
+        return Path(value)
+    raise PydanticCustomError("absolute_path", "not an absolute path")
+
+
+def _optional_path(value: object) -> Path | None:
+    return None if value is None else _path(value)
+
+
+# `description` names the text that tells what fits ("expect.id").
+Id = Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]{1,64}$", description="id")]
+Name = Annotated[StrictStr, Field(max_length=128, description="name")]
+# An event code of a driver ("press", "hold"); "none" raises nothing whatever is configured.
+CallWord = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+TypePattern = Annotated[StrictStr, Field(pattern=r"^(\*|[a-z]+\.(\*|[a-z]+))$")]
+FilePath = Annotated[Path, PlainValidator(_path), Field(description="path")]
+OptionalFilePath = Annotated[Path | None, PlainValidator(_optional_path), Field(description="path")]
+OptionalSecret = Annotated[Secret | None, PlainValidator(_secret), Field(description="secret")]
+Seconds = Annotated[StrictFloat | StrictInt, Field(ge=0, le=3600, description="spread")]
+Interval = Annotated[StrictFloat | StrictInt | None, Field(ge=1, le=31 * 86_400, description="every")]
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class Gateway:
+    """[gateway]: who this gateway is, and where it keeps its things."""
+
+    id: Id
+    org: Id
+    site: Id
+    org_path: Annotated[tuple[Id, ...], Field(max_length=8, description="org-path")] = ()
+    operator: Name = ""
+    data_dir: FilePath = DATA_DIR
+    control_socket: FilePath = CONTROL_SOCKET
+    lang: Annotated[Literal["zh", "en"], Field(description="lang")] = "zh"
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class Room:
+    """[[room]]: the name stays on site; only the id leaves it."""
+
+    id: Id
+    name: Name = ""
+    beds: Annotated[tuple[Name, ...], Field(max_length=64, description="beds")] = ()
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class Serial:
+    """[[serial]]: one port or socket. A line setting left out is the one that the driver of its devices wants."""
+
+    id: Id
+    port: Annotated[StrictStr, Field(min_length=1, max_length=256, description="port")]
+    baud: Annotated[StrictInt | None, Field(ge=300, le=4_000_000, description="baud")] = None
+    bits: Annotated[Literal[5, 6, 7, 8] | None, Field(description="bits")] = None
+    parity: Annotated[Literal["N", "E", "O"] | None, Field(description="parity")] = None
+    stop: Annotated[Literal[1, 2] | None, Field(description="stop")] = None
+    quiet_ms: Annotated[StrictInt, Field(ge=0, le=10_000, description="quiet")] = 50
+    echo: Annotated[StrictBool, Field(description="switch")] = False
+
+    def line(self, default: LineSettings) -> LineSettings:
+        """Return how the line is set for a device whose driver wants `default`."""
+        return LineSettings(
+            baud=default.baud if self.baud is None else self.baud,
+            bits=default.bits if self.bits is None else self.bits,
+            parity=self.parity or default.parity,
+            stop=default.stop if self.stop is None else self.stop,
+        )
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class Ble:
+    """[[ble]]: one Bluetooth adapter."""
+
+    id: Id
+    adapter: Annotated[StrictStr, Field(pattern=r"^hci[0-9]{1,2}$", description="adapter")] = "hci0"
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class DeviceTable:
+    """[[device]] as it is written. `address` is empty only for a device that has its line to itself."""
+
+    id: Id
+    model: Annotated[StrictStr, Field(min_length=1, max_length=64, description="model")]
+    link: Id
+    address: Name = ""
+    room: Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]{0,64}$", description="id")] = ""
+    bed: Name = ""
+    key: OptionalSecret = None
+    allow_plain: Annotated[StrictBool, Field(description="switch")] = False
+    calls_on: Annotated[tuple[CallWord, ...] | None, Field(max_length=32, description="calls-on")] = None
+    every_s: Interval = None
+    map: Annotated[Mapping[str, object], Field(description="map")] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class Device(DeviceTable):
+    """One device with its driver found, its options checked by that driver, and its key read.
+
+    `key_bytes` is None where the device has no key, and also where its key cannot be had (then a finding says so).
+    A BLE address is upper case.
+    """
+
+    driver: InstanceOf[Advertises] | InstanceOf[Streams] | InstanceOf[Answers] = field(kw_only=True)
+    options: object = field(default=None, kw_only=True)
+    key_bytes: bytes | None = field(default=None, kw_only=True, repr=False)
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class DestinationPath:
+    """[[destination.path]]: one way to a platform. mqtt:// is plain text and goes to this machine only."""
+
+    url: Annotated[StrictStr, Field(min_length=1, max_length=512, description="url")]
+    username: Name = ""
+    password: OptionalSecret = None
+    ca_file: OptionalFilePath = None
+    cert_file: OptionalFilePath = None
+    key_file: OptionalFilePath = None
+
+    @property
+    def tls(self) -> bool:
+        """Is the path encrypted?"""
+        return self.url.startswith("mqtts:")
+
+    @property
+    def host(self) -> str:
+        """The host name or address, without brackets."""
+        return urlsplit(self.url).hostname or ""
+
+    @property
+    def port(self) -> int:
+        """The port: 8883 for mqtts, 1883 for mqtt, unless the URL says another."""
+        return urlsplit(self.url).port or (8883 if self.tls else 1883)
+
+    @property
+    def loopback(self) -> bool:
+        """Does the path stay within this machine?"""
+        try:
+            return ipaddress.ip_address(self.host).is_loopback
+        except ValueError:
+            return self.host == "localhost"
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class Destination:
+    """[[destination]]: one platform. `types` are short event types ("alarm.*", "telemetry.meter", "*")."""
+
+    id: Id
+    profile: Annotated[StrictStr, Field(max_length=64, description="profile")] = "native"
+    types: Annotated[tuple[TypePattern, ...], Field(min_length=1, max_length=64, description="types")] = ("*",)
+    finish: Annotated[Literal["L1", "L2"], Field(description="finish")] = "L2"
+    reconnect_spread_s: Seconds = 60
+    path: Annotated[tuple[DestinationPath, ...], Field(description="destination-path")] = ()
+
+    def takes(self, noun: str) -> bool:
+        """Does the destination want events of this short type ("alarm.raised")?"""
+        return wants(self.types, noun)
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class Outbox:
+    """[outbox]: how much of the disk undelivered events may take."""
+
+    max_mb: Annotated[StrictInt, Field(ge=16, le=1_000_000, description="max-mb")] = 512
+
+
+@plain_dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that runs. What was wrong and set aside or repaired stands in `findings`."""
+
+    gateway: Gateway
+    rooms: tuple[Room, ...]
+    serial: tuple[Serial, ...]
+    ble: tuple[Ble, ...]
+    devices: tuple[Device, ...]
+    destinations: tuple[Destination, ...]
+    outbox: Outbox
+    path: Path
+    findings: tuple[Finding, ...] = ()
+    set_aside_destinations: tuple[str, ...] = ()

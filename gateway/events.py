@@ -1,0 +1,154 @@
+"""The event that leaves the gateway: CloudEvents 1.0, structured JSON.
+
+An id (UUIDv7) is minted once, here, when the thing is detected; it stays the same on every path, destination and retry.
+What only the commit knows (sequence, recordedtime) and what only the sending knows (deliveryseq, delivery) is spliced into
+the stored text at send time, so an event is encoded once. Limit: 64 KiB an event, `data` must not be empty.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from enum import IntEnum
+from fnmatch import fnmatchcase
+from typing import Final
+
+import uuid_utils
+
+from gateway.clock import Stamp, iso
+
+PREFIX: Final = "cn.eldercare."
+VERSION_SUFFIX: Final = ".v1"
+MAX_EVENT_BYTES: Final = 64 * 1024
+
+
+class Lane(IntEnum):
+    """How urgent an event is. A: alarms and their states. B: faults, status, gaps. C: live telemetry. D: backlog."""
+
+    A = 0
+    B = 1
+    C = 2
+    D = 3
+
+
+_LANE_OF_NOUN: Final = {"alarm": Lane.A, "telemetry": Lane.C, "checkin": Lane.C, "bed": Lane.C}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event before it is stored. `noun` is the type without prefix and version ("alarm.raised")."""
+
+    id: str
+    noun: str
+    device: str
+    at: Stamp
+    body: str
+    correlation: str = ""
+
+    @property
+    def lane(self) -> Lane:
+        """The lane that the type belongs to; the outbox may put telemetry behind a backlog (D)."""
+        return _LANE_OF_NOUN.get(self.noun.partition(".")[0], Lane.B)
+
+
+@dataclass(frozen=True, slots=True)
+class Stored:
+    """One event as the outbox holds it. `route` maps each destination that wants it to its delivery sequence."""
+
+    seq: int
+    lane: Lane
+    id: str
+    noun: str
+    device: str
+    recorded_ms: int
+    at: Stamp
+    route: Mapping[str, int]
+    body: str
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Who speaks: the `source` of every event of this gateway, and its place among the district's levels."""
+
+    org: str
+    site: str
+    gateway: str
+    org_path: tuple[str, ...] = ()
+
+    @property
+    def source(self) -> str:
+        """URN of the gateway."""
+        return f"urn:eldercare:{self.org}:{self.site}:{self.gateway}"
+
+
+def new_id() -> str:
+    """Mint a UUIDv7. Order by `sequence`, never by id."""
+    return str(uuid_utils.uuid7())
+
+
+def new_event(
+    noun: str,
+    origin: Origin,
+    *,
+    device: str,
+    at: Stamp,
+    data: Mapping[str, object],
+    correlation: str = "",
+    event_id: str = "",
+) -> Event:
+    """Encode one event. `device` is the partition key: a configured device id, or the gateway's own id."""
+    event_id = event_id or new_id()
+    attributes: dict[str, object] = {
+        "specversion": "1.0",
+        "id": event_id,
+        "source": origin.source,
+        "type": f"{PREFIX}{noun}{VERSION_SUFFIX}",
+        "subject": f"device/{device}",
+        "time": iso(at.wall_ms),
+        "datacontenttype": "application/json",
+        "partitionkey": device,
+    }
+    if correlation:
+        attributes["correlationid"] = correlation
+    content = {
+        **data,
+        "org_path": origin.org_path,
+        "clock": {"state": at.clock, "boot": at.boot, "mono_ms": at.mono_ms},
+    }
+    attributes["data"] = content  # last: `sending_text` splices `delivery` into it
+    body = json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))
+    if not body.isascii():
+        try:
+            body.encode()
+        except UnicodeEncodeError:  # half a surrogate pair, as a device's JSON may carry: keep it escaped
+            body = json.dumps(attributes, separators=(",", ":"))
+    return Event(event_id, noun, device, at, body, correlation)
+
+
+@dataclass(frozen=True, slots=True)
+class Sending:
+    """What only the sending knows. An alarm older than ten minutes is `historic`: nobody sends an ambulance for it."""
+
+    destination: str
+    streamid: str
+    age_ms: int
+    attempt: int
+    buffered: bool
+    historic: bool = False
+
+
+def sending_text(row: Stored, how: Sending) -> str:
+    """Return the event as it goes on the wire, as JSON text."""
+    delivery: dict[str, object] = {"buffered": how.buffered, "age_ms": how.age_ms, "attempt": how.attempt}
+    if how.historic:
+        delivery["historic"] = True
+    return (
+        f'{row.body[:-2]},"delivery":{json.dumps(delivery)}}},"sequence":"{row.seq:020d}","streamid":"{how.streamid}",'
+        f'"recordedtime":"{iso(row.recorded_ms)}","deliveryseq":"{row.route[how.destination]:020d}"}}'
+    )
+
+
+def wants(patterns: tuple[str, ...], noun: str) -> bool:
+    """Does a destination's `types` filter let the event through? Patterns like "alarm.*", "telemetry.meter", "*"."""
+    return any(fnmatchcase(noun, pattern) for pattern in patterns)

@@ -1,0 +1,108 @@
+"""Which problems are on now, since when, and which of them only follow from another.
+
+Whoever finds a trouble says `on`, whoever sees it gone says `off`; saying it again changes nothing but the facts.
+Each turn is logged once and announced once. Limits: 1,000 troubles at a time. Beyond that a new one takes the place
+of the youngest of a lower severity; where there is none it is logged and counted in `uncounted`, once for each time
+it is reported.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from typing import Final
+
+import structlog
+
+from gateway.clock import Clock, Stamp
+from gateway.problems import SEVERITIES, Severity, describe, problem
+
+LIMIT: Final = 1000
+
+_LEVEL: Final[Mapping[str, str]] = {"problem": "error", "warning": "warning", "notice": "info"}
+# A trouble of a device also hides behind one of the link or platform that its facts name.
+_PARENT_FACTS: Final = ("link", "destination")
+
+log = structlog.get_logger("gateway.health")
+
+
+@dataclass(frozen=True, slots=True)
+class Trouble:
+    """A problem that is on, or was until `until`. `since_monotonic` is in seconds, for ages; `hidden`: it follows from
+    another trouble that is on.
+    """
+
+    code: str
+    subject: str
+    severity: Severity
+    since: Stamp
+    since_monotonic: float
+    facts: Mapping[str, object] = field(default_factory=dict)
+    hidden: bool = False
+    until: Stamp | None = None
+
+
+class Health:
+    """The list of troubles. `announce` is told each turn: a Trouble whose `until` is None has come, another is gone."""
+
+    def __init__(self, clock: Clock, announce: Callable[[Trouble], None] | None = None) -> None:
+        self._clock = clock
+        self._announce = announce
+        self._troubles: dict[tuple[str, str], Trouble] = {}
+        self.uncounted = 0
+
+    def on(self, code: str, subject: str = "", /, **facts: object) -> None:
+        """A problem is there. `subject` says with what (a device, link, destination); `facts` fill its text."""
+        key = (code, subject)
+        known = self._troubles.get(key)
+        if known is not None:
+            self._troubles[key] = replace(known, facts=facts)
+            return
+        trouble = Trouble(code, subject, problem(code).severity, self._clock.stamp(), self._clock.monotonic(), facts)
+        trouble = replace(trouble, hidden=self._is_hidden(trouble))
+        if len(self._troubles) >= LIMIT and not self._make_room(trouble):
+            self.uncounted += 1
+            return
+        self._troubles[key] = trouble
+        self._log(trouble, "on")
+        if self._announce is not None:
+            self._announce(trouble)
+
+    def off(self, code: str, subject: str = "") -> None:
+        """A problem is gone. Nothing happens when it was not on."""
+        trouble = self._troubles.pop((code, subject), None)
+        if trouble is None:
+            return
+        trouble = replace(trouble, until=self._clock.stamp())
+        self._log(trouble, "off", lasted_s=round(self._clock.monotonic() - trouble.since_monotonic, 1))
+        if self._announce is not None:
+            self._announce(trouble)
+
+    def current(self) -> tuple[Trouble, ...]:
+        """Return what is on: the worst first, then the oldest; `hidden` is judged anew."""
+        judged = [replace(trouble, hidden=self._is_hidden(trouble)) for trouble in self._troubles.values()]
+        return tuple(sorted(judged, key=lambda one: (SEVERITIES.index(one.severity), one.since_monotonic)))
+
+    def _is_hidden(self, trouble: Trouble) -> bool:
+        parents = {trouble.subject, "", *(str(trouble.facts.get(name, "")) for name in _PARENT_FACTS)}
+        return any((code, parent) in self._troubles for code in problem(trouble.code).depends_on for parent in parents)
+
+    def _make_room(self, newcomer: Trouble) -> bool:
+        """Drop the youngest of the lowest severity if the newcomer is worse; log what is not kept."""
+        rank = SEVERITIES.index(newcomer.severity)
+        lowest = max(self._troubles.values(), key=lambda one: (SEVERITIES.index(one.severity), one.since_monotonic))
+        if SEVERITIES.index(lowest.severity) <= rank:
+            log.warning("too many troubles at once", code=newcomer.code, subject=newcomer.subject, limit=LIMIT)
+            return False
+        log.warning("too many troubles at once", code=lowest.code, subject=lowest.subject, limit=LIMIT)
+        del self._troubles[lowest.code, lowest.subject]
+        self.uncounted += 1
+        return True
+
+    @staticmethod
+    def _log(trouble: Trouble, turn: str, **more: object) -> None:
+        title = describe(trouble.code, "en", trouble.subject, trouble.facts).title
+        # A finder may name a fact like one of the log's own words: nested, it cannot collide.
+        level = _LEVEL[trouble.severity] if turn == "on" else "info"
+        details = {"code": trouble.code, "subject": trouble.subject, "turn": turn, "facts": dict(trouble.facts), **more}
+        getattr(log, level)(title, **details)

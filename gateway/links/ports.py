@@ -1,0 +1,240 @@
+"""Which serial ports there are, and what keeps one from being used.
+
+A technician can act on "held by agetty (pid 412)" or "group dialout"; on "errno 16" he cannot. The line and `diagnose`
+therefore share these sentences' facts.
+
+Limits: nothing here opens a port, for opening raises DTR and resets many microcontrollers. A holder is found through
+/proc/locks (any user may read it) and then through /proc/PID/fd (only root sees those of others); at most 4096
+processes are looked at. All functions block for some milliseconds: call them in a thread.
+"""
+
+from __future__ import annotations
+
+import errno
+import grp
+import os
+import pwd
+import stat
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import serialx
+from serial.tools import list_ports
+
+MISSING = "GW-SER-01"
+DENIED = "GW-SER-02"
+HELD = "GW-SER-03"
+LOST = "GW-SER-04"
+REFUSED_SETTINGS = "GW-SER-05"
+UNREACHABLE = "GW-SER-06"
+OTHER = "GW-SER-07"
+
+_PROC = Path("/proc")
+_BY_ID = Path("/dev/serial/by-id")
+_BY_PATH = Path("/dev/serial/by-path")
+_PROCESSES_MAX = 4096
+_CODES = {
+    errno.ENOENT: MISSING,
+    errno.ENODEV: MISSING,
+    errno.ENXIO: MISSING,
+    errno.EACCES: DENIED,
+    errno.EPERM: DENIED,
+    errno.EBUSY: HELD,
+    errno.EAGAIN: HELD,
+    errno.EINVAL: REFUSED_SETTINGS,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class PortProblem:
+    """Why a port cannot be used: a code of `gateway.problems`, and the facts for its text."""
+
+    code: str
+    facts: Mapping[str, object]
+
+
+@dataclass(frozen=True, slots=True)
+class PortName:
+    """A port that is there now. `by_id` and `by_path` are names that survive a reboot ("" where udev gives none)."""
+
+    device: str
+    by_id: str
+    by_path: str
+    description: str
+    serial_number: str
+
+
+def present() -> list[PortName]:
+    """Return the serial ports of this machine, in the order of their device names."""
+    by_id, by_path = _links(_BY_ID), _links(_BY_PATH)
+    try:
+        found = sorted(list_ports.comports())
+    except (OSError, TypeError, ValueError):
+        # pyserial reads sysfs file by file and trips over a device pulled meanwhile; the next look succeeds.
+        found = []
+    return [
+        PortName(
+            device=port.device,
+            by_id=by_id.get(os.path.realpath(port.device), ""),
+            by_path=by_path.get(os.path.realpath(port.device), ""),
+            description=port.description or "",
+            serial_number=port.serial_number or "",
+        )
+        for port in found
+    ]
+
+
+def socket_address(port: str) -> tuple[str, int] | None:
+    """Return host and port of `socket://host:port`, None for a device path. ValueError for anything else."""
+    if port.startswith("/"):
+        return None
+    parts = urlsplit(port)
+    if parts.scheme != "socket" or not parts.hostname or not parts.port or parts.path not in ("", "/"):
+        raise ValueError(f"{port!r}: expected an absolute device path or socket://host:port")
+    return parts.hostname, parts.port
+
+
+def check(port: str) -> PortProblem | None:
+    """Say what keeps this process from using the port at a device path, or None. Does not open it.
+
+    A port that another process has open counts as held even when that process did not lock it (a console's getty):
+    two readers steal each other's bytes.
+    """
+    try:
+        status = Path(port).stat()
+    except OSError as error:
+        return explain(port, error)
+    if not stat.S_ISCHR(status.st_mode):
+        return PortProblem(OTHER, {"port": port, "detail": "not a serial port"})
+    if not os.access(port, os.R_OK | os.W_OK, effective_ids=True):
+        return explain(port, PermissionError(errno.EACCES, os.strerror(errno.EACCES)))
+    other = holder(port)
+    return PortProblem(HELD, {"port": port, **other}) if other else None
+
+
+def explain(port: str, error: BaseException) -> PortProblem:
+    """Turn the error of an opening into a problem. Blocks while it looks for the holder of a busy port."""
+    detail = _one_line(error)
+    if not port.startswith("/"):
+        return PortProblem(UNREACHABLE, {"port": port, "detail": detail})
+    if isinstance(error, (serialx.SerialException, ValueError)):
+        return PortProblem(REFUSED_SETTINGS, {"port": port, "detail": detail})
+    code = _CODES.get(error.errno or 0, OTHER) if isinstance(error, OSError) else OTHER
+    facts: dict[str, object] = {"port": port, "detail": detail}
+    if code == DENIED:
+        facts |= _rights(port)
+    elif code == HELD:
+        facts |= holder(port) or _ourselves(port) or {"pid": None, "command": ""}
+    return PortProblem(code, facts)
+
+
+def holder(port: str) -> dict[str, object] | None:
+    """Return `pid` and `command` of another process that has the port locked or open, None if none is to be seen."""
+    try:
+        status = Path(port).stat()
+    except OSError:
+        return None
+    for pid in _lockers(status):
+        if pid != os.getpid():
+            return {"pid": pid, "command": _command(pid)}
+    for pid in _openers(status.st_rdev):
+        return {"pid": pid, "command": _command(pid)}
+    return None
+
+
+def _ourselves(port: str) -> dict[str, object] | None:
+    """Return this process when it is the holder: two lines of one configuration that share a port."""
+    try:
+        own = os.getpid() in _lockers(Path(port).stat())
+    except OSError:
+        return None
+    return {"pid": os.getpid(), "command": _command(os.getpid())} if own else None
+
+
+def _one_line(error: BaseException) -> str:
+    text = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+    return " ".join(text.split())[:200]
+
+
+def _links(folder: Path) -> dict[str, str]:
+    try:
+        return {os.path.realpath(link): str(link) for link in sorted(folder.iterdir())}
+    except OSError:
+        return {}
+
+
+def _rights(port: str) -> dict[str, object]:
+    """Return who we are, whose the port is, and the group that would open it ("" when no group does)."""
+    facts: dict[str, object] = {"user": _user_name(os.geteuid()), "group": "", "mode": ""}
+    try:
+        status = Path(port).stat()
+    except OSError:
+        return facts
+    facts["mode"] = stat.filemode(status.st_mode)
+    if status.st_mode & 0o060 == 0o060:
+        try:
+            facts["group"] = grp.getgrgid(status.st_gid).gr_name
+        except KeyError:
+            facts["group"] = str(status.st_gid)
+    return facts
+
+
+def _user_name(uid: int) -> str:
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return str(uid)
+
+
+def _lockers(status: os.stat_result) -> Iterator[int]:
+    """Yield the processes with a lock on this inode. A line: `1: FLOCK  ADVISORY  WRITE 11568 00:1a:3 0 EOF`."""
+    inode = f"{os.major(status.st_dev):02x}:{os.minor(status.st_dev):02x}:{status.st_ino}"
+    try:
+        lines = (_PROC / "locks").read_text(encoding="ascii").splitlines()
+    except (OSError, UnicodeDecodeError):
+        return
+    for line in lines:
+        fields = line.split()
+        if len(fields) >= 6 and fields[5] == inode and fields[4].isdigit() and int(fields[4]) > 0:
+            yield int(fields[4])
+
+
+def _openers(device: int) -> Iterator[int]:
+    """Yield the other processes that have this character device open, as far as we may see them."""
+    own = os.getpid()
+    try:
+        pids = [int(entry.name) for entry in _PROC.iterdir() if entry.name.isdigit()][:_PROCESSES_MAX]
+    except OSError:
+        return
+    for pid in pids:
+        if pid != own and _has_open(_PROC / str(pid) / "fd", device):
+            yield pid
+
+
+def _has_open(descriptors: Path, device: int) -> bool:
+    try:
+        entries = list(descriptors.iterdir())
+    except OSError:
+        return False
+    for entry in entries:
+        try:
+            status = entry.stat()
+        except OSError:
+            continue
+        if stat.S_ISCHR(status.st_mode) and status.st_rdev == device:
+            return True
+    return False
+
+
+def _command(pid: int) -> str:
+    """Return the command line of a process (80 characters), its short name when that is empty, "" when it is gone."""
+    for name in ("cmdline", "comm"):
+        try:
+            text = (_PROC / str(pid) / name).read_bytes().replace(b"\0", b" ").decode("utf-8", "replace").strip()
+        except OSError:
+            continue
+        if text:
+            return text[:80]
+    return ""

@@ -1,0 +1,343 @@
+"""One serial line, or a TCP connection to one: open for as long as it can be, and honest about when it was not.
+
+A line serves in one of two modes. Streams: bytes go to `on_data` as they come. Asking: `ask` runs one turn at a time on
+a half-duplex bus. A lost line is reopened with full-jitter back-off; a device path that appears is tried at once.
+
+Limits: 64 KiB of unsent bytes, then `write` refuses; one request on the wire; back-off 0.2 s to 10 s, a device path is
+looked at every 0.25 s meanwhile; an opening takes at most 5 s, a closing 2 s; a silent TCP peer is given up after 15 s.
+While reading is paused the kernel keeps about 4 KiB of a tty (20 KiB of a pty); what comes beyond is lost unseen.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import serialx
+
+from drivers.kit import Ask, Framer, LineSettings, NoReply
+from gateway.clock import Clock, Stamp
+from gateway.errors import LinkDown
+from gateway.links import ports
+from gateway.links.state import LinkState, StateCallback
+from gateway.links.turn import Turn
+from gateway.links.wire import CLOSE_TIMEOUT_S, Wire, connect, open_port
+
+PENDING_BYTES = 64 * 1024
+OPEN_TIMEOUT_S = 5.0
+RETRY_MIN_S = 0.2
+RETRY_CAP_S = 10.0
+# A line that stayed open for so long was well: the back-off starts anew.
+STEADY_S = 5.0
+WATCH_S = 0.25
+TICK_S = 0.5
+# Start bit, eight data bits, parity, stop bit: the slowest byte in use, so no transmission is thought over too early.
+BITS_PER_BYTE = 11
+
+
+class SerialLine:
+    """The owner of one port. `run` holds it open; everything else is called beside `run`, in the same event loop.
+
+    Counters: `asks` requests sent, `replies` to them, `timeouts` requests without one; `foreign` whole frames that were
+    not the reply; `trimmed` bytes that belonged to no frame; `unasked` bytes that came outside of a turn; `rx_bytes`
+    all; `write_refused` calls of `write` that took nothing. `echo_seen`: the own request came back at least once.
+    """
+
+    def __init__(
+        self,
+        *,
+        link_id: str,
+        port: str,
+        line: LineSettings,
+        quiet_ms: int,
+        echo: bool,
+        on_state: StateCallback,
+        clock: Clock,
+        on_data: Callable[[bytes, Stamp], None] | None = None,
+    ) -> None:
+        """Prepare a line; nothing is opened. ValueError when `port` is neither a device path nor socket://host:port."""
+        self.link_id = link_id
+        self.port = port
+        self.asks = self.replies = self.timeouts = 0
+        self.foreign = self.trimmed = self.unasked = self.rx_bytes = self.write_refused = 0
+        self.echo_seen = False
+        self.last_rx: Stamp | None = None
+        self._address = ports.socket_address(port)
+        self._settings = line
+        self._quiet_s = quiet_ms / 1000
+        self._echo = echo
+        self._on_state = on_state
+        self._clock = clock
+        self._on_data = on_data
+        self._byte_s = BITS_PER_BYTE / line.baud
+        self._busy_until = 0.0
+        self._paused = False
+        self._wire: Wire | None = None
+        self._opening: asyncio.Task[None] | None = None
+        self._turns = asyncio.Lock()
+        self._turn: Turn | None = None
+        self._told: tuple[bool, str | None] | None = None
+        # Moments at which the line was surely heard: the second last look, the last look.
+        self._sure = self._looked = clock.stamp()
+
+    @property
+    def is_open(self) -> bool:
+        """Whether bytes can pass now."""
+        return self._wire is not None and self._wire.live() is not None
+
+    async def run(self) -> None:
+        """Hold the port open until cancelled. Raises only the error of a callback, which is a bug."""
+        loop = asyncio.get_running_loop()
+        self._sure = self._looked = self._clock.stamp()
+        failures = 0
+        try:
+            while True:
+                before = self._signature()
+                wire = await self._connect()
+                if wire is not None:
+                    opened_at = loop.time()
+                    await self._live(wire)
+                    if loop.time() - opened_at >= STEADY_S:
+                        failures = 0
+                await self._wait_to_retry(failures, before)
+                failures += 1
+        finally:
+            await self._close()
+
+    def write(self, data: bytes) -> bool:
+        """Take bytes to be sent, at once or not at all. False when the port is not open or 64 KiB wait already."""
+        transport = self._wire.live() if self._wire else None
+        if transport is None or transport.get_write_buffer_size() + len(data) > PENDING_BYTES:
+            self.write_refused += 1
+            return False
+        try:
+            transport.write(data)
+        except OSError:
+            self.write_refused += 1
+            return False
+        self._busy_until = max(self._busy_until, asyncio.get_running_loop().time()) + len(data) * self._byte_s
+        return True
+
+    def pause(self) -> None:
+        """Stop reading; the pause outlives a reopening."""
+        self._paused = True
+        transport = self._wire.live() if self._wire else None
+        if transport is not None:
+            transport.pause_reading()
+
+    def resume(self) -> None:
+        """Read again."""
+        self._paused = False
+        transport = self._wire.live() if self._wire else None
+        if transport is not None:
+            transport.resume_reading()
+
+    async def ask(self, ask: Ask, framer: Framer) -> bytes:
+        """Send a request and return the frame that answers it, after waiting for the line's turn and its silence.
+
+        A try ends `ask.timeout_s` after the request's last bit has left; the reply's own time on the line counts in it.
+        Raises NoReply after `ask.retries` further tries, LinkDown when the port is not open or is lost meanwhile.
+        """
+        if self._on_data is not None:
+            raise RuntimeError(f"{self.link_id}: a streaming line is not asked")
+        async with self._turns:
+            for _ in range(1 + ask.retries):
+                reply = await self._try(ask, framer)
+                if reply is not None:
+                    return reply
+        raise NoReply(f"{self.link_id}: no reply, asked {1 + ask.retries} times")
+
+    async def _try(self, ask: Ask, framer: Framer) -> bytes | None:
+        self._transport()
+        await self._silence(at_most_s=ask.timeout_s)
+        transport = self._transport()
+        turn = self._turn = Turn(ask=ask, framer=framer, echo_expected=self._echo)
+        self.asks += 1
+        # A request that still waits in the buffer means a stalled port: a second one would only make a later burst.
+        if transport.get_write_buffer_size() == 0:
+            self.write(ask.request)
+        deadline = max(self._busy_until, asyncio.get_running_loop().time()) + ask.timeout_s
+        try:
+            async with asyncio.timeout_at(deadline):
+                reply = await turn.reply
+        except TimeoutError:
+            self.timeouts += 1
+            return None
+        finally:
+            self._turn = None
+            self.foreign += turn.foreign
+            self.trimmed += turn.trimmed
+            self.echo_seen = self.echo_seen or turn.echo_seen
+        self.replies += 1
+        return reply
+
+    async def _silence(self, *, at_most_s: float) -> None:
+        """Wait until nothing was on the line for the quiet time; a babbling line is asked all the same after a while.
+
+        What comes meanwhile is the late reply of a former turn: it is dropped, and counted as `unasked`.
+        """
+        loop = asyncio.get_running_loop()
+        give_up = loop.time() + at_most_s + self._quiet_s
+        # Twice: the first pass lets the event loop see what lies in the kernel, the second lets the reader take it.
+        await asyncio.sleep(0)
+        await asyncio.sleep(0)
+        # ASYNC110: bytes push the end of the wait away, they do not bring it; no event says "nothing came".
+        while (gap := min(self._busy_until + self._quiet_s, give_up) - loop.time()) > 0:  # noqa: ASYNC110
+            await asyncio.sleep(gap)
+
+    def _transport(self) -> asyncio.Transport:
+        transport = self._wire.live() if self._wire else None
+        if transport is None:
+            raise self._down()
+        return transport
+
+    def _down(self) -> LinkDown:
+        code = self._told[1] if self._told else None
+        return LinkDown(code or ports.LOST, self.link_id, port=self.port)
+
+    # Opening and losing.
+
+    async def _connect(self) -> Wire | None:
+        """Try to open the port once. None when that failed and was told."""
+        if self._opening is not None and not self._opening.done():
+            # A driver that hangs in open() holds a thread for good: a second try would take another one.
+            await asyncio.wait({self._opening}, timeout=OPEN_TIMEOUT_S)
+            if not self._opening.done():
+                return None
+        wire = Wire(opened=self._opened, received=self._received)
+        opening = self._opening = asyncio.create_task(self._open(wire), name=f"open {self.link_id}")
+        opening.add_done_callback(_retrieve)
+        await asyncio.wait({opening}, timeout=OPEN_TIMEOUT_S)
+        if not opening.done():
+            opening.cancel()
+            code = ports.UNREACHABLE if self._address else ports.OTHER
+            facts = {"port": self.port, "detail": f"no answer within {OPEN_TIMEOUT_S:g} s"}
+            self._tell_down(ports.PortProblem(code, facts))
+            return None
+        try:
+            opening.result()
+        except (OSError, serialx.SerialException, ValueError) as error:
+            self._tell_down(await asyncio.to_thread(ports.explain, self.port, error))
+            return None
+        return wire
+
+    async def _open(self, wire: Wire) -> None:
+        if self._address is not None:
+            await connect(wire, self._address)
+        else:
+            await open_port(wire, self.port, self._settings)
+
+    def _opened(self, wire: Wire) -> None:
+        self._wire = wire
+        self._sure = self._looked = self._clock.stamp()
+        self._busy_until = asyncio.get_running_loop().time()
+        # Not at once: the transports of Python 3.11 begin to read after this call, paused or not.
+        asyncio.get_running_loop().call_soon(self._stay_paused)
+        self._tell(LinkState(self.link_id, "serial", hearing=True, at=self._sure))
+
+    def _stay_paused(self) -> None:
+        if self._paused:
+            self.pause()
+
+    def _received(self, data: bytes) -> None:
+        stamp = self.last_rx = self._clock.stamp()
+        self._busy_until = max(self._busy_until, asyncio.get_running_loop().time())
+        self.rx_bytes += len(data)
+        if self._on_data is not None:
+            self._on_data(data, stamp)
+        elif self._turn is not None:
+            self._turn.take(data)
+        else:
+            self.unasked += len(data)
+
+    async def _live(self, wire: Wire) -> None:
+        """Wait for the end of a connection, and tell it. Raises the error of a callback."""
+        while not wire.ended.done():
+            await asyncio.wait({wire.ended}, timeout=TICK_S)
+            if not wire.ended.done():
+                self._look(wire)
+        detail = wire.ended.result()
+        if self.last_rx is not None and self.last_rx.mono_ms > self._sure.mono_ms:
+            self._sure = self.last_rx
+        self._tell_down(ports.PortProblem(ports.LOST, {"port": self.port, "detail": detail}))
+        self._wire = None
+        if self._turn is not None:
+            self._turn.fail(self._down())
+
+    def _look(self, wire: Wire) -> None:
+        """Note until when the line was surely heard, and find a hang-up that a paused reader would not see."""
+        now = self._clock.stamp()
+        silent_ms = wire.peer_silent_ms()
+        if silent_ms is not None:
+            # An open socket proves nothing: the peer's last acknowledgement does, and keep-alive provokes one.
+            heard = _earlier(now, ms=silent_ms)
+            self._sure = max(self._sure, heard, key=lambda stamp: stamp.mono_ms)
+            return
+        # One look back: what arrived just before a look may still be unread when the port is pulled.
+        self._sure, self._looked = self._looked, now
+        if self._paused and wire.hung_up():
+            wire.abort()
+
+    def _tell_down(self, problem: ports.PortProblem) -> None:
+        self._tell(
+            LinkState(self.link_id, "serial", hearing=False, at=self._sure, problem=problem.code, facts=problem.facts)
+        )
+
+    def _tell(self, state: LinkState) -> None:
+        """Say a change once. A new problem of a line that is deaf already is a change, with the same `at`."""
+        if self._told != (state.hearing, state.problem):
+            self._told = (state.hearing, state.problem)
+            self._on_state(state)
+
+    async def _wait_to_retry(self, failures: int, before: object) -> None:
+        """Wait with full jitter; less when the device path has changed (plugged in, given other rights)."""
+        loop = asyncio.get_running_loop()
+        ceiling = min(RETRY_CAP_S, RETRY_MIN_S * 2 ** min(failures, 10))
+        # S311: jitter, nothing secret.
+        until = loop.time() + max(RETRY_MIN_S, random.uniform(0, ceiling))  # noqa: S311
+        await asyncio.sleep(RETRY_MIN_S)
+        # ASYNC110: a file's appearance is polled; inotify would need a watch on each directory of the path.
+        while (left := until - loop.time()) > 0 and self._signature() == before:  # noqa: ASYNC110
+            await asyncio.sleep(min(WATCH_S, left))
+
+    def _signature(self) -> object:
+        """Return what tells one state of the device path from another; None for a missing one, and for sockets."""
+        if self._address is not None:
+            return None
+        try:
+            status = Path(self.port).stat()
+        except OSError:
+            return None
+        return (
+            status.st_dev,
+            status.st_ino,
+            status.st_rdev,
+            status.st_mode,
+            status.st_uid,
+            status.st_gid,
+            status.st_ctime_ns,
+        )
+
+    async def _close(self) -> None:
+        """Let the port go within 2 s: what is pending gets most of that time, then it is cut off."""
+        wire, self._wire = self._wire, None
+        if self._turn is not None:
+            self._turn.fail(self._down())
+        if self._opening is not None and not self._opening.done():
+            self._opening.cancel()
+            await asyncio.wait({self._opening}, timeout=CLOSE_TIMEOUT_S)
+        if wire is not None:
+            await wire.close()
+
+
+def _retrieve(task: asyncio.Task[None]) -> None:
+    """Look at the error of an opening that nobody waits for any more, so that the event loop does not report it."""
+    if not task.cancelled():
+        task.exception()
+
+
+def _earlier(stamp: Stamp, *, ms: int) -> Stamp:
+    return dataclasses.replace(stamp, wall_ms=stamp.wall_ms - ms, mono_ms=stamp.mono_ms - ms)

@@ -1,0 +1,56 @@
+"""What a deliverer and a transport promise each other."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from enum import StrEnum
+from typing import Protocol
+
+from gateway.events import Lane
+
+
+class AckStatus(StrEnum):
+    """The platform's application on one event (L2)."""
+
+    ACCEPTED = "accepted"
+    DUPLICATE = "duplicate"
+    RETRY = "retry"
+    REJECTED = "rejected"
+
+
+@dataclass(frozen=True, slots=True)
+class Ack:
+    """One decision of the platform's application. `retry_after_s` is None where it names no delay."""
+
+    id: str
+    status: AckStatus
+    code: str = ""
+    retry_after_s: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class UplinkEvents:
+    """What a transport tells its deliverer, in the event loop.
+
+    `sent` is L1: the message with this token has reached the platform's side (`ok` False: its transport refused it).
+    """
+
+    acks: Callable[[list[Ack]], None]
+    sent: Callable[[int, bool], None]
+    lost: Callable[[str], None]
+
+
+class Uplink(Protocol):
+    """One path to one platform. `open` may be called again after `close` or a loss; each time is a new connection."""
+
+    window: int
+
+    async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
+        """Connect, subscribe, announce. Raises SessionError with the code of the broken layer."""
+
+    def send(self, lane: Lane, texts: list[str]) -> int:
+        """Send one message (several events only in C and D); return its token. Raises SessionError when it is gone."""
+
+    async def close(self) -> None:
+        """Say goodbye. Never raises."""

@@ -1,0 +1,1 @@
+"""The world outside, pretended: the air, the serial bus, the district platform, and their faults."""

@@ -1,0 +1,309 @@
+"""The audit: what devices did, against what the platform's application accepted. Pure functions over ledgers.
+
+*Lost*: an acknowledged input (a line with a number) may never be lost; a one-shot input (an advert) that came while the
+gateway was deaf is `unheard`, but only inside a `gateway.gap` window that the platform received; anywhere else it is
+lost. *Duplicated*: one id accepted twice by the application, or two ids for one input; an arrival that the application
+answered `duplicate` is only `resent`. *Reordered*: first acceptance with a lower sequence, per (destination, device,
+lane). *Phantom*: an alarm, or a numbered input, that no device caused.
+
+Limits: an event may carry a time up to 30 s after the last repeat of its input and 0.25 s before the first; a gap
+window is widened by 50 ms at both ends. With several destinations, an input is lost for each that did not get it. When
+a run is interrupted, a line born less than 2 s before and never acknowledged is `held` by its device, not lost.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from math import ceil
+from typing import Any, Final
+
+from simulator.consistency import judge_numbers, judge_order, judge_registers
+from simulator.findings import GAP, OFFENCES, RAISED, TELEMETRY, Book, Taken, decimal, moment, take
+from simulator.ledgers import Decision, Emission, Ledgers
+
+GAP_TOLERANCE_S: Final = 0.05
+EARLY_S: Final = 0.25
+LATE_S: Final = 30.0
+HELD_S: Final = 2.0
+
+Window = tuple[float, float]
+
+
+def audit(ledgers: Ledgers) -> dict[str, Any]:
+    """Judge a run. The report is ready for JSON; `reasons` says in words what stands against it."""
+    book = Book()
+    for emission in ledgers.emissions:
+        book.devices[emission.device]["emitted"] += 1
+    for poll in ledgers.polls:
+        book.devices[poll.device]["polled"] += 1
+    taken = [take(name, decisions, book) for name, decisions in sorted(ledgers.decisions.items())]
+    roads = [_Road(ledgers, one, book) for one in taken or [Taken("")]]
+    for road in roads:
+        road.judge()
+        judge_registers(ledgers, road.taken, book)
+        judge_order(road.taken, book)
+        judge_numbers(ledgers, road.taken, book)
+    return _report(ledgers, roads, book)
+
+
+def reasons(report: Mapping[str, Any]) -> list[str]:
+    """Say in plain words why a run is not clean; an empty list means that it is."""
+    found = [f"{report[name]} {words}" for name, words in OFFENCES.items() if report[name]]
+    if report["pending"] is None:
+        found.append("the gateway did not answer at the end, so nobody knows what is pending")
+    elif report["pending"]:
+        found.append(f"{report['pending']} events still pending at the end")
+    if report["stored"] is not None and report["stored"] != report["accepted"] + report["dead_letters"]:
+        found.append(f"{report['stored']} events stored, but {report['accepted']} accepted")
+    if report["dead_letters"]:
+        found.append(f"{report['dead_letters']} dead letters")
+    if report["streams"] > 1:
+        found.append(f"{report['streams']} streams: the database was replaced during the run")
+    if not report["emitted"]:
+        found.append("no device did anything, so the run proves nothing")
+    return found
+
+
+class _Inputs:
+    """Finds the emission that an event tells of."""
+
+    def __init__(self, emissions: Sequence[Emission]) -> None:
+        self._numbered: dict[tuple[str, str, object], Emission] = {}
+        self._others: dict[tuple[str, object], list[Emission]] = defaultdict(list)
+        for emission in emissions:
+            if emission.n is not None:
+                self._numbered.setdefault((emission.device, emission.session, emission.n), emission)
+            else:
+                self._others[emission.device, emission.counter].append(emission)
+
+    def of(self, decision: Decision) -> Emission | None:
+        """By (device, session, n); or by (device, counter) at that time; or, for a level, by device and time alone."""
+        data = decision.data
+        if data.get("n") is not None:
+            return self._numbered.get((decision.device, str(data.get("session") or ""), data["n"]))
+        at = moment(decision.event.get("time"))
+        candidates = self._others.get((decision.device, data.get("counter")), [])
+        if at is None:
+            return None
+        index = bisect_right(candidates, at + EARLY_S, key=lambda emission: emission.t) - 1
+        if index < 0 or at > candidates[index].t_last + LATE_S:
+            return None
+        return candidates[index]
+
+
+class _Road:
+    """One destination's view of the run: events matched to what caused them, and what is left over on either side."""
+
+    def __init__(self, ledgers: Ledgers, taken: Taken, book: Book) -> None:
+        self.taken = taken
+        self.gaps = _gaps(taken)
+        self.alarms = 0
+        self.latencies: list[float] = []
+        self._ledgers = ledgers
+        self._book = book
+        self._devices = {device["id"]: device for device in ledgers.scenario.get("devices", ())}
+        self._downtime = _downtime(ledgers, taken)
+
+    def judge(self) -> None:
+        """Enter phantoms, doubles, unheard and lost inputs in the book."""
+        inputs = _Inputs(self._ledgers.emissions)
+        # One input may be told as an alarm and as telemetry, each once.
+        told: dict[int, dict[bool, Decision]] = defaultdict(dict)
+        for decision in self.taken.first.values():
+            if not self._is_input(decision):
+                continue
+            emission = inputs.of(decision)
+            facts: dict[str, Any] = {"id": decision.id, "type": decision.type, "time": decision.event.get("time")}
+            alarm = decision.type == RAISED
+            if emission is None or not _fits(emission, decision):
+                self._book.offence("phantom", decision.device, facts)
+            elif alarm in told[id(emission)]:
+                facts |= {"why": "two ids for one input", "other": told[id(emission)][alarm].id}
+                self._book.offence("duplicated", decision.device, facts)
+            else:
+                told[id(emission)][alarm] = decision
+                self._check_value(emission, decision)
+                self._measure(emission, decision)
+        self._judge_silence(told)
+
+    def _is_input(self, decision: Decision) -> bool:
+        """Alarms, and what a controller says: each must have been caused by a device."""
+        controller = self._devices.get(decision.device, {}).get("role") == "controller"
+        return decision.type == RAISED or (controller and decision.type.startswith(TELEMETRY))
+
+    def _measure(self, emission: Emission, decision: Decision) -> None:
+        """Time an alarm from its emission to its acceptance, if the road was whole all the while."""
+        if decision.type != RAISED:
+            return
+        self.alarms += 1
+        if not any(first <= decision.t and emission.t <= last for first, last in self._downtime):
+            self.latencies.append(decision.t - emission.t)
+
+    def _check_value(self, emission: Emission, decision: Decision) -> None:
+        """What a numbered line measured must come out as it went in: every register among the line's own numbers."""
+        if decision.type == RAISED or not isinstance(emission.value, Mapping):
+            return
+        said = {Decimal(str(item)) for item in emission.value.values() if type(item) in (int, float)}
+        for register in decision.data.get("registers") or ():
+            if decimal(register.get("value")) not in said:
+                facts = {"id": decision.id, "n": emission.n, "register": dict(register)}
+                self._book.offence("wrong_values", decision.device, facts)
+
+    def _judge_silence(self, told: Mapping[int, Mapping[bool, Decision]]) -> None:
+        windows = merged(self.gaps)
+        for emission in self._ledgers.emissions:
+            heard = told.get(id(emission), {})
+            if heard and (True in heard or not pressed(emission)):
+                continue
+            facts = {"kind": emission.kind, "t": emission.t, "t_last": emission.t_last, "counter": emission.counter}
+            link = str(self._devices.get(emission.device, {}).get("link", ""))
+            if emission.n is not None and self._still_held(emission):
+                self._book.counts["held"] += 1
+            elif emission.n is not None:
+                self._book.offence("lost", emission.device, {"why": "an acknowledged input", "n": emission.n, **facts})
+            elif any(_inside(emission, window) for window in windows.get(link, ())):
+                self._book.counts["unheard"] += 1
+                self._book.devices[emission.device]["unheard"] += 1
+            else:
+                self._book.offence("lost", emission.device, {"why": "outside every gap received", **facts})
+
+    def _still_held(self, emission: Emission) -> bool:
+        """Did an interrupt end the device so early that it still holds the line, never acknowledged?"""
+        ends = [fault.t for fault in self._ledgers.faults if fault.fault == "interrupt"]
+        acked = (emission.device, emission.n) in self._ledgers.acked
+        return bool(ends) and not acked and emission.t >= ends[-1] - HELD_S
+
+
+def pressed(emission: Emission) -> bool:
+    """Was this a call for help or a fall?"""
+    if emission.kind == "line":
+        return isinstance(emission.value, Mapping) and "call" in emission.value
+    return True
+
+
+def _fits(emission: Emission, decision: Decision) -> bool:
+    """Does the event say what the device did: a fall for a fall, a call for a press?"""
+    if decision.type != RAISED:
+        return emission.kind == "line"
+    return pressed(emission) and decision.data.get("kind") == ("fall" if emission.kind == "fall" else "call")
+
+
+def _inside(emission: Emission, window: Window) -> bool:
+    return window[0] - GAP_TOLERANCE_S <= emission.t and emission.t_last <= window[1] + GAP_TOLERANCE_S
+
+
+def _gaps(taken: Taken) -> list[dict[str, Any]]:
+    """The gap windows that one destination accepted. One without both ends excuses nothing."""
+    return [
+        {
+            "destination": taken.destination,
+            "link": decision.data.get("link"),
+            "reason": decision.data.get("reason"),
+            "from": moment(decision.data.get("from")),
+            "to": moment(decision.data.get("to")),
+            "dropped": decision.data.get("dropped", 0),
+        }
+        for decision in taken.first.values()
+        if decision.type == GAP
+    ]
+
+
+def merged(gaps: Sequence[Mapping[str, Any]]) -> dict[str, list[Window]]:
+    """Merge the windows of each link where they touch: two gaps in a row are one silence."""
+    by_link: dict[str, list[Window]] = defaultdict(list)
+    whole = [gap for gap in gaps if gap["from"] is not None and gap["to"] is not None and gap["from"] <= gap["to"]]
+    for gap in sorted(whole, key=lambda gap: (gap["from"], gap["to"])):
+        windows = by_link[str(gap["link"])]
+        if windows and gap["from"] <= windows[-1][1] + GAP_TOLERANCE_S:
+            windows[-1] = (windows[-1][0], max(gap["to"], windows[-1][1]))
+        else:
+            windows.append((gap["from"], gap["to"]))
+    return by_link
+
+
+def _downtime(ledgers: Ledgers, taken: Taken) -> list[Window]:
+    """When the road was not whole: from each cut or kill to the first acceptance after it was mended."""
+    accepted = sorted(decision.t for decision in taken.first.values())
+    found = []
+    for broken, mended in (("cut", "heal"), ("kill", "start")):
+        backs = [fault.t for fault in ledgers.faults if fault.fault == mended]
+        for fault in ledgers.faults:
+            if fault.fault != broken:
+                continue
+            back = bisect_right(backs, fault.t)
+            after = bisect_right(accepted, backs[back]) if back < len(backs) else len(accepted)
+            found.append((fault.t, accepted[after] if after < len(accepted) else float("inf")))
+    return found
+
+
+def _report(ledgers: Ledgers, roads: Sequence[_Road], book: Book) -> dict[str, Any]:
+    status, counts = ledgers.status, book.counts
+    gaps = [gap for road in roads for gap in road.gaps]
+    alarms = min(road.alarms for road in roads)
+    # Accepted means by every destination; today there is one.
+    accepted = set.intersection(*(set(road.taken.first) for road in roads))
+    destinations = () if status is None else status.get("destinations", ())
+    report: dict[str, Any] = {
+        "seed": ledgers.scenario.get("seed"),
+        "seconds": ledgers.scenario.get("seconds"),
+        "scenario": ledgers.scenario.get("name"),
+        "emitted": len(ledgers.emissions),
+        "stored": None if status is None else int(status["outbox"]["sequence"]),
+        "accepted": len(accepted),
+        "lost": counts["lost"],
+        "unheard": counts["unheard"],
+        "duplicated": counts["duplicated"],
+        "reordered": counts["reordered"],
+        "resent": sum(road.taken.arrivals - len(road.taken.ids) for road in roads),
+        "pending": _pending(status),
+        "alarms": {
+            "pressed": sum(pressed(emission) for emission in ledgers.emissions),
+            "raised": alarms if ledgers.alarms is None else _presses(ledgers.alarms),
+            "accepted": alarms,
+            "latency_ms": percentiles([latency for road in roads for latency in road.latencies]),
+        },
+        "dead_letters": sum(int(one.get("dead_letters", 0)) for one in destinations),
+        "streams": len({one.streamid for road in roads for one in road.taken.first.values()} - {""}),
+        "held": counts["held"],
+        "meter_replies": len(ledgers.polls),
+        "devices": _devices(ledgers, book),
+        "gaps": gaps,
+        "deaf_s": {link: round(sum(last - first for first, last in of), 3) for link, of in merged(gaps).items()},
+        "faults": [{"t": fault.t, "fault": fault.fault} for fault in ledgers.faults],
+        "offences": book.details,
+        "torn_lines": ledgers.torn,
+        "versions": dict(ledgers.versions),
+    }
+    return report | {name: counts[name] for name in OFFENCES}
+
+
+def _presses(alarms: Sequence[Mapping[str, Any]]) -> int:
+    return sum(int(alarm.get("presses", 1)) for alarm in alarms)
+
+
+def _pending(status: Mapping[str, Any] | None) -> int | None:
+    if status is None:
+        return None
+    unstored = int(status["outbox"].get("unstored", 0))
+    return unstored + sum(sum(one["pending"].values()) for one in status.get("destinations", ()))
+
+
+def _devices(ledgers: Ledgers, book: Book) -> dict[str, dict[str, Any]]:
+    columns = ("emitted", "accepted", "lost", "unheard", "duplicated", "reordered", "polled", "readings")
+    roles = {device["id"]: device.get("role") for device in ledgers.scenario.get("devices", ())}
+    return {
+        device: {"role": roles.get(device)} | {column: book.devices[device][column] for column in columns}
+        for device in sorted(set(roles) | set(book.devices))
+    }
+
+
+def percentiles(latencies_s: Sequence[float]) -> dict[str, float | None]:
+    """Nearest rank, in milliseconds; None when nothing was measured."""
+    ranked = sorted(latencies_s)
+    shares = {"p50": 0.5, "p99": 0.99, "max": 1.0}
+    if not ranked:
+        return dict.fromkeys(shares)
+    return {name: round(1000 * ranked[ceil(share * len(ranked)) - 1], 1) for name, share in shares.items()}

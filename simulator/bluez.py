@@ -1,0 +1,387 @@
+"""A pretended bluetoothd: `org.bluez` on a D-Bus daemon, true enough for an unmodified BLE stack to scan against it.
+
+It can be powered off, unplugged, crashed, deafened, and made to refuse or to hang: what happens to radios in the field.
+Scanning only: no connections, no GATT. Adverts are one-shot: a report that no client scans for is gone.
+Limits: a device object expires 30 s after its last report; at most 5,000 messages wait for a slow bus, reports beyond
+that vanish and are counted in `lost`.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import socket
+from collections.abc import Callable, Iterable
+from typing import Any, Final, Literal
+
+from dbus_fast import Message, MessageType, RequestNameReply, Variant, unpack_variants
+from dbus_fast.aio import MessageBus
+
+from simulator.bluez_objects import ADAPTER, DEVICE, MONITORS, NO, YES, Adapter, Device, Report
+
+OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
+PROPERTIES: Final = "org.freedesktop.DBus.Properties"
+_MONITOR: Final = "org.bluez.AdvertisementMonitor1"
+_CALL_TIMEOUT_S: Final = 10.0
+_TEMPORARY_TIMEOUT_S: Final = 30.0
+_SWEEP_S: Final = 5.0
+_BACKLOG: Final = 5_000
+
+Fault = tuple[str, str] | Literal["hang"]
+
+
+class BluezError(Exception):
+    """The pretended bluetoothd cannot live: no bus, or somebody else owns the name."""
+
+
+class _Refusal(Exception):
+    """A D-Bus error reply. A short name stands for org.bluez.Error.NAME."""
+
+    def __init__(self, name: str, text: str) -> None:
+        super().__init__(name, text)
+        self.name = name if "." in name else f"org.bluez.Error.{name}"
+        self.text = text
+
+
+class _PatientSocket:
+    """dbus-fast 5.2 drops a connection whose socket buffer is full; a send of nothing makes it wait instead."""
+
+    def __init__(self, inner: socket.socket) -> None:
+        self._inner = inner
+
+    def send(self, data: bytes) -> int:
+        try:
+            return self._inner.send(data)
+        except BlockingIOError:
+            return 0
+
+    def sendmsg(self, buffers: Iterable[bytes], ancillary: Any) -> int:
+        try:
+            return self._inner.sendmsg(buffers, ancillary)
+        except BlockingIOError:
+            return 0
+
+
+class FakeBluez:
+    """`faults["Adapter1.StartDiscovery"] = [("InProgress", "why"), "hang"]` are used up one a call; `sticky` ones stay.
+
+    `experimental` offers passive scanning (AdvertisementMonitorManager1). `lost` counts reports that a full bus cost.
+    """
+
+    def __init__(
+        self, address: str, *, experimental: bool = False, device_timeout_s: float = _TEMPORARY_TIMEOUT_S
+    ) -> None:
+        self._address = address
+        self._experimental = experimental
+        self._device_timeout_s = device_timeout_s
+        self._bus: MessageBus | None = None
+        self._sweeper: asyncio.TimerHandle | None = None
+        self._adapters: dict[str, Adapter] = {}
+        self.faults: dict[str, list[Fault]] = {}
+        self.sticky: dict[str, Fault] = {}
+        self.lost = 0
+        self._methods: dict[tuple[str, str], Callable[[Adapter, Message], Message]] = {
+            (ADAPTER, "SetDiscoveryFilter"): self._set_filter,
+            (ADAPTER, "StartDiscovery"): self._start_discovery,
+            (ADAPTER, "StopDiscovery"): self._stop_discovery,
+        }
+        if experimental:
+            self._methods[MONITORS, "RegisterMonitor"] = self._register_monitor
+            self._methods[MONITORS, "UnregisterMonitor"] = self._unregister_monitor
+
+    # Its life.
+
+    async def start(self) -> None:
+        """Connect and own org.bluez. BluezError when the bus is not there or the name is taken."""
+        try:
+            async with asyncio.timeout(_CALL_TIMEOUT_S):
+                bus = await MessageBus(bus_address=self._address, negotiate_unix_fd=True).connect()
+        except (OSError, TimeoutError) as error:
+            raise BluezError(f"no D-Bus at {self._address}: {error!r}") from error
+        # Two private attributes: there is no other way to cure the loss of a whole connection by one full buffer.
+        if bus._writer is not None and bus._sock is not None:  # noqa: SLF001 - see above
+            bus._writer.sock = _PatientSocket(bus._sock)  # type: ignore[assignment]  # noqa: SLF001 - see above
+        self._bus = bus
+        bus.add_message_handler(self._on_message)
+        async with asyncio.timeout(_CALL_TIMEOUT_S):
+            await bus.call(
+                _bus_call("AddMatch", "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged'")
+            )
+            reply = await bus.request_name("org.bluez")
+        if reply is not RequestNameReply.PRIMARY_OWNER:
+            await self.crash()
+            raise BluezError(f"org.bluez is already owned on {self._address}")
+        self._sweeper = asyncio.get_running_loop().call_later(_SWEEP_S, self._sweep)
+
+    async def crash(self) -> None:
+        """Vanish from the bus without a word, as a killed bluetoothd does. What clients had begun is forgotten."""
+        if self._sweeper is not None:
+            self._sweeper.cancel()
+        bus, self._bus = self._bus, None
+        for adapter in self._adapters.values():
+            adapter.sessions.clear()
+            adapter.filters.clear()
+            adapter.monitors.clear()
+            adapter.devices.clear()
+        if bus is not None:
+            bus.disconnect()
+            with contextlib.suppress(Exception):  # how the connection ended does not matter once it has ended
+                async with asyncio.timeout(_CALL_TIMEOUT_S):
+                    await bus.wait_for_disconnect()  # type: ignore[no-untyped-call] # dbus-fast leaves it out
+
+    async def stop(self) -> None:
+        """Leave in good order: objects are taken back first. Safe to call twice."""
+        for adapter in list(self._adapters.values()):
+            self._withdraw(adapter)
+        await self.crash()
+
+    async def wait_lost(self) -> None:
+        """Return when the bus connection has ended, whoever ended it."""
+        if self._bus is not None:
+            with contextlib.suppress(Exception):  # how it ended does not matter
+                ended = self._bus.wait_for_disconnect()  # type: ignore[no-untyped-call] # dbus-fast leaves it out
+                await asyncio.shield(ended)
+
+    # The hardware under it.
+
+    def add_adapter(self, name: str = "hci0", *, powered: bool = True, address: str = "00:1A:7D:DA:71:13") -> None:
+        """Plug a controller in."""
+        adapter = Adapter(name, address, self._experimental, powered=powered)
+        self._adapters[name] = adapter
+        self._emit("/", OBJECT_MANAGER, "InterfacesAdded", "oa{sa{sv}}", [adapter.path, adapter.interfaces()])
+
+    def remove_adapter(self, name: str = "hci0") -> None:
+        """Pull a controller out."""
+        self._withdraw(self._adapters.pop(name))
+
+    def power(self, name: str = "hci0", *, on: bool) -> None:
+        """Switch a controller on or off; switching it off ends every discovery."""
+        adapter = self._adapters[name]
+        adapter.powered = on
+        adapter.deaf = adapter.deaf and not adapter.heals_on_start
+        changed = {"Powered": Variant("b", on)}
+        if adapter.sessions and not on:
+            adapter.sessions.clear()
+            changed["Discovering"] = NO
+        self._changed(adapter.path, ADAPTER, changed)
+
+    def wedge(self, name: str = "hci0", *, heals_on_start: bool = True) -> None:
+        """Make a controller deaf although it says that it scans; a fresh StartDiscovery heals it, or nothing does."""
+        self._adapters[name].deaf = True
+        self._adapters[name].heals_on_start = heals_on_start
+
+    def scanning(self, name: str = "hci0") -> bool:
+        """Tell whether any client discovers or monitors on this controller."""
+        adapter = self._adapters.get(name)
+        return adapter is not None and bool(adapter.sessions or any(adapter.monitors.values()))
+
+    def invalidate_rssi(self, name: str = "hci0") -> None:
+        """Take RSSI back from all devices, as bluetoothd does when a discovery ends: told, but not an advert."""
+        for device in self._adapters[name].devices.values():
+            device.rssi = None
+            self._changed(device.path, DEVICE, {}, invalidated=["RSSI"])
+
+    def hear(self, report: Report) -> bool:
+        """Hand a report to every controller; tell whether anybody scans for it."""
+        if self._bus is None or not self._bus.connected:
+            return False
+        # Private: dbus-fast does not tell how much it still has to write.
+        if self._bus._writer is None or len(self._bus._writer.messages) > _BACKLOG:  # noqa: SLF001 - see above
+            self.lost += 1
+            return False
+        heard = [adapter for adapter in self._adapters.values() if adapter.hears(report)]
+        for adapter in heard:
+            self._take(adapter, report)
+        return bool(heard)
+
+    def _take(self, adapter: Adapter, report: Report) -> None:
+        loop = asyncio.get_running_loop()
+        device = adapter.devices.get(report.address)
+        fresh = device is None
+        if device is None:
+            path = f"{adapter.path}/dev_{report.address.replace(':', '_')}"
+            device = adapter.devices[report.address] = Device(path, adapter.path, report.address, loop.time())
+        device.heard_at = loop.time()
+        changed = device.take(report, duplicates=adapter.duplicates(), active=bool(adapter.sessions))
+        if fresh:
+            self._emit(
+                "/", OBJECT_MANAGER, "InterfacesAdded", "oa{sa{sv}}", [device.path, {DEVICE: device.properties()}]
+            )
+        elif changed:
+            if not device.pending:
+                loop.call_soon(self._flush, device)
+            device.pending.update(changed)
+
+    def _flush(self, device: Device) -> None:
+        pending, device.pending = device.pending, {}
+        self._changed(device.path, DEVICE, pending)
+
+    def _sweep(self) -> None:
+        loop = asyncio.get_running_loop()
+        for adapter in self._adapters.values():
+            old = loop.time() - self._device_timeout_s
+            for device in [device for device in adapter.devices.values() if device.heard_at < old]:
+                del adapter.devices[device.address]
+                self._emit("/", OBJECT_MANAGER, "InterfacesRemoved", "oas", [device.path, [DEVICE]])
+        self._sweeper = loop.call_later(_SWEEP_S, self._sweep)
+
+    def _withdraw(self, adapter: Adapter) -> None:
+        for device in adapter.devices.values():
+            self._emit("/", OBJECT_MANAGER, "InterfacesRemoved", "oas", [device.path, [DEVICE]])
+        adapter.devices.clear()
+        self._emit("/", OBJECT_MANAGER, "InterfacesRemoved", "oas", [adapter.path, list(adapter.interfaces())])
+
+    # The bus.
+
+    def _on_message(self, message: Message) -> Message | bool | None:
+        if message.message_type is MessageType.SIGNAL:
+            self._on_signal(message)
+            return None
+        if message.message_type is not MessageType.METHOD_CALL:
+            return None
+        interface, member = message.interface or "", message.member or ""
+        if interface in {"org.freedesktop.DBus.Peer", "org.freedesktop.DBus.Introspectable"}:
+            return None
+        try:
+            key = f"{interface.rpartition('.')[2]}.{member}"
+            waiting = self.faults.get(key)
+            fault = waiting.pop(0) if waiting else self.sticky.get(key)
+            if fault == "hang":
+                return True  # handled, and never answered
+            if fault is not None:
+                raise _Refusal(*fault)
+            return self._answer(interface, member, message)
+        except _Refusal as refusal:
+            return Message.new_error(message, refusal.name, refusal.text)
+
+    def _answer(self, interface: str, member: str, message: Message) -> Message:
+        path = message.path or ""
+        if interface == OBJECT_MANAGER and member == "GetManagedObjects" and path == "/":
+            return Message.new_method_return(message, "a{oa{sa{sv}}}", [self._objects()])
+        if interface == PROPERTIES:
+            return self._property_call(member, message)
+        adapter = self._adapter(path)
+        method = self._methods.get((interface, member))
+        if method is None:
+            raise _Refusal("org.freedesktop.DBus.Error.UnknownMethod", f'Method "{member}" does not exist')
+        return method(adapter, message)
+
+    def _adapter(self, path: str) -> Adapter:
+        for adapter in self._adapters.values():
+            if adapter.path == path:
+                return adapter
+        raise _Refusal("org.freedesktop.DBus.Error.UnknownObject", f"No such object path '{path}'")
+
+    def _objects(self) -> dict[str, dict[str, dict[str, Variant]]]:
+        known: dict[str, dict[str, dict[str, Variant]]] = {}
+        for adapter in self._adapters.values():
+            known[adapter.path] = adapter.interfaces()
+            known |= {device.path: {DEVICE: device.properties()} for device in adapter.devices.values()}
+        return known
+
+    def _property_call(self, member: str, message: Message) -> Message:
+        held = self._objects().get(message.path or "", {}).get(message.body[0])
+        if held is None:
+            raise _Refusal(
+                "org.freedesktop.DBus.Error.UnknownObject", f"No such object or interface at '{message.path}'"
+            )
+        if member == "GetAll":
+            return Message.new_method_return(message, "a{sv}", [held])
+        name = message.body[1]
+        if name not in held:
+            raise _Refusal("org.freedesktop.DBus.Error.InvalidArgs", f"No such property '{name}'")
+        if member == "Set" and name == "Powered":
+            self.power(self._adapter(message.path or "").name, on=bool(message.body[2].value))
+            return Message.new_method_return(message)
+        if member == "Get":
+            return Message.new_method_return(message, "v", [held[name]])
+        raise _Refusal("org.freedesktop.DBus.Error.PropertyReadOnly", f"{name} cannot be set")
+
+    def _set_filter(self, adapter: Adapter, message: Message) -> Message:
+        adapter.filters[message.sender or ""] = unpack_variants(message.body[0])
+        return Message.new_method_return(message)
+
+    def _start_discovery(self, adapter: Adapter, message: Message) -> Message:
+        client = message.sender or ""
+        if not adapter.powered:
+            raise _Refusal("NotReady", "Resource Not Ready")
+        if client in adapter.sessions:
+            raise _Refusal("InProgress", "Operation already in progress")
+        adapter.deaf = adapter.deaf and not adapter.heals_on_start
+        adapter.sessions.add(client)
+        if len(adapter.sessions) == 1:
+            self._changed(adapter.path, ADAPTER, {"Discovering": YES})
+        return Message.new_method_return(message)
+
+    def _stop_discovery(self, adapter: Adapter, message: Message) -> Message:
+        client = message.sender or ""
+        if client not in adapter.sessions:
+            raise _Refusal("Failed", "No discovery started")
+        adapter.sessions.discard(client)
+        self._discovery_ended(adapter)
+        return Message.new_method_return(message)
+
+    def _discovery_ended(self, adapter: Adapter) -> None:
+        if not adapter.sessions:
+            self.invalidate_rssi(adapter.name)
+            self._changed(adapter.path, ADAPTER, {"Discovering": NO})
+
+    def _register_monitor(self, adapter: Adapter, message: Message) -> Message:
+        # The client exports its monitor after our reply and says so by a signal: ask the bus for that signal first.
+        self._match("AddMatch", message.sender or "")
+        adapter.monitors[message.sender or "", message.body[0]] = None
+        return Message.new_method_return(message)
+
+    def _unregister_monitor(self, adapter: Adapter, message: Message) -> Message:
+        if adapter.monitors.pop((message.sender or "", message.body[0]), False) is False:
+            raise _Refusal("DoesNotExist", "Does Not Exist")
+        self._match("RemoveMatch", message.sender or "")
+        return Message.new_method_return(message)
+
+    def _match(self, member: str, client: str) -> None:
+        self._send(_bus_call(member, f"type='signal',sender='{client}',member='InterfacesAdded'"))
+
+    def _on_signal(self, message: Message) -> None:
+        if message.member == "NameOwnerChanged" and message.sender == "org.freedesktop.DBus":
+            name, _, owner = message.body
+            if name.startswith(":") and not owner:
+                for adapter in self._adapters.values():
+                    if adapter.forget_client(name):
+                        self._discovery_ended(adapter)
+        elif message.member == "InterfacesAdded" and message.sender:
+            path, interfaces = message.body
+            offered = interfaces.get(_MONITOR)
+            for adapter in self._adapters.values():
+                if offered and (message.sender, path) in adapter.monitors:
+                    patterns = tuple((start, kind, bytes(data)) for start, kind, data in offered["Patterns"].value)
+                    adapter.monitors[message.sender, path] = patterns
+                    self._send(Message(destination=message.sender, path=path, interface=_MONITOR, member="Activate"))
+
+    def _changed(
+        self, path: str, interface: str, changed: dict[str, Variant], *, invalidated: Iterable[str] = ()
+    ) -> None:
+        self._emit(path, PROPERTIES, "PropertiesChanged", "sa{sv}as", [interface, changed, list(invalidated)])
+
+    def _emit(self, path: str, interface: str, member: str, signature: str, body: list[Any]) -> None:
+        self._send(Message.new_signal(path, interface, member, signature, body))
+
+    def _send(self, message: Message) -> None:
+        if self._bus is not None and self._bus.connected:
+            self._bus.send(message).add_done_callback(_sent)
+
+
+def _sent(future: asyncio.Future[Any]) -> None:
+    """Look at the outcome: a bus that died is noticed by `wait_lost`, not once for each message."""
+    if not future.cancelled():
+        future.exception()
+
+
+def _bus_call(member: str, rule: str) -> Message:
+    return Message(
+        destination="org.freedesktop.DBus",
+        path="/org/freedesktop/DBus",
+        interface="org.freedesktop.DBus",
+        member=member,
+        signature="s",
+        body=[rule],
+    )

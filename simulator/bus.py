@@ -1,0 +1,226 @@
+"""The wires of a centre: the RS-485 bus with its meters on a pty, and the controllers that write JSON lines on TCP.
+
+Plays its part of DIR/scenario.json from `start` on, until it is told to end (SIGTERM, SIGINT): devices with the role
+"meter" answer on DIR/`links.bus.path`, devices with the role "controller" serve a TCP port each and emit what stands in
+`emissions` under their id with the kind "line". Writes DIR/bus.jsonl (each register of each reply that went whole to
+one holder of the port) and DIR/lines.jsonl (each line at its birth and at its acknowledgement).
+
+Beside what `scenario` writes, a meter may have "kw" (its load), "phases" and "faults" (see `meters.Quirks`), and
+`links.bus` may have "echo": true.
+
+Limits: 8 replies of a bus under way at once, a request beyond them is not answered. An emission whose time has passed
+is made up for at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import secrets
+import signal
+import time
+from collections.abc import Coroutine, Mapping, Sequence
+from itertools import zip_longest
+from pathlib import Path
+from typing import Any, Final, TextIO
+
+from simulator.line_devices import FIELD_NAMES, LineSource, TcpPort
+from simulator.meters import FROM_METER, READ, Answer, Meter, Quirks, Request, RequestReader, frame
+from simulator.pty_port import PtyPort
+from simulator.scenario import load
+
+REPLIES_AT_ONCE: Final = 8
+BYTE_GAP_S: Final = 0.5
+STRANGER: Final = bytes.fromhex("999999999999")
+
+
+class Ledger:
+    """A file of JSON lines, flushed line by line: what stands in it happened."""
+
+    def __init__(self, path: Path) -> None:
+        """Open the file for appending."""
+        self._file: TextIO = path.open("a", encoding="utf-8", buffering=1)
+
+    def record(self, row: Mapping[str, Any]) -> None:
+        """Append one row."""
+        self._file.write(json.dumps(row, ensure_ascii=False, separators=(",", ":")) + "\n")
+
+    def close(self) -> None:
+        """Close the file."""
+        self._file.close()
+
+
+class MeterBus:
+    """Meters that share two wires. Two that answer at once garble each other, as on the real ones."""
+
+    def __init__(self, *, path: Path, baud: int, meters: Sequence[Meter], ledger: Ledger, echo: bool = False) -> None:
+        """Put meters on a pty with the name `path`. `echo`: the master's adapter hears what it sends."""
+        self.port = PtyPort(path=path, baud=baud, on_data=self._heard)
+        self._meters = meters
+        self._ledger = ledger
+        self._echo = echo
+        self._reader = RequestReader()
+        self._heard_at = 0.0
+        self._replies: set[asyncio.Task[None]] = set()
+
+    async def run(self) -> None:
+        """Answer until cancelled."""
+        try:
+            await self.port.run()
+        finally:
+            for reply in list(self._replies):
+                reply.cancel()
+
+    def _heard(self, data: bytes) -> None:
+        now = asyncio.get_running_loop().time()
+        if now - self._heard_at > BYTE_GAP_S:
+            self._reader.forget()
+        self._heard_at = now
+        if self._echo:
+            self._begin(self._send_echo(data))
+        for request in self._reader.feed(data):
+            self._answer(request)
+
+    def _answer(self, request: Request) -> None:
+        now = time.time()
+        answers = [(meter, answer) for meter in self._meters if (answer := self._reply_of(meter, request, now=now))]
+        if len(answers) == 1:
+            self._begin(self._reply(*answers[0]))
+        elif answers:
+            self._begin(self._collide([answer.frame for _, answer in answers]))
+
+    def _reply_of(self, meter: Meter, request: Request, *, now: float) -> Answer | None:
+        if meter.quirks.silent or (meter.quirks.answers < 1 and meter.random.random() >= meter.quirks.answers):
+            return None
+        return meter.answer(request, now=now)
+
+    def _begin(self, work: Coroutine[Any, Any, None]) -> None:
+        if len(self._replies) >= REPLIES_AT_ONCE:
+            work.close()
+            return
+        task = asyncio.create_task(work, name="meter reply")
+        self._replies.add(task)
+        task.add_done_callback(self._replies.discard)
+
+    async def _send_echo(self, data: bytes) -> None:
+        await self.port.send(data)
+
+    async def _reply(self, meter: Meter, answer: Answer) -> None:
+        await asyncio.sleep(meter.delay_s())
+        if meter.quirks.foreign:
+            await self.port.send(frame(STRANGER, READ | FROM_METER, answer.data))
+        wire = meter.preamble + answer.frame
+        if meter.quirks.stray:
+            wire = b"\x00\xff\x00" + wire + b"\xff\x00"
+        if not await self.port.send(wire) or not answer.values:
+            return
+        meter.replies += 1
+        now = time.time()
+        for value in answer.values:
+            if value.number is not None:
+                row = {"t": now, "t_last": now, "device": meter.device, "kind": "poll", "counter": meter.replies}
+                told = {"quantity": value.quantity, "channel": value.channel, "value": value.text()}
+                self._ledger.record({**row, "n": None, "session": None, "value": told})
+
+    async def _collide(self, frames: Sequence[bytes]) -> None:
+        await asyncio.sleep(0.02)
+        columns = zip_longest(*frames, fillvalue=0xFF)
+        await self.port.send(bytes(_dominant(column) for column in columns))
+
+
+def _dominant(column: Sequence[int]) -> int:
+    """What a receiver reads while several drive the wires: the zeros win."""
+    level = 0xFF
+    for byte in column:
+        level &= byte
+    return level
+
+
+class BusError(Exception):
+    """The scenario asks for wires that cannot be laid: the message says which and why."""
+
+
+async def main(run: Path) -> None:
+    """Play the meters and controllers of a run until SIGTERM or SIGINT. Raises BusError."""
+    scenario = load(run)
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    replies, lines = Ledger(run / "bus.jsonl"), Ledger(run / "lines.jsonl")
+    try:
+        bus = meter_bus(run, scenario, replies)
+        sources = line_sources(scenario, lines)
+        ports = [TcpPort(port=port, source=source) for port, source in sources]
+        for port in ports:
+            await _listen(port)
+        async with asyncio.TaskGroup() as group:
+            works = [bus.run()] if bus is not None else []
+            works += [port.run() for port in ports] + [source.run() for _, source in sources]
+            works.append(play(scenario, {source.device: source for _, source in sources}))
+            tasks = [group.create_task(work) for work in works]
+            await stop.wait()
+            for task in tasks:
+                task.cancel()
+    finally:
+        replies.close()
+        lines.close()
+
+
+def meter_bus(run: Path, scenario: Mapping[str, Any], ledger: Ledger) -> MeterBus | None:
+    """Lay the bus of a scenario; None when it has none. Raises BusError."""
+    link = scenario.get("links", {}).get("bus")
+    if link is None:
+        return None
+    meters = [_meter(device, scenario) for device in scenario["devices"] if device.get("role") == "meter"]
+    baud, path = int(link["baud"]), run / str(link["path"])
+    return MeterBus(path=path, baud=baud, meters=meters, ledger=ledger, echo=bool(link.get("echo", False)))
+
+
+def line_sources(scenario: Mapping[str, Any], ledger: Ledger) -> list[tuple[int, LineSource]]:
+    """Make the controllers of a scenario, each with its TCP port."""
+    session = secrets.token_hex(4)
+    found = []
+    for device in scenario["devices"]:
+        if device.get("role") == "controller":
+            names = {key: str(name) for key, name in device.get("map", {}).items() if key in FIELD_NAMES}
+            source = LineSource(
+                device=device["id"],
+                address=device.get("address", ""),
+                session=session,
+                record=ledger.record,
+                names=names,
+            )
+            found.append((int(device["port"]), source))
+    return found
+
+
+async def play(scenario: Mapping[str, Any], sources: Mapping[str, LineSource]) -> None:
+    """Let each line happen at its time; returns after the last."""
+    for emission in sorted(scenario["emissions"], key=lambda one: float(one["at_s"])):
+        source = sources.get(emission["device"])
+        if source is None or emission["kind"] != "line":
+            continue
+        await asyncio.sleep(max(0.0, scenario["start"] + emission["at_s"] - time.time()))
+        source.emit(emission["value"])
+
+
+def _meter(device: Mapping[str, Any], scenario: Mapping[str, Any]) -> Meter:
+    try:
+        return Meter(
+            device=device["id"],
+            address=device["address"],
+            seed=scenario["seed"],
+            start=scenario["start"],
+            kw=device.get("kw"),
+            phases=device.get("phases", 3),
+            quirks=Quirks(**device.get("faults", {})),
+        )
+    except (TypeError, ValueError) as error:
+        raise BusError(f"device {device['id']}: {error}") from error
+
+
+async def _listen(port: TcpPort) -> None:
+    try:
+        await port.listen()
+    except OSError as error:
+        raise BusError(f"port {port.port} of 127.0.0.1: {error.strerror}") from error

@@ -1,0 +1,104 @@
+"""Does what one platform accepted agree with itself: order, numbers without a hole, registers that the meter gave?
+
+Limits: a register is compared with what the meter said within 8 s; a meter may be silent for two polls and 2 s.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from decimal import Decimal
+from typing import Any, Final
+
+from simulator.findings import METER, Book, Taken, decimal, moment
+from simulator.ledgers import Decision, Ledgers
+
+VALUE_WINDOW_S: Final = 8.0
+STALE_SLACK_S: Final = 2.0
+MAX_NUMBERS: Final = 20
+
+
+def judge_order(taken: Taken, book: Book) -> None:
+    """A first acceptance with a lower sequence than one before it, of the same device and lane, is reordered."""
+    highest: dict[tuple[str, str, str], int] = {}
+    for decision in taken.first.values():
+        key = (decision.device, decision.lane, decision.streamid)
+        before = highest.get(key, 0)
+        if decision.sequence and decision.sequence < before:
+            facts = {"id": decision.id, "lane": decision.lane, "sequence": decision.sequence, "after": before}
+            book.offence("reordered", decision.device, facts)
+        highest[key] = max(decision.sequence, before)
+
+
+def judge_numbers(ledgers: Ledgers, taken: Taken, book: Book) -> None:
+    """Both sequences run from 1 without a hole up to what the gateway stored; no number stands for two events."""
+    outbox = (ledgers.status or {}).get("outbox", {})
+    done = {**taken.rejected, **taken.first}
+    for stream in sorted({decision.streamid for decision in done.values()} | {str(outbox.get("stream", ""))} - {""}):
+        stored = int(outbox.get("sequence", 0)) if stream == outbox.get("stream") else 0
+        of_stream = [decision for decision in done.values() if decision.streamid == stream]
+        _judge_series("sequence", of_stream, taken, book, floor=stored)
+        _judge_series("deliveryseq", of_stream, taken, book, floor=0)
+
+
+def _judge_series(name: str, decisions: Sequence[Decision], taken: Taken, book: Book, *, floor: int) -> None:
+    numbers = Counter(int(getattr(decision, name)) for decision in decisions)
+    del numbers[0]  # an event that could not be stored carries no number
+    missing = [number for number in range(1, max(*numbers, floor, 0) + 1) if number not in numbers]
+    if missing:
+        facts = {"destination": taken.destination, "missing": missing[:MAX_NUMBERS]}
+        book.offence(f"{name}_gaps", "", facts, count=len(missing))
+    doubled = [number for number, uses in numbers.items() if uses > 1]
+    if doubled:
+        facts = {"destination": taken.destination, "number": name, "values": doubled[:MAX_NUMBERS]}
+        book.offence("conflicts", "", facts, count=len(doubled))
+
+
+def judge_registers(ledgers: Ledgers, taken: Taken, book: Book) -> None:
+    """Each register of a meter event is one that the meter gave at that time, and the last event is recent."""
+    given = _Given(ledgers)
+    newest: dict[str, float] = {}
+    for decision in taken.first.values():
+        if decision.type != METER or decision.device not in given.meters:
+            continue
+        at = moment(decision.event.get("time")) or 0.0
+        newest[decision.device] = max(at, newest.get(decision.device, 0.0))
+        book.devices[decision.device]["readings"] += 1
+        registers = decision.data.get("registers") or ()
+        if not registers:
+            book.offence("wrong_values", decision.device, {"id": decision.id, "why": "a reading without registers"})
+        for register in registers:
+            if not given.holds(decision.device, register, at=at):
+                book.offence("wrong_values", decision.device, {"id": decision.id, "register": dict(register)})
+    end = _end(ledgers)
+    for device, meter in given.meters.items():
+        allowed = 2 * float(meter.get("every_s") or 0.0) + STALE_SLACK_S
+        if device not in newest or newest[device] < end - allowed:
+            age = None if device not in newest else round(end - newest[device], 3)
+            book.offence("stale_meters", device, {"age_s": age, "allowed_s": allowed})
+
+
+class _Given:
+    """What the meters of the scenario put on the wire."""
+
+    def __init__(self, ledgers: Ledgers) -> None:
+        devices = ledgers.scenario.get("devices", ())
+        self.meters = {device["id"]: device for device in devices if device.get("role") == "meter"}
+        self._said: dict[tuple[str, str, str], list[tuple[float, Decimal]]] = defaultdict(list)
+        for poll in ledgers.polls:
+            self._said[poll.device, poll.quantity, poll.channel].append((poll.t, Decimal(poll.value)))
+
+    def holds(self, device: str, register: Mapping[str, Any], *, at: float) -> bool:
+        """Did the meter give this value around that time?"""
+        value = decimal(register.get("value"))
+        said = self._said.get((device, str(register.get("quantity")), str(register.get("channel") or "")), [])
+        first = bisect_left(said, at - VALUE_WINDOW_S, key=lambda entry: entry[0])
+        last = bisect_left(said, at + VALUE_WINDOW_S, key=lambda entry: entry[0])
+        return any(value == given for _, given in said[first:last])
+
+
+def _end(ledgers: Ledgers) -> float:
+    """When the devices were stopped; without that mark, the last thing that any of them did."""
+    stops = [fault.t for fault in ledgers.faults if fault.fault == "stop"]
+    return stops[-1] if stops else max((poll.t for poll in ledgers.polls), default=0.0)

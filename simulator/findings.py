@@ -1,0 +1,99 @@
+"""What an audit finds: offences counted and described, a tally for each device, and what a platform took, in order.
+
+Limits: the first 100 offences are described, all are counted.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from decimal import Decimal, InvalidOperation
+from typing import Any, Final
+
+from simulator.ledgers import Decision
+
+MAX_DETAILS: Final = 100
+RAISED: Final = "cn.eldercare.alarm.raised.v1"
+METER: Final = "cn.eldercare.telemetry.meter.v1"
+GAP: Final = "cn.eldercare.gateway.gap.v1"
+TELEMETRY: Final = "cn.eldercare.telemetry."
+
+# Each makes a run unclean; the words end a sentence that begins with their number.
+OFFENCES: Final = {
+    "lost": "inputs lost",
+    "duplicated": "events doubled",
+    "reordered": "events accepted out of order",
+    "phantom": "events that no device caused",
+    "wrong_values": "values that the device never gave",
+    "sequence_gaps": "numbers missing in the gateway's sequence",
+    "deliveryseq_gaps": "numbers missing in the delivery sequence",
+    "conflicts": "numbers that stand for two events",
+    "stale_meters": "meters without a recent accepted reading",
+    "rejected": "events rejected by the platform",
+}
+
+
+@dataclass(slots=True)
+class Book:
+    """Offences and other counts, the first offences in words, and a tally for each device."""
+
+    counts: Counter[str] = field(default_factory=Counter)
+    details: list[dict[str, Any]] = field(default_factory=list)
+    devices: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
+
+    def offence(self, name: str, device: str, facts: dict[str, Any], *, count: int = 1) -> None:
+        """Enter one offence. `device` is "" for what concerns no single device."""
+        self.counts[name] += count
+        if device:
+            self.devices[device][name] += count
+        if len(self.details) < MAX_DETAILS:
+            self.details.append({"offence": name, "device": device, **facts})
+
+
+@dataclass(slots=True)
+class Taken:
+    """What one destination decided: first acceptances and first rejections by id, in the order of their coming."""
+
+    destination: str
+    first: dict[str, Decision] = field(default_factory=dict)
+    rejected: dict[str, Decision] = field(default_factory=dict)
+    arrivals: int = 0
+    ids: set[str] = field(default_factory=set)
+
+
+def take(destination: str, decisions: Sequence[Decision], book: Book) -> Taken:
+    """Sort the decisions of one destination; an id accepted twice and an event rejected are offences."""
+    taken = Taken(destination)
+    for decision in decisions:
+        taken.arrivals += 1
+        taken.ids.add(decision.id)
+        facts = {"id": decision.id, "type": decision.type, "t": decision.t}
+        if decision.status == "rejected" and decision.id not in taken.rejected:
+            taken.rejected[decision.id] = decision
+            book.offence("rejected", decision.device, facts)
+        if decision.status != "accepted":
+            continue
+        if decision.id in taken.first:
+            book.offence("duplicated", decision.device, {"why": "one id accepted twice", **facts})
+            continue
+        taken.first[decision.id] = decision
+        book.devices[decision.device]["accepted"] += 1
+    return taken
+
+
+def decimal(value: object) -> Decimal | None:
+    """Read a decimal string. A float or anything else is not what the contract says, so it equals nothing."""
+    try:
+        return Decimal(value) if isinstance(value, str) else None
+    except InvalidOperation:
+        return None
+
+
+def moment(text: object) -> float | None:
+    """Seconds since 1970 of an RFC 3339 time, or None when it is none."""
+    try:
+        return datetime.fromisoformat(text).timestamp() if isinstance(text, str) else None
+    except ValueError:
+        return None

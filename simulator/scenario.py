@@ -1,0 +1,331 @@
+"""Scenarios: a centre as TOML, expanded with a seed into DIR/scenario.json, the score that every process plays from.
+
+The expanded form (times in seconds after `start`, a wall-clock instant common to the processes of one run):
+
+    {"name", "seed", "seconds": float | null (endless), "emission_until_s", "start",
+     "gateway": {"id", "org", "site", "org_path"}, "rooms": [{"id", "name", "beds"}],
+     "platform": {"id", "port"}, "links": {"air": {"id"}, "bus": {"id", "path", "baud"}},
+     "devices": [{"id", "role": "button" | "pendant" | "meter" | "controller", "model", "link": id of its link,
+                  "address", "name", "key": hex | null, "room", "bed", "every_s": poll interval of a meter | null,
+                  "port": TCP port of a controller | null, "map": {...}}],
+     "emissions": [{"at_s", "device", "kind": "press", "code", "for_s"} | {..., "kind": "fall", "for_s"}
+                   | {..., "kind": "line", "value": {...}}],
+     "faults": [{"at_s", "fault": "cut" | "heal" | "kill"}]}
+
+`for_s` is how long a device repeats itself; the next emission of the same device comes after it. A meter has no
+emissions: it answers whenever it is asked. Limits: 10 s to 24 h a run (an endless run is planned for 24 h and then ends
+like any other), at most 200 devices.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field
+from importlib import resources
+from pathlib import Path
+from typing import Any, Final
+
+MIN_SECONDS: Final = 10.0
+MAX_SECONDS: Final = 24 * 3600.0
+EMISSION_SHARE: Final = 0.6
+SHORT_RUN_S: Final = 120.0
+MAX_DEVICES: Final = 200
+# Between two emissions of one device, beyond the repeats: the gateway must see the level fallen, the press ended.
+REST_S: Final = {"press": 1.0, "fall": 3.0, "line": 0.2}
+_KIND_OF_ROLE: Final = {"button": "press", "pendant": "fall", "controller": "line"}
+# A pty cannot be opened a second time with parity.
+_EIGHT_N_ONE: Final = {"bits": 8, "parity": "N", "stop": 1}
+_ROLES: Final = (*_KIND_OF_ROLE, "meter")
+
+
+class ScenarioError(Exception):
+    """A scenario that cannot be played: the message names the file, the key and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class SimDevice:
+    """One device of the centre, as the scenario describes it. `every_s` is a meter's poll interval in seconds."""
+
+    id: str
+    role: str
+    model: str
+    link: str
+    address: str = ""
+    name: str = ""
+    key: str | None = None
+    room: str = ""
+    bed: str = ""
+    allow_plain: bool = False
+    every_s: float | None = None
+    port: int | None = None
+    map: Mapping[str, Any] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Scenario:
+    """The expanded score. `document` is what stands in scenario.json, apart from `start`."""
+
+    name: str
+    title: str
+    seed: int
+    seconds: float | None
+    emission_until_s: float
+    gateway: Mapping[str, Any]
+    rooms: Sequence[Mapping[str, Any]]
+    platform: Mapping[str, Any]
+    links: Mapping[str, Mapping[str, Any]]
+    devices: tuple[SimDevice, ...]
+    emissions: tuple[Mapping[str, Any], ...]
+    faults: tuple[Mapping[str, Any], ...]
+
+    def write(self, run: Path, *, start: float) -> None:
+        """Write DIR/scenario.json. `start` is the wall-clock instant (seconds since 1970) of second 0."""
+        document = asdict(self) | {"start": start}
+        path = run / "scenario.json"
+        path.with_suffix(".tmp").write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+        path.with_suffix(".tmp").replace(path)
+
+
+def find(name: str) -> tuple[str, str]:
+    """Return (name, text) of a scenario: one of ours by name, or a file by path. ScenarioError when there is none."""
+    own = resources.files("simulator") / "scenarios"
+    if "/" not in name and not name.endswith(".toml"):
+        candidate = own / f"{name}.toml"
+        if candidate.is_file():
+            return name, candidate.read_text(encoding="utf-8")
+        known = sorted(item.name.removesuffix(".toml") for item in own.iterdir() if item.name.endswith(".toml"))
+        raise ScenarioError(f"no scenario is called {name!r}; there are: {', '.join(known)}")
+    try:
+        return Path(name).stem, Path(name).read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"{name}: cannot be read ({error}); give the path of a TOML file") from error
+
+
+def expand(name: str, *, seed: int, seconds: float | None, ports: Mapping[str, int]) -> Scenario:
+    """Plan a run: the same name, seed and seconds give the same score.
+
+    `ports`: "platform", and one for each controller id. ScenarioError names what does not fit.
+    """
+    if seconds is not None and not MIN_SECONDS <= seconds <= MAX_SECONDS:
+        raise ScenarioError(f"--seconds {seconds:g}: from {MIN_SECONDS:g} to {MAX_SECONDS:g}")
+    name, text = find(name)
+    try:
+        raw = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ScenarioError(f"scenario {name}: not TOML: {error}") from error
+    rng = random.Random(seed)  # noqa: S311 - a rehearsal that can be repeated, nothing secret hangs on it
+    try:
+        return _plan(name, raw, rng=rng, seed=seed, seconds=seconds, ports=ports)
+    except KeyError as error:
+        raise ScenarioError(f"scenario {name}: {error.args[0]} is missing") from error
+    except (TypeError, ValueError, AttributeError) as error:
+        raise ScenarioError(f"scenario {name}: {error}") from error
+
+
+def controllers(name: str) -> tuple[str, ...]:
+    """Ids of the devices of a scenario that need a TCP port of their own."""
+    name, text = find(name)
+    try:
+        devices = tomllib.loads(text).get("device", [])
+        return tuple(str(device["id"]) for device in devices if device.get("role") == "controller")
+    except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError) as error:
+        raise ScenarioError(f"scenario {name}: {error}") from error
+
+
+def load(run: Path) -> dict[str, Any]:
+    """Read DIR/scenario.json back."""
+    document: dict[str, Any] = json.loads((run / "scenario.json").read_text(encoding="utf-8"))
+    return document
+
+
+def _plan(
+    name: str, raw: dict[str, Any], *, rng: random.Random, seed: int, seconds: float | None, ports: Mapping[str, int]
+) -> Scenario:
+    tables = raw["device"]
+    if not 0 < len(tables) <= MAX_DEVICES:
+        raise ScenarioError(f"scenario {name}: {len(tables)} devices, expected 1 to {MAX_DEVICES}")
+    length = MAX_SECONDS if seconds is None else seconds
+    until = round(length * (1.0 if seconds is None else EMISSION_SHARE), 3)
+    devices = tuple(_device(table, rng=rng, seconds=seconds, ports=ports) for table in tables)
+    if len({device.id for device in devices}) != len(devices):
+        raise ScenarioError(f"scenario {name}: two devices have the same id")
+    calm = float(raw.get("endless_factor", 2.0)) if seconds is None else 1.0
+    emissions = [
+        emission
+        for device, table in zip(devices, tables, strict=True)
+        if device.role in _KIND_OF_ROLE
+        for emission in _emissions(device, table, rng=rng, until=until, calm=calm)
+    ]
+    emissions.sort(key=lambda emission: emission["at_s"])
+    return Scenario(
+        name=name,
+        title=str(raw.get("title", name)),
+        seed=seed,
+        seconds=seconds,
+        emission_until_s=until,
+        gateway=raw["gateway"],
+        rooms=tuple(raw.get("room", ())),
+        platform={"id": str(raw["platform"]["id"]), "port": ports["platform"]},
+        links=raw["links"],
+        devices=devices,
+        emissions=tuple(emissions),
+        faults=_faults(raw.get("faults", {}), rng=rng, seconds=seconds, emissions=emissions),
+    )
+
+
+def _device(
+    table: Mapping[str, Any], *, rng: random.Random, seconds: float | None, ports: Mapping[str, int]
+) -> SimDevice:
+    role, device = str(table["role"]), str(table["id"])
+    if role not in _ROLES:
+        raise ScenarioError(f"device {device}: role = {role!r}: expected one of {', '.join(_ROLES)}")
+    every = table.get("poll_s")
+    if every is not None and seconds is not None and seconds < SHORT_RUN_S:
+        every = table.get("short_poll_s", every)
+    return SimDevice(
+        id=device,
+        role=role,
+        model=str(table["model"]),
+        link=str(table["link"]),
+        address=str(table.get("address", "")),
+        name=str(table.get("name", "")),
+        # Drawn anew for each seed, so that no key stands in the repository.
+        key=rng.randbytes(int(table["key_bytes"])).hex() if "key_bytes" in table else None,
+        room=str(table.get("room", "")),
+        bed=str(table.get("bed", "")),
+        allow_plain=bool(table.get("allow_plain", False)),
+        every_s=None if every is None else float(every),
+        port=ports[device] if role == "controller" else None,
+        map=table.get("map", {}),
+    )
+
+
+def _emissions(
+    device: SimDevice, table: Mapping[str, Any], *, rng: random.Random, until: float, calm: float
+) -> list[dict[str, Any]]:
+    """Draw one device's emissions: each waits until the former has ended, rested, and a jittered pause is over."""
+    kind = _KIND_OF_ROLE[device.role]
+    low, high = (float(bound) * calm for bound in table["pause_s"])
+    for_s = float(table.get("for_s", 0.0))
+    if not 0 <= low <= high:
+        raise ScenarioError(f"device {device.id}: pause_s = [{low:g}, {high:g}]: expected [low, high] in seconds")
+    planned: list[dict[str, Any]] = []
+    at = rng.uniform(0.2, max(0.2, min(high, until / 3)))
+    while at + for_s <= until:
+        entry: dict[str, Any] = {"at_s": round(at, 3), "device": device.id, "kind": kind}
+        if kind == "line":
+            entry["value"] = _line(rng.choice(table["lines"]), rng=rng)
+        else:
+            entry["for_s"] = for_s
+        if kind == "press":
+            entry["code"] = rng.choice(table.get("codes", ["press"]))
+        planned.append(entry)
+        at += for_s + REST_S[kind] + rng.uniform(low, high)
+    return planned
+
+
+def _line(template: Mapping[str, Any], *, rng: random.Random) -> dict[str, Any]:
+    """Fill one JSON line: for a list [low, high] draw a value between them, one decimal; the rest stands as it is."""
+    return {key: round(rng.uniform(*value), 1) if isinstance(value, list) else value for key, value in template.items()}
+
+
+def _faults(
+    table: Mapping[str, Any], *, rng: random.Random, seconds: float | None, emissions: Sequence[Mapping[str, Any]]
+) -> tuple[dict[str, Any], ...]:
+    """Draw the faults: once each in a run that ends, again and again in one that does not."""
+    planned: list[tuple[float, str]] = []
+    if seconds is None:
+        every_cut, every_kill = float(table.get("cut_every_s", 60)), float(table.get("kill_every_s", 120))
+        at = 0.0
+        while (at := at + every_cut * rng.uniform(0.8, 1.2)) < MAX_SECONDS - every_cut:
+            planned += [(at, "cut"), (at + rng.uniform(5, 12), "heal")]
+        at = every_kill / 3
+        while (at := at + every_kill * rng.uniform(0.8, 1.2)) < MAX_SECONDS - every_kill:
+            planned.append((at, "kill"))
+    else:
+        if "cut" in table:
+            planned.append((seconds * rng.uniform(*table["cut"]), "cut"))
+            planned.append((seconds * rng.uniform(*table["heal"]), "heal"))
+        if "kill" in table:
+            window = [seconds * share for share in table["kill"]]
+            planned.append((_busy_moment(emissions, rng=rng, window=window), "kill"))
+    return tuple({"at_s": round(at, 3), "fault": fault} for at, fault in sorted(planned))
+
+
+def _busy_moment(emissions: Sequence[Mapping[str, Any]], *, rng: random.Random, window: Sequence[float]) -> float:
+    """Draw a moment just after something was emitted, so that the kill finds work half done."""
+    low, high = window
+    busy = [float(emission["at_s"]) for emission in emissions if low <= emission["at_s"] <= high]
+    return rng.choice(busy) + rng.uniform(0.0, 0.3) if busy else rng.uniform(low, high)
+
+
+def gateway_toml(scenario: Scenario, run: Path) -> str:
+    """Return the gateway's configuration for a run; its data, socket and keys lie in `run`."""
+    gateway = scenario.gateway
+    lines = _table("[gateway]", **gateway, data_dir=str(run / "data"), control_socket=str(control_socket(run)))
+    for room in scenario.rooms:
+        lines += _table("[[room]]", **room)
+    lines += _table("[[ble]]", id=scenario.links["air"]["id"], adapter="hci0")
+    bus = scenario.links.get("bus")
+    if bus:
+        lines += _table("[[serial]]", id=bus["id"], port=str(run / bus["path"]), **_EIGHT_N_ONE, baud=bus["baud"])
+    for device in scenario.devices:
+        if device.port is not None:
+            lines += _table("[[serial]]", id=device.link, port=f"socket://127.0.0.1:{device.port}")
+    for device in scenario.devices:
+        key = {"key": f"file:{run / 'keys' / device.id}"} if device.key else {}
+        options = {name: getattr(device, name) for name in ("address", "room", "bed", "every_s", "map")}
+        options = {name: value for name, value in options.items() if value}
+        plain = {"allow_plain": True} if device.allow_plain else {}
+        lines += _table("[[device]]", id=device.id, model=device.model, link=device.link, **options, **key, **plain)
+    platform = scenario.platform
+    lines += _table("[[destination]]", id=platform["id"], profile="native", types=["*"], reconnect_spread_s=2)
+    lines += _table("[[destination.path]]", url=f"mqtt://127.0.0.1:{platform['port']}")
+    return "\n".join(lines)
+
+
+def write_gateway_files(scenario: Scenario, run: Path) -> Path:
+    """Write gateway.toml and the key files (mode 0600) into `run`; return the path of the configuration."""
+    (run / "data").mkdir(mode=0o700)
+    (run / "keys").mkdir(mode=0o700)
+    for device in scenario.devices:
+        if device.key:
+            path = run / "keys" / device.id
+            path.touch(mode=0o600)
+            path.write_text(device.key + "\n", encoding="ascii")
+    path = run / "gateway.toml"
+    path.write_text(gateway_toml(scenario, run), encoding="utf-8")
+    return path
+
+
+def control_socket(run: Path) -> Path:
+    """Where the gateway of a run listens for control: a Unix socket, whose path may have 107 bytes at most."""
+    return run / "gw.sock"
+
+
+def _table(title: str, **values: object) -> list[str]:
+    return [title, *(f"{key} = {_toml(value)}" for key, value in values.items()), ""]
+
+
+def _toml(value: object) -> str:
+    """Write one TOML value; a JSON string is a TOML basic string."""
+    if isinstance(value, Mapping):
+        return "{ " + ", ".join(f"{json.dumps(key)} = {_toml(item)}" for key, item in value.items()) + " }"
+    if isinstance(value, list | tuple):
+        return "[" + ", ".join(_toml(item) for item in value) + "]"
+    return json.dumps(value, ensure_ascii=False)
+
+
+def free_ports(names: Sequence[str]) -> dict[str, int]:
+    """Ask the kernel for a free TCP port of 127.0.0.1 for each name. All are held at once, so they differ."""
+    import socket
+
+    held = [socket.create_server(("127.0.0.1", 0)) for _ in names]
+    try:
+        return {name: int(sock.getsockname()[1]) for name, sock in zip(names, held, strict=True)}
+    finally:
+        for sock in held:
+            sock.close()

@@ -1,0 +1,234 @@
+"""What a person sees of a run: a screen redrawn in place on a terminal, elsewhere a line now and then, and the ledger.
+
+Pure text from a `Snapshot`; nothing is measured here. Colour only where the caller allows it. Limits: 24 device rows.
+"""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, TextIO
+
+MAX_ROWS: Final = 24
+LANES: Final = {"A": "alarms", "B": "events", "C": "live", "D": "backlog"}
+_COLOURS: Final = {"good": "32", "bad": "31;1", "warn": "33", "quiet": "2", "title": "1"}
+
+
+@dataclass(frozen=True, slots=True)
+class Snapshot:
+    """All that one drawing needs. `status` is the gateway's answer, None while it does not answer."""
+
+    title: str
+    seed: int
+    elapsed_s: float
+    seconds: float | None
+    busy: bool
+    platform_up: bool
+    status: Mapping[str, Any] | None = None
+    counts: Mapping[str, int] = field(default_factory=dict)
+    done: Mapping[str, int] = field(default_factory=dict)
+    devices: Sequence[Mapping[str, Any]] = ()
+    faults: Sequence[tuple[float, str]] = ()
+    next_fault: tuple[float, str] | None = None
+
+
+def colour_allowed(stream: TextIO) -> bool:
+    """Colour is for terminals, and not for those who said no (https://no-color.org)."""
+    return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def in_place(text: str) -> str:
+    """Return the text so that a terminal draws it over what stood there, without flicker (ECMA-48 CUP, EL, ED)."""
+    return "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\x1b[J"
+
+
+class Paint:
+    """Puts words into colour, or leaves them as they are. `colour` is "on" or "off"."""
+
+    def __init__(self, colour: str) -> None:
+        self._on = colour == "on"
+
+    def __call__(self, kind: str, text: str) -> str:
+        """Return the text in the colour of its kind: good, bad, warn, quiet, title."""
+        return f"\x1b[{_COLOURS[kind]}m{text}\x1b[0m" if self._on else text
+
+
+def screen(snapshot: Snapshot, paint: Paint) -> str:
+    """The whole screen as lines of text."""
+    lines = [_headline(snapshot, paint), ""]
+    lines += [_platform(snapshot, paint), _gateway(snapshot, paint), _outbox(snapshot, paint)]
+    lines += [_alarms(snapshot, paint), _fault_line(snapshot, paint), ""]
+    lines += _device_table(snapshot, paint)
+    return "\n".join([*lines, "", paint("quiet", _footer(snapshot))])
+
+
+def line(snapshot: Snapshot) -> str:
+    """The same in one line, for a log."""
+    pending = _pending(snapshot.status)
+    lanes = " ".join(f"{lane}{pending.get(lane, 0)}" for lane in LANES)
+    gateway = "up" if snapshot.status is not None else "down"
+    open_alarms = "?" if snapshot.status is None else snapshot.status["alarms"]["open"]
+    return (
+        f"{snapshot.elapsed_s:6.1f} s  gateway {gateway:4}  platform {'up' if snapshot.platform_up else 'cut':3}  "
+        f"done {sum(snapshot.done.values()):4}  accepted {snapshot.counts.get('accepted', 0):5}  "
+        f"pending {lanes}  alarms open {open_alarms}  {'busy' if snapshot.busy else 'draining'}"
+    )
+
+
+def ledger(report: Mapping[str, Any], reasons: Sequence[str], paint: Paint) -> str:
+    """The ledger of a finished run, and the verdict in plain words."""
+    alarms, latency = report["alarms"], report["alarms"]["latency_ms"]
+    rows = [
+        ("emitted by devices", report["emitted"], "presses, falls and numbered lines"),
+        ("stored", report["stored"], "events that the gateway committed, meter readings and its own included"),
+        ("accepted", report["accepted"], "events that the platform's application took, each once"),
+        ("lost", report["lost"], "inputs that reached nobody, without excuse"),
+        ("unheard", report["unheard"], "one-shot inputs while the gateway was deaf, inside a gap that it reported"),
+        ("duplicated", report["duplicated"], "accepted twice, or told twice"),
+        ("reordered", report["reordered"], "accepted behind a later one"),
+        ("resent", report["resent"], "arrivals of an event that had come before: answered, not counted twice"),
+        ("pending", report["pending"], "still to be delivered when the run ended"),
+    ]
+    lines = [paint("title", "The ledger"), ""]
+    lines += [f"  {name:<20}{_number(value):>8}   {paint('quiet', words)}" for name, value, words in rows]
+    lines += [
+        "",
+        f"  alarms: {alarms['pressed']} pressed, {alarms['raised']} raised, {alarms['accepted']} accepted",
+        "  from press to acceptance, link up: " + ", ".join(f"{name} {_ms(value)}" for name, value in latency.items()),
+        "",
+        *_ledger_table(report, paint),
+        "",
+    ]
+    for gap in report["gaps"]:
+        if gap["from"] is not None and gap["to"] is not None:
+            lines.append(f"  gap on {gap['link']}: deaf for {gap['to'] - gap['from']:.2f} s ({gap['reason']})")
+    lines.append("")
+    if not reasons:
+        lines.append(paint("good", "Clean: nothing lost, nothing doubled, nothing out of order, nothing left behind."))
+    else:
+        lines.append(paint("bad", "Not clean: " + "; ".join(reasons) + "."))
+        lines += [f"  {_offence(offence)}" for offence in report["offences"][:10]]
+    return "\n".join(lines)
+
+
+def _ledger_table(report: Mapping[str, Any], paint: Paint) -> list[str]:
+    columns = ("emitted", "accepted", "lost", "unheard", "duplicated", "polled", "readings")
+    lines = [paint("quiet", "  " + _pad("device", 20) + "".join(f"{column:>11}" for column in columns))]
+    for device, row in report["devices"].items():
+        lines.append("  " + _pad(device, 20) + "".join(f"{row[column]:>11}" for column in columns))
+    return lines
+
+
+def _headline(snapshot: Snapshot, paint: Paint) -> str:
+    length = "until Ctrl-C" if snapshot.seconds is None else f"of {snapshot.seconds:g} s"
+    phase = paint("good", "devices busy") if snapshot.busy else paint("warn", "draining")
+    when = f"seed {snapshot.seed}   {snapshot.elapsed_s:.1f} s {length}   {phase}"
+    return f"{paint('title', snapshot.title)}   {when}"
+
+
+def _platform(snapshot: Snapshot, paint: Paint) -> str:
+    state = paint("good", "up ") if snapshot.platform_up else paint("bad", "CUT")
+    counts = snapshot.counts
+    words = [f"{counts.get(name, 0)} {name}" for name in ("accepted", "duplicate", "retry", "rejected")]
+    return f"platform  {state}  {' · '.join(words)}"
+
+
+def _gateway(snapshot: Snapshot, paint: Paint) -> str:
+    status = snapshot.status
+    if status is None:
+        return f"gateway   {paint('bad', 'does not answer')}"
+    links = [
+        paint("good", link["id"]) if link["hearing"] else paint("bad", f"{link['id']} deaf") for link in status["links"]
+    ]
+    session = [
+        paint("good", f"{one['id']} connected") if one["connected"] else paint("bad", f"{one['id']} not connected")
+        for one in status["destinations"]
+    ]
+    return (
+        f"gateway   {paint('good', 'up ')}  pid {status['pid']}, up {status['uptime_s']:.0f} s   "
+        f"hears {', '.join(links)}   {', '.join(session)}"
+    )
+
+
+def _outbox(snapshot: Snapshot, paint: Paint) -> str:
+    if snapshot.status is None:
+        return "outbox    ?"
+    pending = _pending(snapshot.status)
+    lanes = [
+        paint("warn" if pending.get(lane) else "quiet", f"{lane} {name} {pending.get(lane, 0)}")
+        for lane, name in LANES.items()
+    ]
+    return f"outbox    {snapshot.status['outbox']['sequence']} stored, pending: {'  '.join(lanes)}"
+
+
+def _alarms(snapshot: Snapshot, paint: Paint) -> str:
+    if snapshot.status is None:
+        return "alarms    ?"
+    count = snapshot.status["alarms"]["open"]
+    text = paint("warn" if count else "quiet", f"{count} open")
+    return f"alarms    {text}" + paint("quiet", "   (staff acknowledge and close them after a few seconds)")
+
+
+def _fault_line(snapshot: Snapshot, paint: Paint) -> str:
+    past = [f"{name} at {at:.1f} s" for at, name in snapshot.faults[-4:]]
+    coming = snapshot.next_fault
+    if coming is not None:
+        past.append(paint("quiet", f"next: {coming[1]} at {coming[0]:.0f} s"))
+    return f"faults    {', '.join(past) or 'none yet'}"
+
+
+def _device_table(snapshot: Snapshot, paint: Paint) -> list[str]:
+    head = (
+        _pad("device", 20)
+        + f"{'did':>6}{'heard':>8}{'events':>8}{'repeats':>9}{'rejects':>9}{'last heard':>12}   alarm"
+    )
+    lines = [paint("quiet", head)]
+    told = {row["id"]: row for row in (snapshot.status or {}).get("devices", ())}
+    for device in snapshot.devices[:MAX_ROWS]:
+        row = told.get(device["id"])
+        text = _pad(device["id"], 20) + f"{snapshot.done.get(device['id'], 0):>6}"
+        if row is not None:
+            last = "never" if row["last_heard_s"] is None else f"{row['last_heard_s']:.1f} s ago"
+            rejects = sum(row["rejects"].values()) + row.get("polls_failed", 0)
+            text += f"{row['heard']:>8}{row['events']:>8}{row['repeats']:>9}{rejects:>9}{last:>12}"
+            text += f"   {paint('warn', 'OPEN') if row['alarm'] else ''}"
+        lines.append(text.rstrip())
+    hidden = len(snapshot.devices) - MAX_ROWS
+    return lines + ([paint("quiet", f"and {hidden} more")] if hidden > 0 else [])
+
+
+def _footer(snapshot: Snapshot) -> str:
+    if snapshot.seconds is None:
+        return (
+            "The platform is cut about every minute, the gateway killed about every two. Ctrl-C ends with the ledger."
+        )
+    return "The platform is cut once and the gateway killed once; then everything drains and the ledger is drawn up."
+
+
+def _pending(status: Mapping[str, Any] | None) -> dict[str, int]:
+    found: dict[str, int] = {}
+    for one in (status or {}).get("destinations", ()):
+        for lane, count in one["pending"].items():
+            found[lane] = found.get(lane, 0) + count
+    return found
+
+
+def _pad(text: str, width: int) -> str:
+    """Pad to columns of a terminal: a Chinese character takes two."""
+    wide = sum(unicodedata.east_asian_width(character) in "WF" for character in text)
+    return text + " " * max(1, width - len(text) - wide)
+
+
+def _number(value: object) -> str:
+    return "?" if value is None else str(value)
+
+
+def _ms(value: float | None) -> str:
+    return "-" if value is None else f"{value:g} ms"
+
+
+def _offence(offence: Mapping[str, Any]) -> str:
+    facts = " ".join(f"{key}={value}" for key, value in offence.items() if key not in ("offence", "device"))
+    return f"{offence['offence']} {offence['device']}: {facts}"

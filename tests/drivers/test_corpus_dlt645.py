@@ -1,0 +1,112 @@
+"""DL/T 645 frames of real meters, published by others: every line is right, refused by name, or listed here.
+
+Lines of `tests/data/captures/dlt645-2007/`; `source` in each says where it is from. 1997 frames have the same outside:
+they test the framer, and that a 1997 reply is never taken for a 2007 one.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from drivers.kit import QUANTITIES, Reason, Rejected
+from drivers.protocols import dlt645
+
+CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "dlt645-2007"
+Line = dict[str, Any]
+
+# Frames that carry no value that we publish: hexadecimal -> the identifier's refusal, and why.
+REFUSED = {
+    "fefefefe6891400201180768910a35373337c47335344b3a5916": (Reason.UNSUPPORTED, "a meter number is no quantity"),
+    "686803000000000068910733343435333333d416": (Reason.MALFORMED, "three bytes where a voltage has two"),
+}
+
+
+def lines(name: str) -> list[Line]:
+    return [json.loads(line) for line in (CAPTURES / name).read_text().splitlines()]
+
+
+def frames(line: Line) -> list[bytes]:
+    return dlt645.framer().feed(bytes.fromhex(line["hex"]))
+
+
+VALID = [line for line in lines("dlt645_2007.jsonl") if line["valid"]]
+INVALID = [line for name in ("dlt645_2007.jsonl", "dlt645_1997.jsonl") for line in lines(name) if not line["valid"]]
+OLD = [line for line in lines("dlt645_1997.jsonl") if line["valid"]]
+
+
+def by_hex(line: Line) -> str:
+    return str(line["hex"][:60])
+
+
+def test_the_corpus_is_whole() -> None:
+    assert (len(VALID), len(OLD), len(INVALID)) == (56, 29, 3)
+    values = [line for line in VALID if "value" in line["expected"]]
+    assert len(values) == 41
+    assert sum(line["hex"] in REFUSED for line in VALID) == len(REFUSED) == 2
+
+
+@pytest.mark.parametrize("line", VALID, ids=by_hex)
+def test_a_published_frame_is_found_and_taken_apart(line: Line) -> None:
+    expected = line["expected"]
+    (found,) = frames(line)
+    frame = dlt645.parse(found)
+    assert frame.from_meter is (expected.get("kind") != "request")
+    if "ctrl" in expected:
+        assert frame.control == expected["ctrl"]
+    if "di" in expected:
+        assert f"{frame.identifier:08X}" == expected["di"].upper()
+    if "error" in expected:
+        assert frame.refused
+        assert frame.data[0] == expected["error"]
+        assert frame.refusal()
+    if expected.get("ctrl") == 0x93:
+        assert frame.data[::-1].hex() == expected["address"]
+    if "address" in expected:
+        assert frame.address == expected["address"].upper()
+
+
+@pytest.mark.parametrize("line", [line for line in VALID if "di" in line["expected"]], ids=by_hex)
+def test_a_published_reply_reads_as_its_publisher_says(line: Line) -> None:
+    expected = line["expected"]
+    (found,) = frames(line)
+    frame = dlt645.parse(found)
+    if not frame.from_meter:
+        assert not dlt645.answers(found, address=frame.address, identifier=int(expected["di"], 16))
+        return
+    assert dlt645.answers(found, address=frame.address, identifier=int(expected["di"], 16))
+    if line["hex"] in REFUSED:
+        with pytest.raises(Rejected) as caught:
+            dlt645.readings(int(expected["di"], 16), frame.value)
+        assert caught.value.reason is REFUSED[line["hex"]][0]
+        return
+    readings = dlt645.readings(int(expected["di"], 16), frame.value)
+    values = expected["value"] if isinstance(expected["value"], list) else [expected["value"]]
+    assert [str(reading.value) for reading in readings] == [value for value in values if value is not None]
+    if "unit" in expected:
+        assert {QUANTITIES[reading.quantity].unit for reading in readings} <= {expected["unit"]}
+
+
+@pytest.mark.parametrize("line", INVALID, ids=by_hex)
+def test_a_garbled_or_cut_frame_is_never_found(line: Line) -> None:
+    assert frames(line) == []
+
+
+# Several frames in one read; all others hold one.
+MANY = {
+    "2011122106366881": 3,
+    "567b166820110602": 8,
+}
+
+
+@pytest.mark.parametrize("line", OLD, ids=by_hex)
+def test_1997_frames_are_found_and_answer_no_2007_request(line: Line) -> None:
+    count = next((count for part, count in MANY.items() if part in line["hex"][:40]), 1)
+    found = frames(line)
+    assert len(found) == count
+    for frame in found:
+        address = dlt645.parse(frame).address
+        assert not dlt645.answers(frame, address=address, identifier=0x00010000)
