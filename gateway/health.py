@@ -50,6 +50,7 @@ class Health:
         self._announce = announce
         self._troubles: dict[tuple[str, str], Trouble] = {}
         self.uncounted = 0
+        self._crowded = False
 
     def on(self, code: str, subject: str = "", /, **facts: object) -> None:
         """A problem is there. `subject` says with what (a device, link, destination); `facts` fill its text."""
@@ -73,6 +74,7 @@ class Health:
         trouble = self._troubles.pop((code, subject), None)
         if trouble is None:
             return
+        self._crowded = False
         trouble = replace(trouble, until=self._clock.stamp())
         self._log(trouble, "off", lasted_s=round(self._clock.monotonic() - trouble.since_monotonic, 1))
         if self._announce is not None:
@@ -88,13 +90,14 @@ class Health:
         return any((code, parent) in self._troubles for code in problem(trouble.code).depends_on for parent in parents)
 
     def _make_room(self, newcomer: Trouble) -> bool:
-        """Drop the youngest of the lowest severity if the newcomer is worse; log what is not kept."""
+        """Drop the youngest of the lowest severity if the newcomer is worse."""
+        if not self._crowded:  # once for each time that the list fills up
+            log.error("too many troubles at once", limit=LIMIT, code=newcomer.code, subject=newcomer.subject)
+            self._crowded = True
         rank = SEVERITIES.index(newcomer.severity)
         lowest = max(self._troubles.values(), key=lambda one: (SEVERITIES.index(one.severity), one.since_monotonic))
         if SEVERITIES.index(lowest.severity) <= rank:
-            log.warning("too many troubles at once", code=newcomer.code, subject=newcomer.subject, limit=LIMIT)
             return False
-        log.warning("too many troubles at once", code=lowest.code, subject=lowest.subject, limit=LIMIT)
         del self._troubles[lowest.code, lowest.subject]
         self.uncounted += 1
         return True

@@ -103,6 +103,8 @@ class MqttSession:
         # Set before connect: CONNECT itself must wait for the loop, not be written by the connecting thread.
         client.on_socket_register_write = self._register_write
         client.on_socket_unregister_write = lambda *_a: self._no_write()
+        # Called before paho closes the socket: afterwards the loop could not find it any more.
+        client.on_socket_close = lambda *_a: self._unhook()
         return client
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -162,13 +164,16 @@ class MqttSession:
         self._ended = True
         if self._misc:
             self._misc.cancel()
+        self._unhook()
+        # paho closes its socket in this internal call only; without it the descriptor waits for the collector.
+        self._client._sock_close()  # noqa: SLF001
+        self._client._reset_sockets(sockpair_only=True)  # noqa: SLF001
+
+    def _unhook(self) -> None:
         if self._socket is not None:
             self._loop.remove_reader(self._socket)
             self._loop.remove_writer(self._socket)
             self._socket = None
-        # paho closes its socket in this internal call only; without it the descriptor waits for the collector.
-        self._client._sock_close()  # noqa: SLF001
-        self._client._reset_sockets(sockpair_only=True)  # noqa: SLF001
 
     def _lost(self, why: str) -> None:
         if self._ended:

@@ -70,7 +70,7 @@ def _declarations() -> Iterator[Problem]:
     yield Problem("GW-SEC-01", "warning")
     yield Problem("GW-SEC-02", "warning")
     yield Problem("GW-SEC-03", "warning")
-    for n in range(1, 5):
+    for n in range(1, 6):
         yield Problem(f"GW-CTL-{n:02d}", "problem")
     for n in range(1, 4):
         yield Problem(f"GW-RUN-{n:02d}", "problem")
@@ -86,7 +86,9 @@ def problem(code: str) -> Problem:
 
 def describe(code: str, lang: str, subject: str = "", facts: Mapping[str, object] | None = None) -> Description:
     """Return the texts of a problem. Never raises: a code that nobody declared is shown itself, a fact as "?"."""
-    values = {**(facts or {}), "code": code, "subject": subject}
+    known = facts or {}
+    # What an operating system or library said goes by two names: a finder's `error` is a text's {detail}.
+    values = {"detail": known.get("error"), **known, "code": code, "subject": subject}
     if code not in PROBLEMS:
         return Description(title=f"{code} {subject}".strip(), meaning="", remedy="")
     title, meaning, remedy = (text(f"problem.{code}.{part}", lang, **values) for part in ("title", "meaning", "remedy"))

@@ -1,17 +1,16 @@
 """The demo: a small centre at work, with faults, and at the end a ledger that shows what was lost and what was not.
 
 Exit status: 0 clean, 1 not clean, 3 it could not run (the message says what is missing and what to do).
-Order of the end, on which the verdict hangs: emission and faults end at 60 % of the run; everything drains; 2 s before the
-end the staff go home and the devices stop; the gateway is asked for its status when nothing is pending, at the end of
-the run at the latest; then gateway and platform stop and the ledgers are audited. Ctrl-C, once: the same from where it
-is, with 10 s to drain; twice: everything is stopped at once.
-Limits: the view is drawn twice a second on a terminal, else a line each 2 s; a run that is not clean leaves its directory.
+Order of the end, on which the verdict hangs: emission and faults end at 60 % of the run; everything drains; 2 s before
+the end the staff go home and the devices stop; the gateway is asked for its status when nothing is pending, at the end
+of the run at the latest; then gateway and platform stop and the ledgers are audited. Ctrl-C, once: the same from where
+it is, with 10 s to drain; twice: everything is stopped at once.
+Limits: the view is drawn twice a second on a terminal, else a line each 2 s; a run that is not clean is kept.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import importlib.metadata
 import json
 import platform
@@ -25,7 +24,7 @@ from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TextIO
 
 from simulator import scenario as score
 from simulator import view
@@ -34,7 +33,7 @@ from simulator.control_client import NoAnswer, Refused
 from simulator.dbus_daemon import DbusDaemonError, dbus_daemon
 from simulator.ledgers import EMITTED_KINDS, LedgerError, read
 from simulator.processes import Children, ProcessDied
-from simulator.scenario import Scenario, ScenarioError
+from simulator.scenario import ScenarioError
 from simulator.staff import Staff
 from simulator.stage import CannotRun, Stage
 
@@ -42,7 +41,6 @@ CLEAN, UNCLEAN, COULD_NOT_RUN = 0, 1, 3
 DEFAULT_SCENARIO: Final = "small_centre"
 END_S: Final = 2.0
 INTERRUPT_DRAIN_S: Final = 10.0
-HEAL_S: Final = 5.0
 DRAW_S: Final = 0.5
 LINE_EVERY: Final = 4  # a line for a log each 4th drawing
 MAX_SOCKET_PATH: Final = 100
@@ -56,21 +54,21 @@ class Options:
     report: Path | None = None
     seed: int | None = None
     scenario: str = DEFAULT_SCENARIO
-    keep: str = "no"
+    keep: bool = False
 
 
 def run_demo(options: Options) -> int:
     """Run the demo and return its exit status."""
     run = _run_directory()
-    keep = options.keep == "yes"
+    keep = options.keep
     try:
         status = asyncio.run(_demo(options, run))
         keep = keep or status != CLEAN
     except (CannotRun, ScenarioError, DbusDaemonError, ProcessDied, LedgerError, NoAnswer, Refused, OSError) as error:
-        _say(f"The demo could not run: {error}", error="yes")
+        _say(f"The demo could not run: {error}", stream=sys.stderr)
         status, keep = COULD_NOT_RUN, keep or any(run.glob("*.log"))
     except (KeyboardInterrupt, asyncio.CancelledError):
-        _say("Stopped at once; there is no ledger.", error="yes")
+        _say("Stopped at once; there is no ledger.", stream=sys.stderr)
         status = UNCLEAN
     if keep:
         _say(f"The run is kept in {run} (audit it again with: python -m simulator audit {run})")
@@ -84,7 +82,7 @@ def audit_directory(run: Path) -> int:
     try:
         ledgers = read(run)
     except LedgerError as error:
-        _say(f"No audit: {error}", error="yes")
+        _say(f"No audit: {error}", stream=sys.stderr)
         return COULD_NOT_RUN
     report = audit(ledgers)
     found = reasons(report)
@@ -99,10 +97,12 @@ def _run_directory() -> Path:
     if longest <= MAX_SOCKET_PATH and all(character.isalnum() or character in "/_.-" for character in str(run)):
         return run
     run.rmdir()
-    return Path(tempfile.mkdtemp(prefix="daycare-", dir="/tmp"))  # noqa: S108 - mkdtemp makes it ours alone
+    return Path(tempfile.mkdtemp(prefix="daycare-", dir="/tmp"))
 
 
 async def _demo(options: Options, run: Path) -> int:
+    if options.report is not None:
+        options.report.open("a", encoding="utf-8").close()  # that it cannot be written must not show at the end only
     seed = random.SystemRandom().randrange(1, 1_000_000) if options.seed is None else options.seed
     ports = score.free_ports(["platform", *score.controllers(options.scenario)])
     plan = score.expand(options.scenario, seed=seed, seconds=options.seconds, ports=ports)
@@ -126,7 +126,8 @@ def _report(run: Path, play: _Play, *, died: ProcessDied | None, gateway_exit: i
     report = audit(read(run))
     found = reasons(report)
     if died is not None:
-        found.insert(0, f"{died}")
+        _say(str(died), stream=sys.stderr)
+        found.insert(0, str(died).partition(";")[0])
     elif gateway_exit != 0:
         found.append(f"the gateway ended with exit code {gateway_exit} after SIGTERM")
     report["restart_s"] = play.restart_s
@@ -182,14 +183,17 @@ class _Play:
             died = await self._busy(faults, death)
             if died is None:
                 await self._end()
+                died = death.result() if death.done() else None
             await self._last_words()
         finally:
             for task in (*side, faults, death):
                 task.cancel()
             await asyncio.wait([*side, faults, death])
         for task in side:
-            if not task.cancelled() and (error := task.exception()) is not None:
-                raise error
+            if not task.cancelled():
+                task.result()
+        if died is not None and died.name != "gateway":
+            raise died
         return died
 
     async def _busy(self, faults: asyncio.Task[None], death: asyncio.Task[ProcessDied]) -> ProcessDied | None:
@@ -207,21 +211,15 @@ class _Play:
         finally:
             interrupt.cancel()
         if death.done():
-            died = death.result()
-            if died.name != "gateway":
-                raise died
-            return died
+            return death.result()
         if self.interrupted.is_set():
             await self._mend(faults)
         return None
 
     async def _mend(self, faults: asyncio.Task[None]) -> None:
         """After a Ctrl-C: no more faults, and what is broken is made whole."""
-        with contextlib.suppress(TimeoutError):  # a kill that has begun must not be left without its start
-            async with asyncio.timeout(HEAL_S):
-                while self.stage.faults and self.stage.faults[-1][1] == "kill":
-                    await asyncio.sleep(0.05)
-        faults.cancel()
+        async with self.stage.acting:  # a kill that has begun must not be left without its start
+            faults.cancel()
         await asyncio.wait([faults])
         if not self.stage.platform_up:
             await self.stage.do("heal")
@@ -241,7 +239,7 @@ class _Play:
         status, alarms = await self.stage.status(), await self.stage.alarms()
         versions = {
             "python": platform.python_version(),
-            "simulator": importlib.metadata.version("daycare-gateway"),
+            "simulator": _version(),
             "gateway": "unknown" if status is None else str(status["version"]),
         }
         words = {"status": status, "alarms": alarms, "versions": versions}
@@ -258,7 +256,7 @@ class _Play:
             self._measure_restart(status)
             snapshot = self._snapshot(status)
             if terminal:
-                _say(view.in_place(view.screen(snapshot, paint)))
+                _say(view.in_place(view.screen(snapshot, paint), rows=shutil.get_terminal_size().lines))
             elif turn % LINE_EVERY == 0:
                 _say(view.line(snapshot))
             turn += 1
@@ -318,12 +316,16 @@ class Tails:
             self.done[row["device"]] += 1
 
 
+def _version() -> str:
+    try:
+        return importlib.metadata.version("daycare-gateway")
+    except importlib.metadata.PackageNotFoundError:
+        return "not installed"  # run from a source tree
+
+
 def _paint() -> view.Paint:
     return view.Paint("on" if view.colour_allowed(sys.stdout) else "off")
 
 
-def _say(text: str, *, error: str = "no") -> None:
-    print(text, file=sys.stderr if error == "yes" else sys.stdout, flush=True)
-
-
-__all__ = ["Options", "Scenario", "Tails", "audit_directory", "run_demo"]
+def _say(text: str, *, stream: TextIO | None = None) -> None:
+    print(text, file=stream or sys.stdout, flush=True)

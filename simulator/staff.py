@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import random
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -33,8 +34,9 @@ class _Seen:
 class Staff:
     """`acked` and `closed` count what the gateway took."""
 
-    def __init__(self, socket: Path, *, seed: int) -> None:
+    def __init__(self, socket: Path, *, seed: int, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._socket = socket
+        self._monotonic = monotonic
         self._rng = random.Random(seed)  # noqa: S311 - people's slowness, nothing secret
         self._seen: dict[str, _Seen] = {}
         self.acked = 0
@@ -50,7 +52,7 @@ class Staff:
         """Look at the open alarms once, and do what is due."""
         try:
             alarms = await ask(self._socket, "alarms.list", all=False)
-            now = time.monotonic()
+            now = self._monotonic()
             self._seen = {alarm["id"]: self._notice(alarm, now=now) for alarm in alarms if alarm["state"] != "CLOSED"}
             for alarm in alarms:
                 if alarm["id"] in self._seen and self._seen[alarm["id"]].act_at <= now:

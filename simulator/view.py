@@ -39,9 +39,13 @@ def colour_allowed(stream: TextIO) -> bool:
     return stream.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
 
 
-def in_place(text: str) -> str:
-    """Return the text so that a terminal draws it over what stood there, without flicker (ECMA-48 CUP, EL, ED)."""
-    return "\x1b[H" + text.replace("\n", "\x1b[K\n") + "\x1b[K\x1b[J"
+def in_place(text: str, *, rows: int) -> str:
+    """Return the text so that a terminal of so many rows draws it over what stood there, without flicker or wrapping.
+
+    ECMA-48 CUP, EL and ED; the private mode 7 (wrapping) is what every terminal since the VT100 has.
+    """
+    lines = text.split("\n")[: max(1, rows - 1)]
+    return "\x1b[?7l\x1b[H" + "".join(f"{line}\x1b[K\n" for line in lines) + "\x1b[J\x1b[?7h"
 
 
 class Paint:

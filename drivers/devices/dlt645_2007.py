@@ -10,7 +10,8 @@ A register is asked as a block first (total and all tariffs, all phases); a mete
 by value. What a meter refuses or has no value for (FF) is left out; a poll that brought nothing at all is rejected. The
 meter is never written to: the protocol module cannot build such a frame.
 
-Options: `registers`, the names of REGISTERS to read. The address is the 12 digits on the meter; AAAAAAAAAAAA asks the
+Options: `registers`, the names of REGISTERS to read; `voltage_a` and `current_a` suit single-phase meters that fill the
+phases they lack with zeros. The address is the 12 digits on the meter; AAAAAAAAAAAA asks the
 only meter on a line.
 
 Limits: at most 6 requests a register and 1.5 s a request, so that a poll of the four default registers makes 4 requests

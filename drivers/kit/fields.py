@@ -31,4 +31,4 @@ def bcd(field: bytes, *, decimals: int = 0, signed: bool = False) -> Decimal | N
     if not text.isdecimal():
         raise Rejected(Reason.IMPLAUSIBLE, f"{field.hex()} is not packed decimal")
     value = Decimal(f"{text}E-{decimals}")
-    return -value if negative and value else value
+    return -value if negative else value

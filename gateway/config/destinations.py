@@ -43,10 +43,12 @@ _WRITABLE: Final = (
 )
 
 
-def settle_destinations(raw: Mapping[str, object], notes: Findings) -> tuple[tuple[Destination, ...], tuple[str, ...]]:
-    """Return the destinations that run, and the ids of those set aside: their undelivered events must be kept."""
+def settle_destinations(
+    raw: Mapping[str, object], notes: Findings
+) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
+    """Return the destinations that run, and those set aside: events must wait for them until they are mended."""
     running: list[Destination] = []
-    aside: list[str] = []
+    aside: list[Destination] = []
     typed: list[Destination] = []
     ids: dict[str, KeyPath] = {}
     entries = list(tables(raw, "destination", (), notes))
@@ -72,12 +74,11 @@ def settle_destinations(raw: Mapping[str, object], notes: Findings) -> tuple[tup
         known_profile = not entry.fits("profile") or _profile(entry, notes)
         if path is not None and entry.runs and known_profile and first == at:
             running.append(_with_path(entry.value, path))
-        elif entry.fits("id"):
-            aside.append(entry.value.id)
+        elif entry.fits("id") and first == at:
+            aside.append(entry.value)
     if typed:
         _alarms_taken(typed, notes)
-    taken = {destination.id for destination in running}
-    return tuple(running), tuple(dict.fromkeys(name for name in aside if name not in taken))
+    return tuple(running), tuple(aside)
 
 
 def _with_path(destination: Destination, path: DestinationPath) -> Destination:

@@ -219,8 +219,7 @@ class _Desk:
 
     def _pointless(self, driver: Driver) -> None:
         facts: dict[str, Any] = {"effect": found.KEPT, "model": driver.model}
-        polled = isinstance(driver, Answers) or (isinstance(driver, Streams) and driver.poll is not None)
-        if self._table.every_s is not None and not polled:
+        if self._table.every_s is not None and isinstance(driver, Streams) and driver.poll is None:
             self._note(found.NO_EFFECT, "every_s", reason="@hint.not-polled", **facts)
         if self._table.allow_plain and not isinstance(driver, Advertises):
             self._note(found.NO_EFFECT, "allow_plain", reason="@hint.not-radio", **facts)

@@ -211,7 +211,7 @@ def _port(entry: Entry[Serial], notes: Findings) -> bool:
     server = _SOCKET.fullmatch(port)
     if server and 0 < int(server[2]) <= _HIGHEST_PORT:
         return True
-    if not port.startswith("/dev/") or not port.isprintable() or ".." in port.split("/"):
+    if not port.startswith("/") or not port.isprintable() or ".." in port.split("/"):
         notes.add(found.BAD_PORT, at, effect=found.SET_ASIDE, value=port)
         return False
     if _UNSTABLE_PORT.fullmatch(port):

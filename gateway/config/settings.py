@@ -144,8 +144,8 @@ class Device(DeviceTable):
     A BLE address is upper case.
     """
 
-    driver: InstanceOf[Advertises] | InstanceOf[Streams] | InstanceOf[Answers] = field(kw_only=True)
-    options: object = field(default=None, kw_only=True)
+    driver: InstanceOf[Advertises] | InstanceOf[Streams] | InstanceOf[Answers] = field(kw_only=True, repr=False)
+    options: object = field(default=None, kw_only=True, repr=False)
     key_bytes: bytes | None = field(default=None, kw_only=True, repr=False)
 
 
@@ -209,7 +209,10 @@ class Outbox:
 
 @plain_dataclass(frozen=True, slots=True)
 class Settings:
-    """Everything that runs. What was wrong and set aside or repaired stands in `findings`."""
+    """Everything that runs. What was wrong and set aside or repaired stands in `findings`.
+
+    `set_aside_destinations` cannot be connected to (their `path` is empty), but their events must wait for them.
+    """
 
     gateway: Gateway
     rooms: tuple[Room, ...]
@@ -220,4 +223,4 @@ class Settings:
     outbox: Outbox
     path: Path
     findings: tuple[Finding, ...] = ()
-    set_aside_destinations: tuple[str, ...] = ()
+    set_aside_destinations: tuple[Destination, ...] = ()

@@ -34,7 +34,7 @@ OverflowCallback = Callable[[int, "Stamp", "Stamp"], None]
 
 _NO_RSSI: Final = -127  # what bleak gives for a callback that no advert caused (connect, a foreign StopDiscovery)
 _BASE_UUID: Final = "-0000-1000-8000-00805f9b34fb"
-_FIRST_BACKOFF_S: Final = 0.5
+_FIRST_BACKOFF_S: Final = 0.25
 _STEADY_S: Final = 5.0  # a scan that lived so long has proved that starting works
 _STOP_TIMEOUT_S: Final = 3.0
 _NAMING_S: Final = 0.05  # what the watch may need to name a problem that an error does not name
@@ -152,8 +152,11 @@ class BleRadio:
             # Silence has its own pace already; and after a good scan the first try is made at once.
             if steady or code == ble_problems.DEAF:
                 failures = 0
-                continue
-            if await self._pause(failures):
+            # Where nothing is known to be missing, the second try is made at once: bleak may just have learned of the
+            # adapter some microseconds later than the watch.
+            elif failures == 0 and self._watch.state is AdapterState.READY:
+                failures = 1
+            elif await self._pause(failures):
                 failures = 0
             else:
                 failures += 1

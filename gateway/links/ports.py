@@ -90,10 +90,15 @@ def socket_address(port: str) -> tuple[str, int] | None:
     """Return host and port of `socket://host:port`, None for a device path. ValueError for anything else."""
     if port.startswith("/"):
         return None
-    parts = urlsplit(port)
-    if parts.scheme != "socket" or not parts.hostname or not parts.port or parts.path not in ("", "/"):
-        raise ValueError(f"{port!r}: expected an absolute device path or socket://host:port")
-    return parts.hostname, parts.port
+    refusal = ValueError(f"{port!r}: expected an absolute device path or socket://host:port")
+    try:
+        parts = urlsplit(port)
+        host, number = parts.hostname, parts.port
+    except ValueError:
+        raise refusal from None
+    if parts.scheme != "socket" or not host or not number or parts.path not in ("", "/") or parts.query:
+        raise refusal
+    return host, number
 
 
 def check(port: str) -> PortProblem | None:

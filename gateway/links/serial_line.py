@@ -165,6 +165,8 @@ class SerialLine:
                 reply = await turn.reply
         except TimeoutError:
             self.timeouts += 1
+            # The reply may be on its way still: the next request waits a quiet time for it, counted from now.
+            self._busy_until = asyncio.get_running_loop().time()
             return None
         finally:
             self._turn = None

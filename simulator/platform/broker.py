@@ -9,7 +9,8 @@ flight, 1,000 connections, 5 s for CONNECT, and for each subscription filter a l
 that falls 128 MiB behind loses the oldest silently, so ours reads all the time.
 What it is by nature: a keep-alive of 0 is refused; a will goes out after 1.5 times the keep-alive; when a client comes
 back under the same id while its old connection still stands, the will of the NEW connection is published, and from then
-on it has none; a publish to a topic that nobody has subscribed to is lost (a retained one is kept).
+on it has none; a client id that comes on both listeners can break one of them until a restart; a publish to a topic that
+nobody has subscribed to is lost (a retained one is kept).
 """
 
 from __future__ import annotations
@@ -34,8 +35,8 @@ _PORT_ATTEMPTS: Final = 5
 _PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 # MQTT 5.0 section 3.1: CONNECT, clean start, keep-alive 5 s, no properties, client id "ready".
 _CONNECT_5: Final = b"\x10\x12\x00\x04MQTT\x05\x02\x00\x05\x00\x00\x05ready"
-# MQTT 3.1.1 section 3.1: the same without properties.
-_CONNECT_4: Final = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x05\x00\x05ready"
+# MQTT 3.1.1 section 3.1: the same without properties. Another id: one that is used on both listeners can break the first.
+_CONNECT_4: Final = b"\x10\x11\x00\x04MQTT\x04\x02\x00\x05\x00\x05rdy-4"
 _DISCONNECT: Final = b"\xe0\x00"
 
 _SETTINGS: Final = """\

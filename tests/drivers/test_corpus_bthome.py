@@ -116,7 +116,7 @@ def check_items(packet: bthome.Packet, expected: Line) -> None:
         names = NAMES.get(name, (name.removeprefix("binary:").replace(" ", "_"),))
         item = next(item for item in packet.items if item.name in names and item not in taken)
         taken.append(item)
-        assert same(item.value, value), f"{published}: {item.value} is not {value}"
+        assert same(item.value, value), f"{published}: {item.value!r} is not {value!r}"
 
 
 @pytest.mark.parametrize("line", lines("bthome_v2.jsonl"), ids=lambda line: line["source"].rpartition("/")[2])

@@ -8,6 +8,8 @@ from contextlib import suppress
 from decimal import Decimal
 
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from drivers.devices.dlt645_2007 import DRIVER, REGISTERS
 from drivers.kit import BadOption, Observation, Reading, Reason, Rejected
@@ -209,6 +211,14 @@ def test_a_block_that_does_not_fit_one_frame_is_asked_value_by_value() -> None:
     assert talk.send(answer("0201ff00")).request == dlt645.read_request(ADDRESS, 0x02010100)
 
 
+def test_a_frame_that_is_no_reply_is_not_read_even_when_it_is_handed_over() -> None:
+    talk = DRIVER.talk(DRIVER.options(ADDRESS, {"registers": ["voltage_a"]}))
+    next(talk)
+    with pytest.raises(Rejected) as caught:
+        talk.send(reply("000101020123", address="013619000000"))
+    assert caught.value.reason is Reason.NOT_MINE
+
+
 def test_a_register_without_data_leaves_the_others() -> None:
     found, _ = poll(
         lambda identifier: reply("", 0x91) if identifier == "02020100" else reply("000101020123"),
@@ -263,3 +273,26 @@ def test_a_register_that_does_not_exist_is_refused(registers: object, key: str) 
 
 def test_a_line_for_this_meter_is_2400_baud_with_even_parity() -> None:
     assert (DRIVER.line.baud, DRIVER.line.bits, DRIVER.line.parity, DRIVER.line.stop) == (2400, 8, "E", 1)
+
+
+@settings(deadline=None, max_examples=300, derandomize=True, database=None)
+@given(
+    st.one_of(
+        st.integers(0, 0xFFFFFFFF), st.sampled_from([0x0001FF00, 0x0201FF00, 0x02020100, 0x0203FF00, 0x02800002])
+    ),
+    st.binary(max_size=200),
+)
+def test_any_data_is_read_or_refused(identifier: int, value: bytes) -> None:
+    with suppress(Rejected):
+        assert all(reading.value.is_finite() for reading in dlt645.readings(identifier, value))
+
+
+@settings(deadline=None, max_examples=300, derandomize=True, database=None)
+@given(st.integers(0, 255), st.binary(max_size=40))
+def test_any_whole_reply_ends_a_poll(control: int, data: bytes) -> None:
+    talk = DRIVER.talk(DRIVER.options(ADDRESS, {"registers": ["voltage"]}))
+    next(talk)
+    with suppress(Rejected, StopIteration):
+        for _ in range(8):
+            talk.send(reply(data.hex(), control))
+        raise AssertionError("the poll does not end")

@@ -1,0 +1,20 @@
+# Thin: each target calls one script.
+.PHONY: demo test check bench lock clean
+
+demo:  ## a small day-care centre at work, until stopped; ARGS="--seconds 40 --report FILE --seed N" ends by itself
+	@sh scripts/demo.sh $(ARGS)
+
+test:  ## install what is needed, check, and run every test on the built wheel
+	@bash scripts/test.sh $(ARGS)
+
+check:  ## ruff, mypy, import contracts
+	@bash scripts/check.sh
+
+bench:  ## figures, each beside its limit measured in the same run
+	@sh scripts/bench.sh $(ARGS)
+
+lock:  ## write the two hashed locks again (needs uv)
+	@sh scripts/lock.sh
+
+clean:
+	rm -rf .build

@@ -1,0 +1,125 @@
+"""The command line: what can be written, and its help, in Chinese or English.
+
+Options that every command knows may stand before or after the command. A command line that is not right ends with exit
+status 3, not 2: 2 says that the gateway or its configuration has a problem.
+"""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any, Final, NoReturn
+
+from gateway import __version__
+from gateway.texts import LANGUAGES, text
+
+DEFAULT_CONFIG: Final = "/etc/daycare-gateway/gateway.toml"
+MAX_SECONDS: Final = 86_400.0
+
+
+class BadUsage(Exception):
+    """The command line is not right. `usage` is how it should look."""
+
+    def __init__(self, detail: str, usage: str) -> None:
+        super().__init__(detail)
+        self.detail = detail
+        self.usage = usage
+
+
+def parser(lang: str) -> argparse.ArgumentParser:
+    """Return the parser with its help in `lang`. It raises BadUsage."""
+    root = _Parser(lang, prog="gateway", description=text("cli.description", lang), epilog=text("cli.exit-codes", lang))
+    root.own.add_argument("--version", action="version", version=__version__, help=text("cli.option-version", lang))
+    commands = root.add_subparsers(
+        dest="command", metavar=text("cli.command", lang), required=True, title=text("cli.positionals", lang)
+    )
+
+    def command(place: Any, name: str, key: str) -> _Parser:
+        made: _Parser = place.add_parser(name, help=text(f"cli.{key}", lang), lang=lang)
+        return made
+
+    command(commands, "run", "help-run")
+
+    status = command(commands, "status", "help-status")
+    _flag(status, "--json", "option-json")
+    _flag(status, "--watch", "option-watch")
+
+    config = command(commands, "config", "help-config")
+    below = config.add_subparsers(
+        dest="action", metavar=text("cli.command", lang), required=True, title=text("cli.positionals", lang)
+    )
+    _flag(command(below, "check", "help-config-check"), "--json", "option-json")
+
+    listen = command(commands, "listen", "help-listen")
+    _flag(listen, "--raw", "option-raw")
+    listen.own.add_argument("--seconds", type=_seconds, metavar="N", help=text("cli.option-seconds", lang))
+
+    outbox = command(commands, "outbox", "help-outbox")
+    _flag(outbox, "--json", "option-json")
+    _flag(outbox, "--dead", "option-dead")
+
+    alarm = command(commands, "alarm", "help-alarm")
+    below = alarm.add_subparsers(
+        dest="action", metavar=text("cli.command", lang), required=True, title=text("cli.positionals", lang)
+    )
+    listed = command(below, "list", "help-alarm-list")
+    _flag(listed, "--json", "option-json")
+    _flag(listed, "--all", "option-all")
+    for action in ("ack", "close"):
+        one = command(below, action, f"help-alarm-{action}")
+        one.own.add_argument("id", metavar="ID", help=text("cli.option-id", lang))
+        one.own.add_argument("--by", required=action == "close", help=text("cli.option-by", lang))
+        if action == "close":
+            one.own.add_argument("--why", required=True, help=text("cli.option-why", lang))
+    return root
+
+
+def glance(argv: list[str], option: str) -> str | None:
+    """Return the value of an option before the line is parsed: the language of the parser itself depends on it."""
+    for position, word in enumerate(argv):
+        if word == option and position + 1 < len(argv):
+            return argv[position + 1]
+        if word.startswith(f"{option}="):
+            return word.partition("=")[2]
+    return None
+
+
+class _Parser(argparse.ArgumentParser):
+    """A parser whose own headings follow the language. `own` is the group that its options belong to."""
+
+    def __init__(self, lang: str, **settings: Any) -> None:
+        super().__init__(
+            add_help=False, allow_abbrev=False, formatter_class=lambda prog: _Formatter(lang, prog), **settings
+        )
+        self.lang = lang
+        self.own = self.add_argument_group(text("cli.options", lang))
+        common = self.own.add_argument
+        common("-h", "--help", action="help", help=text("cli.help-help", lang))
+        unset = argparse.SUPPRESS  # a default here would overwrite what stands before the command
+        config_help = text("cli.option-config", lang, default=DEFAULT_CONFIG)
+        common("--config", metavar="FILE", default=unset, help=config_help)
+        common("--control", metavar="SOCKET", default=unset, help=text("cli.option-control", lang))
+        common("--lang", choices=LANGUAGES, default=unset, help=text("cli.option-lang", lang))
+        common("--debug", action="store_true", default=unset, help=text("cli.option-debug", lang))
+
+    def error(self, message: str) -> NoReturn:
+        raise BadUsage(message, self.format_usage())
+
+
+class _Formatter(argparse.HelpFormatter):
+    def __init__(self, lang: str, prog: str) -> None:
+        super().__init__(prog, max_help_position=28, width=100)
+        self._lang = lang
+
+    def add_usage(self, usage: Any, actions: Any, groups: Any, prefix: str | None = None) -> None:
+        super().add_usage(usage, actions, groups, text("cli.usage", self._lang) if prefix is None else prefix)
+
+
+def _flag(parser: _Parser, name: str, key: str) -> None:
+    parser.own.add_argument(name, action="store_true", help=text(f"cli.{key}", parser.lang))
+
+
+def _seconds(written: str) -> float:
+    seconds = float(written)
+    if not 0 < seconds <= MAX_SECONDS:
+        raise argparse.ArgumentTypeError(f"0 < N <= {MAX_SECONDS:g}")
+    return seconds

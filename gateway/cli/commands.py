@@ -1,0 +1,200 @@
+"""What each command does: ask or load, print, return an exit status. Nothing is decided here.
+
+0 well, 1 warnings only, 2 problems or a refused request, 3 could not be done.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import getpass
+import os
+import sys
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.cli import client, reports
+from gateway.cli.arguments import DEFAULT_CONFIG
+from gateway.cli.layout import Paper
+from gateway.errors import ConfigError, ControlError
+
+CONFIG_VARIABLE: Final = "DAYCARE_GATEWAY_CONFIG"
+# Where the daemon listens unless its configuration says otherwise; the same as `gateway.config.CONTROL_SOCKET`, which
+# is not imported so that asking for the state loads no validation library.
+DEFAULT_CONTROL: Final = "/run/daycare-gateway/control.sock"
+WATCH_EVERY_S: Final = 2.0
+
+WELL: Final = 0
+PROBLEMS: Final = 2
+NOT_DONE: Final = 3
+
+_MAX_CONFIG_BYTES: Final = 1024 * 1024
+_CLEAR: Final = "\x1b[H\x1b[2J"
+
+
+def config_path(written: str | None) -> Path:
+    """Return the configuration file: as written, else from the environment, else the usual place."""
+    return Path(written or os.environ.get(CONFIG_VARIABLE) or DEFAULT_CONFIG)
+
+
+def glance(path: Path) -> Mapping[str, Any]:
+    """Return the [gateway] table as it stands, {} where it cannot be read: enough for a language and a socket.
+
+    A technician may ask for the state without the right to read the configuration or its secrets.
+    """
+    import tomllib
+
+    try:
+        with path.open("rb") as file:
+            table = tomllib.loads(file.read(_MAX_CONFIG_BYTES).decode("utf-8-sig")).get("gateway")
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return table if isinstance(table, dict) else {}
+
+
+def execute(arguments: argparse.Namespace, paper: Paper) -> int:
+    """Do what the command line says. Raises GatewayError."""
+    return _COMMANDS[arguments.command](arguments, paper)
+
+
+def _run(arguments: argparse.Namespace, paper: Paper) -> int:
+    from gateway.config import load
+
+    path = _config_path(arguments)
+    errors = Paper(paper.lang, sys.stderr)
+    try:
+        settings = load(path)
+    except ConfigError as error:
+        reports.findings(errors, error.findings, str(path))
+        return PROBLEMS
+    if settings.findings:
+        reports.findings(errors, settings.findings, str(path))
+        sys.stderr.flush()
+    from gateway.app import run
+
+    return run(settings)
+
+
+def _config(arguments: argparse.Namespace, paper: Paper) -> int:
+    from gateway.config import inspect
+
+    path = _config_path(arguments)
+    _, found = inspect(path)
+    if arguments.json:
+        reports.findings_json(paper, found)
+    else:
+        reports.findings(paper, found, str(path))
+    return reports.worst({"severity": finding.severity} for finding in found)
+
+
+def _status(arguments: argparse.Namespace, paper: Paper) -> int:
+    socket = _control_path(arguments)
+    if not arguments.watch:
+        return _show_status(socket, arguments, paper)
+    result = NOT_DONE
+    with contextlib.suppress(KeyboardInterrupt):
+        while True:
+            if paper.is_terminal:
+                paper.out.write(_CLEAR)
+            try:
+                result = _show_status(socket, arguments, paper)
+            except ControlError as error:  # it may come back: keep watching
+                reports.problem(paper, error.code, error.subject, error.facts)
+                result = NOT_DONE
+            paper.out.flush()
+            time.sleep(WATCH_EVERY_S)
+    return result
+
+
+def _show_status(socket: Path, arguments: argparse.Namespace, paper: Paper) -> int:
+    answer = client.ask(socket, "status")
+    with _readable():
+        if arguments.json:
+            reports.as_json(paper, answer, compact=arguments.watch)
+        else:
+            reports.status(paper, answer)
+        return reports.worst(answer["problems"])
+
+
+def _listen(arguments: argparse.Namespace, paper: Paper) -> int:
+    if paper.is_terminal:
+        print(paper.say("listening"), file=sys.stderr)
+    with contextlib.suppress(KeyboardInterrupt):
+        for item in client.listen(_control_path(arguments), raw=arguments.raw, seconds=arguments.seconds):
+            if arguments.raw:
+                reports.as_json(paper, item, compact=True)
+            else:
+                reports.heard(paper, item)
+            paper.out.flush()
+    return WELL
+
+
+def _outbox(arguments: argparse.Namespace, paper: Paper) -> int:
+    answer = client.ask(_control_path(arguments), "outbox", dead=arguments.dead)
+    with _readable():
+        if arguments.json:
+            reports.as_json(paper, answer)
+        else:
+            reports.outbox(paper, answer, dead=arguments.dead)
+    return WELL
+
+
+def _alarm(arguments: argparse.Namespace, paper: Paper) -> int:
+    socket = _control_path(arguments)
+    if arguments.action == "list":
+        answer = client.ask(socket, "alarms.list", all=arguments.all)
+        with _readable():
+            if arguments.json:
+                reports.as_json(paper, answer)
+            else:
+                reports.alarms(paper, answer)
+        return WELL
+    by = arguments.by or _login()
+    if arguments.action == "ack":
+        client.ask(socket, "alarms.ack", id=arguments.id, by=by)
+        paper.print(paper.say("acked", id=arguments.id, by=by))
+    else:
+        client.ask(socket, "alarms.close", id=arguments.id, by=by, why=arguments.why)
+        paper.print(paper.say("closed", id=arguments.id, by=by))
+    return WELL
+
+
+_COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, Paper], int]]] = {
+    "run": _run,
+    "config": _config,
+    "status": _status,
+    "listen": _listen,
+    "outbox": _outbox,
+    "alarm": _alarm,
+}
+
+
+@contextlib.contextmanager
+def _readable() -> Any:
+    """Turn an answer of another shape than agreed into a ControlError."""
+    try:
+        yield
+    except (KeyError, TypeError, ValueError, AttributeError, IndexError) as error:
+        raise ControlError(client.NO_ANSWER, detail=f"{type(error).__name__}: {error}") from error
+
+
+def _config_path(arguments: argparse.Namespace) -> Path:
+    return config_path(getattr(arguments, "config", None))
+
+
+def _control_path(arguments: argparse.Namespace) -> Path:
+    written = getattr(arguments, "control", None)
+    if written:
+        return Path(written)
+    configured = glance(_config_path(arguments)).get("control_socket")
+    return Path(configured if isinstance(configured, str) and configured else DEFAULT_CONTROL)
+
+
+def _login() -> str:
+    """Who asks, where nobody said so."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):
+        return f"uid-{os.getuid()}"

@@ -1,0 +1,172 @@
+"""`simulator COMMAND`: the demo, its audit, and the parts of it that run as processes of their own. Parses and prints.
+
+Exit status: 0 done (the demo: clean), 1 not clean, 2 wrong arguments, 3 could not run.
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+COULD_NOT_RUN: Final = 3
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command and return the exit status."""
+    options = _parser().parse_args(arguments)
+    command: Callable[[argparse.Namespace], int] = options.command
+    return command(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="simulator", description="The world outside of the gateway, pretended: devices, air, bus and platform."
+    )
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_demo(commands.add_parser("demo", help="a small centre at work, with faults, and a ledger at the end"))
+    audit = commands.add_parser("audit", help="audit a kept run again")
+    audit.add_argument("run", type=Path, metavar="DIR", help="directory of the run")
+    audit.set_defaults(command=_audit)
+    air = commands.add_parser("air", help="BLE devices over a pretended bluetoothd (part of a run)")
+    _add_run(air)
+    air.set_defaults(command=_air)
+    bus = commands.add_parser("bus", help="meters on an RS-485 bus and controllers on TCP (part of a run)")
+    _add_run(bus)
+    bus.set_defaults(command=_bus)
+    platform = commands.add_parser("platform", help="a district platform behind a real broker (part of a run)")
+    _add_run(platform)
+    platform.add_argument("--destination", default="district", metavar="ID", help="its id at the gateway")
+    platform.add_argument("--port", type=int, required=True, help="TCP port of 127.0.0.1 for the gateway")
+    platform.add_argument("--control", type=Path, required=True, metavar="SOCKET", help="Unix socket for its control")
+    platform.set_defaults(command=_platform)
+    _add_load(commands.add_parser("load", help="JSON lines as fast as they are acknowledged, measured"))
+    bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
+    bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
+    bench.set_defaults(command=_bench)
+    return parser
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--seconds", type=float, help="length of the run (10 to 86400); without it, until Ctrl-C")
+    parser.add_argument("--report", type=Path, metavar="FILE", help="write the ledger to FILE, as JSON")
+    parser.add_argument("--seed", type=int, help="a run that can be repeated; without it, one is drawn and shown")
+    parser.add_argument(
+        "--scenario", default="small_centre", metavar="NAME|FILE", help="a scenario of ours, or a TOML file"
+    )
+    parser.add_argument("--keep", action="store_true", help="keep the directory of the run, and say where it is")
+    parser.set_defaults(command=_demo)
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="directory of the run (scenario.json)")
+
+
+def _add_load(parser: argparse.ArgumentParser) -> None:
+    from simulator.line_load import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(command=_load)
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from simulator.demo import Options, run_demo
+
+    return run_demo(
+        Options(
+            seconds=options.seconds,
+            report=options.report,
+            seed=options.seed,
+            scenario=options.scenario,
+            keep=options.keep,
+        )
+    )
+
+
+def _audit(options: argparse.Namespace) -> int:
+    from simulator.demo import audit_directory
+
+    return audit_directory(options.run)
+
+
+def _air(options: argparse.Namespace) -> int:
+    from simulator.air import AirError, main
+    from simulator.bluez import BluezError
+
+    return _part("air", lambda: asyncio.run(main(options.run)), AirError, BluezError)
+
+
+def _bus(options: argparse.Namespace) -> int:
+    from simulator.bus import BusError, main
+
+    return _part("bus", lambda: asyncio.run(main(options.run)), BusError)
+
+
+def _platform(options: argparse.Namespace) -> int:
+    from simulator.platform import ControlError, main
+    from simulator.platform.broker import BrokerError
+    from simulator.platform.ledger import LedgerError
+
+    def play() -> None:
+        asyncio.run(main(options.run, destination=options.destination, port=options.port, control=options.control))
+
+    return _part("platform", play, BrokerError, LedgerError, ControlError)
+
+
+def _load(options: argparse.Namespace) -> int:
+    from simulator.line_load import main
+
+    status = 0
+
+    def play() -> None:
+        nonlocal status
+        status = asyncio.run(main(options))
+
+    return _part("load", play) or status
+
+
+def _bench(options: argparse.Namespace) -> int:
+    from simulator.bench import main
+
+    status = 0
+
+    def measure() -> None:
+        nonlocal status
+        status = main(options.report)
+
+    return _part("bench", measure) or status
+
+
+def _part(name: str, play: Callable[[], None], *errors: type[Exception]) -> int:
+    """Run one part. What can go wrong is said in one line; a group of errors by the first that says why."""
+    expected: tuple[type[Exception], ...] = (*errors, OSError, ValueError, KeyError)
+    try:
+        play()
+    except KeyboardInterrupt:
+        return 0
+    except expected as error:
+        return _refuse(name, error)
+    except ExceptionGroup as group:
+        reasons = group.subgroup(expected)
+        if reasons is None:
+            raise
+        return _refuse(name, _first(reasons))
+    return 0
+
+
+def _first(group: BaseException) -> BaseException:
+    while isinstance(group, BaseExceptionGroup):
+        group = group.exceptions[0]
+    return group
+
+
+def _refuse(name: str, error: BaseException) -> int:
+    print(f"simulator {name}: {str(error) or type(error).__name__}", file=sys.stderr)
+    return COULD_NOT_RUN
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,236 @@
+"""Throws bytes at every decoder: `python tests/drivers/fuzz.py --cases 1000000 [--seed N] [MODEL ...]`.
+
+Half of the cases are random bytes; the others are the vectors, cut, flipped, glued and spliced, and, where a check would
+keep them out, sealed with a right one. A decoder may answer or raise Rejected, a poll NoReply too; anything else is a
+crash: it is printed with its input, and the exit status is 1. Not collected by pytest: a million cases take minutes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import random
+import sys
+import time
+import traceback
+from collections import Counter
+from collections.abc import Callable
+
+from cryptography.hazmat.primitives.ciphers.aead import AESCCM
+
+from drivers.kit import Advert, Advertises, Answers, NoReply, Rejected, Streams
+from drivers.kit.catalogue import load, models, templates
+from drivers.protocols import bthome
+
+MOST_ASKS = 64
+MOST_CRASHES = 10
+
+Case = Callable[[], str]
+
+
+def mutate(rng: random.Random, samples: list[bytes], *, longest: int = 80) -> bytes:
+    """Random bytes, or a sample that is not what it was."""
+    if not samples or rng.random() < 0.5:
+        return rng.randbytes(rng.randrange(longest))
+    data = bytearray(rng.choice(samples))
+    for _ in range(rng.randrange(1, 5)):
+        at = rng.randrange(len(data) + 1)
+        match rng.randrange(6):
+            case 0:
+                data[at : at + 1] = bytes([rng.randrange(256)])
+            case 1:
+                data[at:at] = rng.randbytes(rng.randrange(1, 6))
+            case 2:
+                del data[at : at + rng.randrange(1, 8)]
+            case 3:
+                data[at:] = rng.choice(samples)[rng.randrange(8) :]
+            case 4 if data:
+                data[at % len(data)] ^= 1 << rng.randrange(8)
+            case _:
+                data += rng.choice(samples)
+    return bytes(data)
+
+
+def sealed_bthome(rng: random.Random, samples: list[bytes]) -> tuple[Advert, bytes]:
+    """Any objects, encrypted as they should be."""
+    info, counter, key = b"\x41", rng.randbytes(4), bytes(16)
+    plain = mutate(rng, [sample[1:] for sample in samples], longest=30)
+    sealed = AESCCM(key, tag_length=4).encrypt(bytes(6) + b"\xd2\xfc" + info + counter, plain, None)
+    data = info + sealed[:-4] + counter + sealed[-4:]
+    return Advert("00:00:00:00:00:00", service_data={bthome.SERVICE: data}), key
+
+
+def sealed_dlt645(rng: random.Random, request: bytes) -> bytes:
+    """Any content with a right sum, most of it from the meter and for the identifier that was asked."""
+    asked = request[4:]
+    data = rng.randbytes(rng.randrange(20))
+    if rng.random() < 0.7:
+        digits = [rng.choice(b"\x00\x12\x99\x80\xff\x0a") for _ in range(rng.choice((2, 3, 4, 6, 8, 9, 12, 20)))]
+        data = asked[10:14] + bytes((byte + 0x33) & 0xFF for byte in digits)
+    control = rng.choice((0x91, 0x91, 0x91, 0xB1, 0xD1, rng.randrange(256)))
+    frame = asked[:8] + bytes([control, len(data)]) + data
+    return frame + bytes([sum(frame) & 0xFF, 0x16])
+
+
+JSON_VALUES = (
+    *("1", "-1", "0", "1.5", "1e400", "-0.0", "1E-9", "9223372036854775807", "9223372036854775808", "1" * 300),
+    *(
+        "null",
+        "true",
+        "false",
+        "NaN",
+        '""',
+        '"press"',
+        '"b1"',
+        '"\\ud800"',
+        '"\\u0000"',
+        "[]",
+        "[1]",
+        "{}",
+        '{"a":{"a":1}}',
+    ),
+)
+
+
+def sealed_json(rng: random.Random) -> bytes:
+    """An object with the fields that the vectors map, and any value in them."""
+    names = rng.choices(("dev", "n", "s", "ev", "kwh", "x"), k=rng.randrange(7))
+    values = {name: rng.choice(JSON_VALUES) for name in names} | ({"dev": '"b1"'} if rng.random() < 0.7 else {})
+    return ("{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}\n").encode()
+
+
+def advert_case(driver: Advertises, rng: random.Random) -> Case:
+    """One advert into decode()."""
+    adverts = [vector.advert for vector in driver.vectors]
+    services = sorted({key for advert in adverts for key in advert.service_data} | {0xFE95, 0x181C})
+    makers = sorted({key for advert in adverts for key in advert.manufacturer_data} | {0x004C, 0x0059})
+    samples = [
+        data for advert in adverts for part in (advert.service_data, advert.manufacturer_data) for data in part.values()
+    ]
+    keys = [vector.key for vector in driver.vectors] + [bytes(5)]
+
+    def case() -> str:
+        advert, key = (
+            Advert(
+                rng.choice(("54:48:E6:8F:80:A5", "no address")),
+                service_data={rng.choice(services): mutate(rng, samples)},
+                manufacturer_data={rng.choice(makers): mutate(rng, samples)},
+            ),
+            rng.choice(keys),
+        )
+        if driver.key_bytes and rng.random() < 0.2:
+            advert, key = sealed_bthome(rng, samples)
+        case.last = (advert, key)  # type: ignore[attr-defined]  # shown when it crashes
+        driver.decode(advert, key)
+        return "decoded"
+
+    return case
+
+
+def stream_case(driver: Streams, rng: random.Random) -> Case:
+    """One frame into decode() and address_of(), and the same bytes into a framer that lives on."""
+    samples = [vector.frame for vector in driver.vectors]
+    options = [driver.options(vector.options) for vector in driver.vectors]
+    framer = driver.framer()
+    fed = given_back = 0
+
+    def case() -> str:
+        nonlocal fed, given_back
+        data, chosen = mutate(rng, samples), rng.choice(options)
+        if driver.model == "json-lines" and rng.random() < 0.5:
+            data = sealed_json(rng)
+        case.last = data  # type: ignore[attr-defined]  # as above
+        found = framer.feed(data)
+        fed += len(data)
+        given_back += sum(map(len, found))
+        assert 0 <= fed - given_back - framer.skipped <= framer.limit
+        for frame in (*found, data):
+            if driver.address_of:
+                driver.address_of(frame, chosen)
+        driver.decode(rng.choice((*found, data)), chosen)
+        return "decoded"
+
+    return case
+
+
+def answer_case(driver: Answers, rng: random.Random) -> Case:
+    """One poll with nothing but such replies, and the same bytes into a framer that lives on."""
+    samples = [reply for vector in driver.vectors for _, reply in vector.exchange if reply is not None]
+    targets = [driver.options(vector.address, vector.options) for vector in driver.vectors]
+    if driver.model == "dlt645-2007":
+        targets.append(driver.options("000000193600", {}))
+    framer = driver.framer()
+    fed = given_back = 0
+
+    def reply_to(request: bytes) -> bytes:
+        if driver.model == "dlt645-2007" and rng.random() < 0.6:
+            return sealed_dlt645(rng, request)
+        return mutate(rng, samples)
+
+    def case() -> str:
+        nonlocal fed, given_back
+        replies: list[bytes] = []
+        case.last = replies  # type: ignore[attr-defined]  # as above
+        talk = driver.talk(rng.choice(targets))
+        ask = next(talk)
+        try:
+            for _ in range(MOST_ASKS):
+                data = reply_to(ask.request)
+                replies.append(data)
+                found = framer.feed(data)
+                fed += len(data)
+                given_back += sum(map(len, found))
+                assert 0 <= fed - given_back - framer.skipped <= framer.limit
+                ask.answers(data)
+                ask = talk.throw(NoReply()) if rng.random() < 0.05 else talk.send(data)
+        except StopIteration:
+            return "polled"
+        raise AssertionError("the poll does not end")
+
+    return case
+
+
+def run(name: str, *, cases: int, seed: int) -> int:
+    """Fuzz one driver; give the number of crashes."""
+    driver, rng, crashes = load(name), random.Random(seed), 0  # noqa: S311 - a seed that can be repeated is the point
+    if isinstance(driver, Advertises):
+        case = advert_case(driver, rng)
+    elif isinstance(driver, Streams):
+        case = stream_case(driver, rng)
+    else:
+        case = answer_case(driver, rng)
+    outcomes: Counter[str] = Counter()
+    began = time.perf_counter()
+    for _ in range(cases):
+        try:
+            outcomes[case()] += 1
+        except Rejected as rejection:
+            outcomes[rejection.reason.value] += 1
+        except NoReply:
+            outcomes["no-reply"] += 1
+        except Exception:  # noqa: BLE001 - finding these is what the script is for
+            crashes += 1
+            print(f"CRASH in {name} by {case.last!r}")  # type: ignore[attr-defined]  # as above
+            traceback.print_exc()
+            if crashes >= MOST_CRASHES:
+                break
+    took = time.perf_counter() - began
+    counts = " ".join(f"{reason}={count}" for reason, count in outcomes.most_common())
+    print(f"{name}: {cases} cases, {crashes} crashes, {cases / took:.0f} cases/s: {counts}", flush=True)
+    return crashes
+
+
+def main() -> int:
+    """Fuzz the named models, or all of them and the templates."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
+    parser.add_argument("--cases", type=int, default=100_000)
+    parser.add_argument("--seed", type=int, default=1)
+    parser.add_argument("model", nargs="*")
+    chosen = parser.parse_args()
+    names = [model.replace("-", "_") for model in chosen.model or models()] + (
+        [] if chosen.model else list(templates())
+    )
+    return 1 if sum(run(name, cases=chosen.cases, seed=chosen.seed) for name in names) else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
