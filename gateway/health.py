@@ -2,8 +2,8 @@
 
 Whoever finds a trouble says `on`, whoever sees it gone says `off`; saying it again changes nothing but the facts.
 Each turn is logged once and announced once. Limits: 1,000 troubles at a time. Beyond that a new one takes the place
-of the youngest of a lower severity; where there is none it is logged and counted in `uncounted`, once for each time
-it is reported.
+of the youngest of a lower severity, or else is not kept; what is lost that way is counted in `uncounted`, and logged
+once for each time that the list fills up.
 """
 
 from __future__ import annotations

@@ -54,6 +54,8 @@ class PtyPort:
         self._speed: int | None = getattr(termios, f"B{baud}", None)
         self._master: int | None = None
         self._slave_name = ""
+        # How often it was plugged in: a descriptor's number alone does not tell one pty from the next.
+        self._plugs = 0
         self._wake = asyncio.Event()
         self._sending = asyncio.Lock()
         self._queued = 0
@@ -74,6 +76,7 @@ class PtyPort:
         os.close(slave)
         os.set_blocking(master, False)
         self._master = master
+        self._plugs += 1
         link = self.path.with_name(f".{self.path.name}.new")
         link.unlink(missing_ok=True)
         link.symlink_to(self._slave_name)
@@ -152,7 +155,8 @@ class PtyPort:
         loop = asyncio.get_running_loop()
         due = loop.time()
         waited = False
-        while self._master == master and not self._hung_up(master):
+        plug = self._plugs
+        while self._plugged(plug) and not self._hung_up(master):
             try:
                 portion = os.read(master, self._portion)
             except BlockingIOError:
@@ -165,6 +169,8 @@ class PtyPort:
                 due, waited = loop.time(), False
             due += len(portion) * self._byte_s
             await _until(due)
+            if not self._plugged(plug):
+                return
             if self._same_speed(master):
                 self._on_data(portion)
             else:
@@ -174,13 +180,18 @@ class PtyPort:
     async def _readable(self, master: int) -> None:
         """Wait for bytes or a hang-up of the holder, or for `unplug`."""
         loop = asyncio.get_running_loop()
+        plug = self._plugs
         self._wake.clear()
         loop.add_reader(master, self._wake.set)
         try:
             await self._wake.wait()
         finally:
-            if self._master == master:
+            if self._plugged(plug):
                 loop.remove_reader(master)
+
+    def _plugged(self, plug: int) -> bool:
+        """Whether the pty that was plugged in as the `plug`th is still the one."""
+        return self._master is not None and self._plugs == plug
 
     def _hung_up(self, master: int) -> bool:
         poll = select.poll()
@@ -211,7 +222,7 @@ class PtyPort:
 
     def _same_speed(self, master: int) -> bool:
         """Whether the holder has set the speed of the bus. A speed without a constant cannot be compared: it passes."""
-        if self._speed is None or self._master != master:
+        if self._speed is None:
             return True
         return bool(termios.tcgetattr(master)[5] == self._speed)
 

@@ -11,11 +11,10 @@ by value. What a meter refuses or has no value for (FF) is left out; a poll that
 meter is never written to: the protocol module cannot build such a frame.
 
 Options: `registers`, the names of REGISTERS to read; `voltage_a` and `current_a` suit single-phase meters that fill the
-phases they lack with zeros. The address is the 12 digits on the meter; AAAAAAAAAAAA asks the
-only meter on a line.
+phases they lack with zeros. The address is the 12 digits on the meter; AAAAAAAAAAAA asks the only meter on a line.
 
 Limits: at most 6 requests a register and 1.5 s a request, so that a poll of the four default registers makes 4 requests
-with most meters and 12 at worst.
+with most meters and 15 at worst.
 """
 
 from __future__ import annotations

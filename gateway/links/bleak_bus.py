@@ -38,7 +38,7 @@ async def drop(held: object | None) -> None:
     that radio learns it through `on_lost`.
     """
     manager: Any = held
-    if manager is None or current() is not manager:
+    if held is None or current() is not held:
         return
     del bleak_manager._global_instances[asyncio.get_running_loop()]  # noqa: SLF001 - see module
     if manager._bus is None:  # noqa: SLF001 - see module

@@ -202,6 +202,17 @@ def test_a_meter_that_refuses_the_block_is_asked_value_by_value() -> None:
     )
 
 
+def test_a_default_poll_of_a_meter_that_refuses_everything_asks_15_times() -> None:
+    talk = DRIVER.talk(DRIVER.options(ADDRESS, {}))
+    next(talk)
+    asked = 1
+    with suppress(Rejected):
+        while True:
+            talk.send(reply("02", 0xD1))
+            asked += 1
+    assert asked == 15
+
+
 def test_a_block_that_does_not_fit_one_frame_is_asked_value_by_value() -> None:
     def answer(identifier: str) -> bytes:
         return reply("00ff01020123", 0xB1) if identifier == "0201ff00" else reply("0001010201" + "23")

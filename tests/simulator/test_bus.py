@@ -226,13 +226,13 @@ async def test_a_meter_without_a_proper_address_and_a_taken_port_are_named(tmp_p
     with socket.create_server(("127.0.0.1", 0)) as taken:
         score = scenario(taken.getsockname()[1])
         (tmp_path / "scenario.json").write_text(json.dumps(score), encoding="utf-8")
-        with pytest.raises(BusError, match=f"port {taken.getsockname()[1]} of 127.0.0.1: .*in use"):
+        with pytest.raises(BusError, match=rf"port {taken.getsockname()[1]} of 127.0.0.1: .*in use"):
             await main(tmp_path)
     score["devices"][0]["address"] = "12"
     (tmp_path / "scenario.json").write_text(json.dumps(score), encoding="utf-8")
-    with pytest.raises(BusError, match="device meter-main: .*12 digits"):
+    with pytest.raises(BusError, match=r"device meter-main: .*12 digits"):
         await main(tmp_path)
     score["devices"][0] |= {"address": "000000193600", "faults": {"lazy": True}}
     (tmp_path / "scenario.json").write_text(json.dumps(score), encoding="utf-8")
-    with pytest.raises(BusError, match="device meter-main: .*lazy"):
+    with pytest.raises(BusError, match=r"device meter-main: .*lazy"):
         await main(tmp_path)

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
-import signal
-import subprocess
 import sys
 import termios
 import time
@@ -126,12 +124,13 @@ async def test_what_is_sent_while_nobody_holds_the_port_is_gone(tmp_path: Path) 
 
 async def test_nothing_that_a_killed_holder_left_unread_reaches_the_next_one(tmp_path: Path) -> None:
     async with running(port_at(tmp_path)) as port:
-        with subprocess.Popen(
-            [sys.executable, "-c", "import os,sys,time; os.open(sys.argv[1], os.O_RDWR); time.sleep(60)", str(port.path)]
-        ) as reader:  # fmt: skip
-            await until(lambda: port.held)
-            assert await port.send(b"unread" * 100)
-            reader.send_signal(signal.SIGKILL)
+        code = "import os,sys,time; os.open(sys.argv[1], os.O_RDWR); time.sleep(60)"
+        reader = await asyncio.create_subprocess_exec(sys.executable, "-c", code, str(port.path))
+        await until(lambda: port.held)
+        assert await port.send(b"unread" * 100)
+        reader.kill()
+        await reader.wait()
+        await until(lambda: not port.held)
         holder = Holder(port.path)
         await until(lambda: port.holders == 2)
         assert holder.read() == b""
