@@ -10,11 +10,11 @@ The expanded form (times in seconds after `start`, a wall-clock instant common t
                   "port": TCP port of a controller | null, "map": {...}}],
      "emissions": [{"at_s", "device", "kind": "press", "code", "for_s"} | {..., "kind": "fall", "for_s"}
                    | {..., "kind": "line", "value": {...}}],
-     "faults": [{"at_s", "fault": "cut" | "heal" | "kill"}]}
+     "faults": [{"at_s", "fault": "mute" | "cut" | "heal" | "kill"}]}
 
-`for_s` is how long a device repeats itself; the next emission of the same device comes after it. A meter has no
-emissions: it answers whenever it is asked. Limits: 10 s to 24 h a run (an endless run is planned for 24 h and then ends
-like any other), at most 200 devices.
+A mute platform takes events, but its answers are lost; healing ends that too. `for_s` is how long a device repeats
+itself; the next emission of the same device comes after it. A meter has no emissions: it answers whenever it is asked.
+Limits: 10 s to 24 h a run (an endless run is planned for 24 h and then ends like any other), at most 200 devices.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ import json
 import random
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
 from typing import Any, Final
@@ -83,9 +83,10 @@ class Scenario:
 
     def write(self, run: Path, *, start: float) -> None:
         """Write DIR/scenario.json. `start` is the wall-clock instant (seconds since 1970) of second 0."""
-        document = asdict(self) | {"start": start}
+        document = {part.name: getattr(self, part.name) for part in fields(self)}
+        document |= {"devices": [asdict(device) for device in self.devices], "start": start}
         path = run / "scenario.json"
-        path.with_suffix(".tmp").write_text(json.dumps(document, ensure_ascii=False, indent=1), encoding="utf-8")
+        path.with_suffix(".tmp").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
         path.with_suffix(".tmp").replace(path)
 
 
@@ -241,13 +242,14 @@ def _faults(
         every_cut, every_kill = float(table.get("cut_every_s", 60)), float(table.get("kill_every_s", 120))
         at = 0.0
         while (at := at + every_cut * rng.uniform(0.8, 1.2)) < MAX_SECONDS - every_cut:
-            planned += [(at, "cut"), (at + rng.uniform(5, 12), "heal")]
+            planned += [(at - float(table.get("mute_s", 0.0)), "mute"), (at, "cut"), (at + rng.uniform(5, 12), "heal")]
         at = every_kill / 3
         while (at := at + every_kill * rng.uniform(0.8, 1.2)) < MAX_SECONDS - every_kill:
             planned.append((at, "kill"))
     else:
         if "cut" in table:
-            planned.append((seconds * rng.uniform(*table["cut"]), "cut"))
+            cut = seconds * rng.uniform(*table["cut"])
+            planned += [(cut - float(table.get("mute_s", 0.0)), "mute"), (cut, "cut")]
             planned.append((seconds * rng.uniform(*table["heal"]), "heal"))
         if "kill" in table:
             window = [seconds * share for share in table["kill"]]

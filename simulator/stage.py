@@ -93,19 +93,27 @@ class Stage:
                 await self.do(str(fault["fault"]))
 
     async def do(self, fault: str) -> None:
-        """Cut or heal the platform, or kill the gateway and start it again at once."""
+        """Do one fault: mute, cut or heal the platform, or kill the gateway and start it again at once.
+
+        What breaks is entered in the ledger before it happens, what mends after: the time down is never too short.
+        """
         if fault == "kill":
             self.mark("kill")
             await self._children.kill("gateway")
             self.mark("start")
             await self._start_gateway()
+        elif fault == "heal":
+            await self._tell("mute", p=0)
+            await self._tell("heal")
+            self.platform_up = True
+            self.mark("heal")
         else:
-            if fault == "cut":  # in the ledger before it happens, "heal" after: the time down must not be too short
-                self.mark(fault)
-            await ask(self._platform_socket, fault, timeout_s=10.0)
+            self.mark(fault)
+            await self._tell(fault)
             self.platform_up = fault != "cut"
-            if fault != "cut":
-                self.mark(fault)
+
+    async def _tell(self, op: str, **arguments: object) -> None:
+        await ask(self._platform_socket, op, timeout_s=10.0, **arguments)
 
     def mark(self, name: str) -> None:
         """Write one line into DIR/faults.jsonl, and show it."""
@@ -209,9 +217,8 @@ class Stage:
 
     def _begin_again(self) -> None:
         """Forget a beginning that failed: ledgers and the gateway's database."""
-        for pattern in ("*.jsonl", "*.sock"):
-            for path in self.run.glob(pattern):
-                path.unlink()
+        for path in self.run.glob("*.jsonl"):
+            path.unlink()
         shutil.rmtree(self.run / "data")
         (self.run / "data").mkdir(mode=0o700)
 

@@ -327,7 +327,7 @@ class BleRadio:
         self._tell(hearing=True, at=now, problem=None, facts={})
 
     def _tell_ceased(self, code: str, text: str) -> None:
-        facts = self._deaf_facts() if code == ble_problems.DEAF else {"adapter": self._adapter, "error": text}
+        facts = self._deaf_facts() if code == ble_problems.DEAF else {"adapter": self._adapter, "detail": text}
         at = self._last_stamp if self._says_hearing() else self._clock.stamp()
         self._tell(hearing=False, at=at, problem=code, facts=facts)
 

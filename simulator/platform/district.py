@@ -62,6 +62,8 @@ class District:
                 "port_v4": self.broker.port_v4,
                 "pid": self.broker.pid,
                 "restarts": self.broker.restarts,
+                "crashes": self.broker.crashes,
+                "last_crash": self.broker.last_crash,
             },
         }
 

@@ -3,8 +3,10 @@
 `cut` resets every connection and refuses new ones; the port stays ours, so nobody can take it meanwhile. `stall` keeps
 connections up while no byte passes either way, not even their end, as when a router in between has lost its way out:
 what was sent arrives afterwards. `delay` holds every byte back, both ways. `heal` ends all three.
+One thing it hides: a client that vanishes before the broker has answered its CONNECT. The broker's end is then held until
+the answer has come, because a handshake that fails can break that broker for good.
 Limits: 64 connections (more are reset and counted), 1 MiB on its way in each direction (then the sender must wait), 5 s
-to reach the platform.
+to reach the platform, 2 s for the answer to a CONNECT that nobody waits for any more.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import contextlib
 import socket
 import struct
 from collections import deque
+from dataclasses import dataclass
 from typing import Any, Final, Self
 
 from simulator.platform.conduct import MAX_MS, within
@@ -23,6 +26,7 @@ MAX_CONNECTIONS: Final = 64
 MAX_ON_THE_WAY: Final = 1024 * 1024
 _CHUNK: Final = 64 * 1024
 _CONNECT_LIMIT_S: Final = 5.0
+_ANSWER_LIMIT_S: Final = 2.0
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
 
@@ -35,7 +39,7 @@ class Link:
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
-        self._writers: set[asyncio.StreamWriter] = set()
+        self._shields: set[asyncio.Task[None]] = set()
         self.flowing = asyncio.Event()
         self.delay_s = 0.0
         self.total = 0
@@ -69,6 +73,9 @@ class Link:
         """Reset everything and give the port back."""
         await self._close()
         await self._reset_all()
+        for shield in self._shields:
+            shield.cancel()
+        await asyncio.gather(*self._shields, return_exceptions=True)
         if self._listening is not None:
             self._listening.close()
             self._listening = None
@@ -159,8 +166,6 @@ class Link:
         tasks = list(self._connections)
         for client in self._connections.values():
             _reset(client)
-        for writer in self._writers:
-            _reset(writer.get_extra_info("socket"))
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -169,34 +174,42 @@ class Link:
     # -- one connection -------------------------------------------------------------------------------------------
 
     async def _serve(self, client: socket.socket) -> None:
-        own: list[asyncio.StreamWriter] = []
+        near: asyncio.StreamWriter | None = None
+        far: _Far | None = None
         try:
-            reader, writer = await asyncio.open_connection(sock=client)
-            self._keep(writer, own)
+            reader, near = await asyncio.open_connection(sock=client)
+            near.transport.set_write_buffer_limits(high=_CHUNK)
             head = await self._first_bytes(reader)
             if head is None:
                 self.given_up += 1
                 return
             async with asyncio.timeout(_CONNECT_LIMIT_S):
-                far_reader, far_writer = await asyncio.open_connection(HOST, self._target)
-            self._keep(far_writer, own)
+                far = _Far(*await asyncio.open_connection(HOST, self._target))
+            far.writer.transport.set_write_buffer_limits(high=_CHUNK)
             if head:
-                far_writer.write(head)
+                far.writer.write(head)
                 self.carried["up"] += len(head)
-            await self._carry((reader, far_writer), (far_reader, writer))
+                far.asked = True
+            await self._carry((reader, near), far)
         except (OSError, TimeoutError):
             pass  # one of both ends is gone; that is what a line is for
         finally:
-            for writer in own:
-                self._writers.discard(writer)
-                writer.transport.abort()
-            if not own:
+            if near is not None:
+                near.transport.abort()
+            else:
                 client.close()
+            if far is not None:
+                self._let_go(far)
 
-    def _keep(self, writer: asyncio.StreamWriter, own: list[asyncio.StreamWriter]) -> None:
-        writer.transport.set_write_buffer_limits(high=_CHUNK)
-        own.append(writer)
-        self._writers.add(writer)
+    def _let_go(self, far: _Far) -> None:
+        """Drop the broker's end: at once, or when it has answered the CONNECT that it is busy with."""
+        if far.asked and not far.answered:
+            shield = asyncio.create_task(_await_answer(far), name="link-shield")
+            self._shields.add(shield)
+            shield.add_done_callback(self._shields.discard)
+        else:
+            _reset(far.writer.get_extra_info("socket"))
+            far.writer.transport.abort()
 
     async def _first_bytes(self, reader: asyncio.StreamReader) -> bytes | None:
         """Return what a client sent while the line was stalled; None when it has left again.
@@ -223,15 +236,11 @@ class Link:
                 await self.flowing.wait()
         return bytes(head)
 
-    async def _carry(
-        self,
-        up: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-        down: tuple[asyncio.StreamReader, asyncio.StreamWriter],
-    ) -> None:
+    async def _carry(self, near: tuple[asyncio.StreamReader, asyncio.StreamWriter], far: _Far) -> None:
         """Carry both ways until one side has said its last byte, and that byte has been delivered."""
         tasks = [
-            asyncio.create_task(_Pipe(self, "up").carry(*up), name="link-up"),
-            asyncio.create_task(_Pipe(self, "down").carry(*down), name="link-down"),
+            asyncio.create_task(_Pipe(self, far, "up").carry(near[0], far.writer), name="link-up"),
+            asyncio.create_task(_Pipe(self, far, "down").carry(far.reader, near[1]), name="link-down"),
         ]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -239,18 +248,40 @@ class Link:
             for task in tasks:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
-        for _, writer in (up, down):
+        # An end that was said is passed on as an end, not as a reset: what went before it must arrive.
+        ends = [near[1], far.writer] if far.answered or not far.asked else [near[1]]
+        for writer in ends:
             writer.close()
         with contextlib.suppress(OSError, TimeoutError):
             async with asyncio.timeout(_CONNECT_LIMIT_S):
-                await asyncio.gather(*(writer.wait_closed() for _, writer in (up, down)), return_exceptions=True)
+                await asyncio.gather(*(writer.wait_closed() for writer in ends), return_exceptions=True)
+
+
+@dataclass(slots=True)
+class _Far:
+    """The broker's end of a connection: has it been sent anything, has it said anything?"""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    asked: bool = False
+    answered: bool = False
+
+
+async def _await_answer(far: _Far) -> None:
+    try:
+        with contextlib.suppress(OSError, TimeoutError):
+            async with asyncio.timeout(_ANSWER_LIMIT_S):
+                await far.reader.read(1)
+    finally:
+        far.writer.transport.abort()
 
 
 class _Pipe:
     """One direction of one connection. No time limit on reading: an idle connection is a good one."""
 
-    def __init__(self, link: Link, direction: str) -> None:
+    def __init__(self, link: Link, far: _Far, direction: str) -> None:
         self._link = link
+        self._far = far
         self._direction = direction
         self._on_the_way: deque[tuple[float, bytes]] = deque()
         self._bytes = 0
@@ -277,6 +308,8 @@ class _Pipe:
                 data = await reader.read(_CHUNK)
             except OSError:
                 data = b""
+            if data and self._direction == "down":
+                self._far.answered = True
             self._on_the_way.append((loop.time() + self._link.delay_s, data))
             self._bytes += len(data)
             if self._bytes >= MAX_ON_THE_WAY:
@@ -300,6 +333,8 @@ class _Pipe:
             if self._bytes < MAX_ON_THE_WAY:
                 self._room.set()
             self._link.carried[self._direction] += len(data)
+            if self._direction == "up":
+                self._far.asked = True
             writer.write(data)
             await writer.drain()
 

@@ -7,6 +7,8 @@ sends it again. Limits: 5 s to connect and subscribe, keep-alive 20 s, 10,000 an
 from __future__ import annotations
 
 import asyncio
+import itertools
+import os
 import socket
 from collections.abc import Callable
 from typing import Any, Final
@@ -18,6 +20,7 @@ CONNECT_LIMIT_S: Final = 5.0
 KEEP_ALIVE_S: Final = 20
 MAX_ON_THE_WAY: Final = 10_000
 _READS_A_TURN: Final = 20
+_clients = itertools.count(1)
 
 
 class SessionLost(Exception):
@@ -36,7 +39,10 @@ class Session:
         self._misc: asyncio.Task[None] | None = None
         self.lost = asyncio.Event()
         client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=client_id, protocol=paho.MQTTv5, reconnect_on_failure=False
+            CallbackAPIVersion.VERSION2,
+            client_id=f"{client_id}-{os.getpid()}-{next(_clients)}",  # never the same twice: see the broker's fault
+            protocol=paho.MQTTv5,
+            reconnect_on_failure=False,
         )
         client.connect_timeout = CONNECT_LIMIT_S
         client.max_inflight_messages_set(MAX_ON_THE_WAY)

@@ -405,7 +405,7 @@ async def test_a_scan_that_is_refused_is_tried_again(world: World, fault: tuple[
 
     code = "GW-BLE-04" if fault[0] == "NotReady" else "GW-BLE-07"
     assert world.said == [code, "hearing"]
-    assert fault[1] in str(world.states[0].facts["error"])
+    assert fault[1] in str(world.states[0].facts["detail"])
 
 
 async def test_a_scan_start_that_is_never_answered_is_given_up_and_tried_again(world: World) -> None:
@@ -415,7 +415,7 @@ async def test_a_scan_start_that_is_never_answered_is_given_up_and_tried_again(w
     await world.until_delivered()
 
     assert world.said == ["GW-BLE-07", "hearing"]
-    assert world.states[0].facts["error"] == "bluetoothd did not answer within 0.3 s"
+    assert world.states[0].facts["detail"] == "bluetoothd did not answer within 0.3 s"
 
 
 async def test_a_bluetoothd_that_answers_nothing_at_all_is_given_up_and_tried_again(world: World) -> None:

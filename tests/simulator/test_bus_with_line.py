@@ -110,7 +110,7 @@ async def test_an_echoing_adapter_changes_nothing(tmp_path: Path, *, expect_echo
 
 @pytest.mark.parametrize("quirk", ["stray", "foreign"])
 async def test_noise_and_other_meters_replies_change_nothing(tmp_path: Path, quirk: str) -> None:
-    async with plugged(Cable(tmp_path, [meter(**{quirk: True})])) as cable:
+    async with plugged(Cable(tmp_path, [meter(stray=quirk == "stray", foreign=quirk == "foreign")])) as cable:
         assert len(await cable.poll("000000193600", "energy_active_import")) == 5
         assert cable.line.foreign == (1 if quirk == "foreign" else 0)
 

@@ -53,8 +53,9 @@ def test_emission_and_faults_end_at_60_percent(seed: int, seconds: float) -> Non
 def test_the_platform_is_cut_once_and_the_gateway_killed_once_while_devices_are_busy(seed: int, seconds: float) -> None:
     score = plan(seed=seed, seconds=seconds)
     at = {fault["fault"]: fault["at_s"] for fault in score.faults}
-    assert sorted(fault["fault"] for fault in score.faults) == ["cut", "heal", "kill"]
+    assert sorted(fault["fault"] for fault in score.faults) == ["cut", "heal", "kill", "mute"]
     assert at["cut"] < at["heal"]
+    assert at["cut"] - at["mute"] == pytest.approx(1.0, abs=0.002)
     times = [one["at_s"] for one in score.emissions]
     assert min(times) < at["cut"] < max(times)
     # The kill strikes within 0.3 s after something was emitted.
@@ -110,7 +111,7 @@ def test_an_endless_run_goes_on_with_cuts_and_kills() -> None:
     assert 3 <= sum(fault["fault"] == "kill" for fault in first) <= 7
     assert score.emissions[-1]["at_s"] > 23 * 3600
     names = [fault["fault"] for fault in score.faults if fault["fault"] != "kill"]
-    assert names == ["cut", "heal"] * (len(names) // 2)
+    assert names == ["mute", "cut", "heal"] * (len(names) // 3)
 
 
 def test_the_score_is_written_with_its_start_and_read_back(tmp_path: Path) -> None:
