@@ -2,16 +2,18 @@
 
 Raising never fails. A repeat press counts up; after an acknowledgement it makes the alarm ACTIVE again. An emergency never
 closes by itself: only a person closes it, with a name and a reason. Limits: one open alarm for each (device, kind);
-the last `KEPT_CLOSED` closed ones are remembered.
+the last `KEPT_CLOSED` closed ones are remembered; how far an alarm has come at the platforms is known for its newest event.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
+
+import structlog
 
 from gateway.clock import Stamp, iso
 from gateway.errors import ControlError
@@ -19,6 +21,8 @@ from gateway.events import Event, Origin, new_event, new_id
 
 KEPT_CLOSED: Final = 200
 MAX_TEXT: Final = 200
+
+_log = structlog.get_logger("alarms")
 
 
 class AlarmState(StrEnum):
@@ -75,19 +79,27 @@ class Change:
 
 
 class AlarmBook:
-    """Every open alarm and the last closed ones."""
+    """Every open alarm and the last closed ones. `destinations` are the platforms that want alarms."""
 
-    def __init__(self, origin: Origin) -> None:
+    def __init__(self, origin: Origin, destinations: Iterable[str] = ()) -> None:
         self._origin = origin
+        self._destinations = tuple(destinations)
         self._open: dict[tuple[str, str], Alarm] = {}
         self._closed: dict[str, Alarm] = {}
         self._by_event: dict[str, str] = {}
         self._delivery: dict[str, dict[str, str]] = {}
 
     def load(self, documents: Iterable[str]) -> list[Alarm]:
-        """Take the stored alarms back, and return those that are open: they are announced again."""
+        """Take the stored alarms back, and return those that are open: they are announced again.
+
+        One that cannot be read is logged whole and left out: it must not keep the others from being announced.
+        """
         for document in documents:
-            alarm = _parse(document)
+            try:
+                alarm = _parse(document)
+            except (ValueError, KeyError, TypeError, AttributeError, OverflowError, OSError) as error:
+                _log.error("a stored alarm cannot be read", error=repr(error), document=document)
+                continue
             if alarm.state is AlarmState.CLOSED:
                 self._remember_closed(alarm)
             else:
@@ -117,6 +129,13 @@ class AlarmBook:
         if before is not None and before.state is AlarmState.ACKED:
             facts["reopened"] = True
         return self._changed(alarm, "alarm.raised", call.at, facts)
+
+    def retell(self, at: Stamp) -> list[Change]:
+        """Tell every open alarm once more: the database that held their events is gone. No press is added."""
+        return [
+            self._changed(alarm, "alarm.raised", at, {"code": alarm.code, "channel": alarm.channel, "retold": True})
+            for alarm in list(self._open.values())
+        ]
 
     def acknowledge(self, prefix: str, by: str, at: Stamp) -> Change:
         """Somebody has taken notice. Raises ControlError for an unknown, ambiguous or closed alarm."""
@@ -156,7 +175,7 @@ class AlarmBook:
         self._by_event[event_id] = alarm.id
         while len(self._by_event) > 4 * KEPT_CLOSED:
             del self._by_event[next(iter(self._by_event))]
-        self._delivery[alarm.id] = dict.fromkeys(self._delivery.get(alarm.id, {}), "QUEUED")
+        self._delivery[alarm.id] = dict.fromkeys(self._destinations, "QUEUED")
         return Change(alarm, event)
 
     def _remember_closed(self, alarm: Alarm) -> None:
@@ -217,15 +236,22 @@ def document(alarm: Alarm) -> str:
     return json.dumps(asdict(alarm), ensure_ascii=False, separators=(",", ":"))
 
 
+_FIELDS: Final = frozenset(one.name for one in fields(Alarm))
+
+
 def _parse(text: str) -> Alarm:
-    fields = json.loads(text)
-    raised = Stamp(**fields.pop("raised"))
-    state = AlarmState(fields.pop("state"))
-    return Alarm(**{**fields, "doubts": tuple(fields["doubts"])}, raised=raised, state=state)
+    """Read what `document` wrote; what a newer gateway added is left out. Raises what bad JSON leads to."""
+    known = {name: value for name, value in json.loads(text).items() if name in _FIELDS}
+    raised = Stamp(**known.pop("raised"))
+    iso(raised.wall_ms)  # must be a time that can be shown
+    state = AlarmState(known.pop("state"))
+    presses = int(known.pop("presses"))
+    return Alarm(**{**known, "doubts": tuple(known["doubts"])}, raised=raised, state=state, presses=presses)
 
 
 def _said(text: str, what: str) -> str:
-    text = text.strip()
+    """Return what a person said, in one line. Half a surrogate pair could not be stored, an escape not be shown."""
+    text = "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
     if not text or len(text) > MAX_TEXT:
         raise ControlError("GW-CTL-03", what, reason=f"{what} must have 1 to {MAX_TEXT} characters")
     return text

@@ -2,13 +2,15 @@
 
 One JSON object a line, answered by one JSON object a line; `listen` streams until the client goes. Mode 0660: the group
 may use it without being root. Limits: a request of 64 KiB, `MAX_CLIENTS` at a time, 60 s of silence ends a connection, a
-listener that does not read loses what does not fit into 1,000 lines, and is told how many.
+listener that does not read loses what does not fit into 1,000 lines, and is told how many. An answer takes at most
+`ANSWER_S`. Ends within `CLOSE_S`, whoever is connected.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
@@ -17,13 +19,15 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.errors import ControlError
+from gateway.errors import ControlError, GatewayError
 from gateway.problems import describe
 
 MAX_LINE: Final = 64 * 1024
 MAX_CLIENTS: Final = 32
 IDLE_S: Final = 60.0
 MAX_LISTEN_LINES: Final = 1_000
+ANSWER_S: Final = 8.0
+CLOSE_S: Final = 1.0
 
 _log = structlog.get_logger("control")
 
@@ -34,38 +38,75 @@ Listen = Callable[[Callable[[Mapping[str, object]], None]], Callable[[], None]]
 class ControlServer:
     """Serves the operations that `app` gives it. `listen` subscribes a callback and returns how to unsubscribe it."""
 
-    def __init__(self, path: Path, operations: Mapping[str, Operation], *, listen: Listen, lang: str) -> None:
+    def __init__(
+        self, path: Path, operations: Mapping[str, Operation], *, listen: Listen, lang: str,
+        on_ready: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
         self._path = path
         self._operations = operations
         self._listen = listen
         self._lang = lang
-        self._clients = 0
+        self._on_ready = on_ready
+        self._clients: set[asyncio.Task[None]] = set()
+        self._closing = False
 
     async def run(self) -> None:
-        """Serve for ever. A socket file left by a dead daemon is replaced. Raises OSError when the path cannot be used."""
-        self._path.unlink(missing_ok=True)
-        server = await asyncio.start_unix_server(self._client, self._path, limit=MAX_LINE)
+        """Serve for ever. A socket file left by a dead daemon is replaced, a live one's is not.
+
+        Raises OSError when the path cannot be used.
+        """
+        if await self._is_served():
+            raise OSError(errno.EADDRINUSE, "another daemon answers there")
+        # asyncio removes a dead socket itself, and nothing that is no socket.
+        server = await asyncio.start_unix_server(self._accept, self._path, limit=MAX_LINE)
+        ours = 0
+        self._closing = False
         try:
             self._path.chmod(0o660)
-            async with server:
-                await server.serve_forever()
+            ours = self._path.stat().st_ino
+            self._on_ready()
+            await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
-            self._path.unlink(missing_ok=True)
+            self._closing = True
+            server.close()
+            with contextlib.suppress(OSError):
+                if self._path.stat().st_ino == ours:
+                    self._path.unlink()
+            # Not `wait_closed`: from Python 3.12 on it waits for every client to leave.
+            for task in self._clients:
+                task.cancel()
+            if self._clients:
+                await asyncio.wait(self._clients, timeout=CLOSE_S)
 
-    async def _client(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._clients += 1
+    async def _is_served(self) -> bool:
         try:
-            if self._clients <= MAX_CLIENTS:
+            async with asyncio.timeout(CLOSE_S):
+                _, writer = await asyncio.open_unix_connection(self._path)
+        except (OSError, TimeoutError):
+            return False
+        writer.close()
+        return True
+
+    async def _accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None  # noqa: S101 - asyncio runs this as a task
+        self._clients.add(task)
+        task.add_done_callback(self._clients.discard)
+        try:
+            if self._closing:
+                return  # it was in the door when that was shut
+            if len(self._clients) > MAX_CLIENTS:
+                await self._send(writer, self._refusal(ControlError("GW-CTL-03", reason="too many clients")))
+            else:
                 await self._serve(reader, writer)
         except (OSError, TimeoutError):
             pass  # the client went away, or sleeps
         except asyncio.CancelledError:
-            pass  # the daemon ends; a task of the stream server must not carry this further
+            pass  # only `run` cancels it, at the end; the stream server of Python 3.11 would log it as an error
+        except Exception as bug:  # noqa: BLE001 - a request must not end more than its own connection
+            _log.error("a control client was dropped", exc_info=bug)
         finally:
-            self._clients -= 1
-            writer.close()
-            with contextlib.suppress(OSError):
-                await writer.wait_closed()
+            await _let_go(writer)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         while True:
@@ -87,17 +128,23 @@ class ControlServer:
         operation = self._operations.get(str(request.get("op")))
         try:
             if operation is None:
-                raise ControlError("GW-CTL-03", str(request.get("op", "")), reason="unknown request")
-            return {"ok": True, "result": await operation(request)}
-        except ControlError as error:
+                raise ControlError("GW-CTL-03", str(request.get("op", ""))[:80], reason="unknown request")
+            async with asyncio.timeout(ANSWER_S):
+                return {"ok": True, "result": await operation(request)}
+        except GatewayError as error:
             return self._refusal(error)
         except (KeyError, TypeError, ValueError) as error:
-            return self._refusal(ControlError("GW-CTL-03", reason=f"request not understood: {error}"))
+            return self._refusal(ControlError("GW-CTL-03", reason=f"request not understood: {error!r}"[:200]))
+        except TimeoutError:
+            return self._refusal(ControlError("GW-CTL-03", reason="it took too long"))
+        except Exception as bug:  # noqa: BLE001 - whoever asks must be answered
+            _log.error("a control request failed", op=str(request.get("op"))[:80], exc_info=bug)
+            return self._refusal(ControlError("GW-RUN-03", reason=f"{type(bug).__name__}: {bug}"[:200]))
 
-    def _refusal(self, error: ControlError) -> Mapping[str, object]:
-        facts = {"reason": "", **error.facts}
-        message = describe(error.code, self._lang, error.subject, facts).title
-        return {"ok": False, "error": {"code": error.code, "message": f"{message}: {facts['reason']}"}}
+    def _refusal(self, error: GatewayError) -> Mapping[str, object]:
+        reason = str(error.facts.get("reason") or error.facts.get("detail") or "")
+        message = describe(error.code, self._lang, error.subject, error.facts).title
+        return {"ok": False, "error": {"code": error.code, "message": f"{message}: {reason}" if reason else message}}
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lines: deque[Mapping[str, object]] = deque()
@@ -112,14 +159,17 @@ class ControlServer:
             lines.append(item)
             wake.set()
 
+        async def until_gone() -> None:
+            with contextlib.suppress(OSError):
+                await reader.read(1)
+            wake.set()
+
         stop = self._listen(take)
-        gone = asyncio.ensure_future(reader.read(1))
+        gone = asyncio.create_task(until_gone(), name="control-listener")
         try:
             await self._send(writer, {"ok": True, "result": "listening"})
             while not gone.done():
-                waiting = asyncio.ensure_future(wake.wait())
-                await asyncio.wait({gone, waiting}, return_when=asyncio.FIRST_COMPLETED)
-                waiting.cancel()
+                await wake.wait()
                 wake.clear()
                 while lines:
                     await self._send(writer, lines.popleft())
@@ -131,9 +181,26 @@ class ControlServer:
             gone.cancel()
 
     async def _send(self, writer: asyncio.StreamWriter, answer: Mapping[str, object]) -> None:
-        writer.write(json.dumps(answer, ensure_ascii=False, default=str).encode() + b"\n")
+        # A request may carry half a surrogate pair, and its refusal repeats it: "\\udc00" is what JSON calls it too.
+        text = json.dumps(answer, ensure_ascii=False, default=str)
+        writer.write(text.encode("utf-8", "backslashreplace") + b"\n")
         async with asyncio.timeout(IDLE_S):
             await writer.drain()
+
+
+async def _let_go(writer: asyncio.StreamWriter) -> None:
+    """Close a connection; a client that does not read what it was sent is cut off."""
+    writer.close()
+    try:
+        async with asyncio.timeout(CLOSE_S):
+            await writer.wait_closed()
+    except TimeoutError:
+        writer.transport.abort()
+    except OSError:
+        pass
+    except asyncio.CancelledError:
+        writer.transport.abort()
+        raise
 
 
 def _parse(line: bytes) -> Mapping[str, Any]:

@@ -2,7 +2,8 @@
 
 An id (UUIDv7) is minted once, here, when the thing is detected; it stays the same on every path, destination and retry.
 What only the commit knows (sequence, recordedtime) and what only the sending knows (deliveryseq, delivery) is spliced into
-the stored text at send time, so an event is encoded once. Limit: 64 KiB an event, `data` must not be empty.
+the stored text at send time, so an event is encoded once. No limit of its own: what drivers and people may say is
+bounded where it comes in.
 """
 
 from __future__ import annotations
@@ -20,7 +21,6 @@ from gateway.clock import Stamp, iso
 
 PREFIX: Final = "cn.eldercare."
 VERSION_SUFFIX: Final = ".v1"
-MAX_EVENT_BYTES: Final = 64 * 1024
 
 
 class Lane(IntEnum):

@@ -78,12 +78,13 @@ class MqttSession:
         self._on_lost = on_lost
         self._loop = asyncio.get_running_loop()
         self._connack: asyncio.Future[int] = self._loop.create_future()
-        self._subacks: dict[int, asyncio.Future[None]] = {}
+        self._subacks: dict[int, asyncio.Future[int]] = {}
         self._misc: asyncio.Task[None] | None = None
         self._socket: Any = None
         self._ended = False
         self._thread = threading.get_ident()
-        self.receive_maximum = 65_535
+        self.receive_maximum = 65_535  # MQTT 5.0 section 3.2.2.3.3: what a CONNACK without it means
+        self.maximum_packet = 268_435_460  # section 3.2.2.3.6: no limit but the protocol's own
         self._client = self._make_client(will)
 
     def _make_client(self, will: Will) -> paho.Client:
@@ -96,10 +97,10 @@ class MqttSession:
         if end.username:
             client.username_pw_set(end.username, end.password or None)
         client.on_connect = self._connected
-        client.on_disconnect = lambda *_a: self._lost("disconnected")
+        client.on_disconnect = lambda _c, _u, _f, reason, _p: self._lost(f"disconnected: {reason}")
         client.on_message = lambda _c, _u, message: self._on_message(message.topic, bytes(message.payload))
         client.on_publish = lambda _c, _u, mid, reason, _p: self._on_puback(mid, reason.value)
-        client.on_subscribe = lambda _c, _u, mid, _r, _p: self._subscribed(mid)
+        client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._subscribed(mid, [one.value for one in reasons])
         # Set before connect: CONNECT itself must wait for the loop, not be written by the connecting thread.
         client.on_socket_register_write = self._register_write
         client.on_socket_unregister_write = lambda *_a: self._no_write()
@@ -137,11 +138,12 @@ class MqttSession:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own hole
         properties.MaximumPacketSize = MAX_MESSAGE_BYTES
         self._client.connect_timeout = 10.0
-        self._client.connect(
-            self._endpoint.host, self._endpoint.port, keepalive=KEEP_ALIVE_S, clean_start=True, properties=properties
-        )
-        if self._ended:  # we were given up meanwhile
-            self._client._sock_close()  # noqa: SLF001 - as in `_detach`
+        end = self._endpoint
+        try:
+            self._client.connect(end.host, end.port, keepalive=KEEP_ALIVE_S, clean_start=True, properties=properties)
+        finally:
+            if self._ended:  # we were given up meanwhile
+                self._client._sock_close()  # noqa: SLF001 - as in `_detach`
 
     def _attach(self) -> None:
         self._socket = self._client.socket()
@@ -179,6 +181,9 @@ class MqttSession:
         if self._ended:
             return
         self._detach()
+        for waiting in self._subacks.values():
+            if not waiting.done():
+                waiting.set_exception(OSError(why))
         if self._connack.done():
             self._on_lost(why)
         else:
@@ -196,30 +201,39 @@ class MqttSession:
         return info.mid
 
     async def subscribe(self, topic: str, *, limit_s: float = 10.0) -> None:
-        """Subscribe with QoS 1 and wait for SUBACK."""
+        """Subscribe with QoS 1 and wait for SUBACK. Raises SessionError: refused, no answer, the line is gone."""
+        host = self._endpoint.host
+        if self._ended:
+            raise SessionError("GW-NET-05", host, error="session ended")
         code, mid = self._client.subscribe(topic, qos=1)
         if code != paho.MQTT_ERR_SUCCESS or mid is None:
-            raise SessionError("GW-NET-05", self._endpoint.host, error=f"subscribe: {paho.error_string(code)}")
+            raise SessionError("GW-NET-05", host, error=f"subscribe: {paho.error_string(code)}")
         done = self._subacks[mid] = self._loop.create_future()
         try:
             async with asyncio.timeout(limit_s):
-                await done
+                reason = await done
         except TimeoutError as error:
-            raise SessionError("GW-NET-05", self._endpoint.host, error="no SUBACK in time") from error
+            raise SessionError("GW-NET-05", host, error="no SUBACK in time") from error
+        except OSError as error:
+            raise SessionError("GW-NET-05", host, error=str(error)) from error
         finally:
             self._subacks.pop(mid, None)
+        if reason >= 0x80:
+            code_of_layer = "GW-NET-04" if reason in _LOGIN_REFUSED else "GW-NET-05"
+            raise SessionError(code_of_layer, host, error=f"SUBACK reason 0x{reason:02X} for {topic}")
 
     # -- paho on the loop ---------------------------------------------------------------------------------------
 
     def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
-        self.receive_maximum = getattr(properties, "ReceiveMaximum", 65_535) if properties else 65_535
+        self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
+        self.maximum_packet = getattr(properties, "MaximumPacketSize", self.maximum_packet)
         if not self._connack.done():
             self._connack.set_result(reason.value)
 
-    def _subscribed(self, mid: int) -> None:
+    def _subscribed(self, mid: int, reasons: list[int]) -> None:
         done = self._subacks.get(mid)
         if done and not done.done():
-            done.set_result(None)
+            done.set_result(max(reasons, default=0))
 
     def _read(self) -> None:
         # Brokers leave Nagle's algorithm on: their next message would wait for our delayed TCP ACK, 40 ms.
@@ -288,7 +302,7 @@ def _tls_context(tls: Tls | None) -> ssl.SSLContext:
 
 
 def _connect_error(error: OSError | ValueError, end: Endpoint) -> SessionError:
-    if isinstance(error, socket.gaierror):
+    if isinstance(error, socket.gaierror | UnicodeError):  # UnicodeError: a name that IDNA does not know
         code = "GW-NET-01"
     elif isinstance(error, ssl.SSLError | ssl.CertificateError):
         code = "GW-NET-03"

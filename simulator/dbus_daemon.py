@@ -14,6 +14,8 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Final
 
+from simulator.processes import die_with_parent
+
 _START_TIMEOUT_S: Final = 10.0
 _STOP_TIMEOUT_S: Final = 5.0
 _SOCKET_PATH_MAX: Final = 107  # sockaddr_un.sun_path, less the closing zero
@@ -75,6 +77,7 @@ class DbusDaemon:
             "--nosyslog",
             "--print-address",
             stdin=asyncio.subprocess.DEVNULL,
+            preexec_fn=die_with_parent(),
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )

@@ -67,14 +67,22 @@ def run_demo(options: Options) -> int:
     except (CannotRun, ScenarioError, DbusDaemonError, ProcessDied, LedgerError, NoAnswer, Refused, OSError) as error:
         _say(f"The demo could not run: {error}", stream=sys.stderr)
         status, keep = COULD_NOT_RUN, keep or any(run.glob("*.log"))
+        _drop_empty(options.report)
     except (KeyboardInterrupt, asyncio.CancelledError):
         _say("Stopped at once; there is no ledger.", stream=sys.stderr)
         status = UNCLEAN
+        _drop_empty(options.report)
     if keep:
         _say(f"The run is kept in {run} (audit it again with: python -m simulator audit {run})")
     else:
         shutil.rmtree(run, ignore_errors=True)
     return status
+
+
+def _drop_empty(report: Path | None) -> None:
+    """Take back the report that could not be written."""
+    if report is not None and report.is_file() and not report.stat().st_size:
+        report.unlink()
 
 
 def audit_directory(run: Path) -> int:

@@ -240,10 +240,11 @@ def _faults(
     planned: list[tuple[float, str]] = []
     if seconds is None:
         every_cut, every_kill = float(table.get("cut_every_s", 60)), float(table.get("kill_every_s", 120))
-        at = 0.0
+        # The first of each comes early: who looks for a minute or two should see both.
+        at = -0.6 * every_cut
         while (at := at + every_cut * rng.uniform(0.8, 1.2)) < MAX_SECONDS - every_cut:
             planned += [(at - float(table.get("mute_s", 0.0)), "mute"), (at, "cut"), (at + rng.uniform(5, 12), "heal")]
-        at = every_kill / 3
+        at = -0.6 * every_kill
         while (at := at + every_kill * rng.uniform(0.8, 1.2)) < MAX_SECONDS - every_kill:
             planned.append((at, "kill"))
     else:

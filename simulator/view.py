@@ -152,7 +152,7 @@ def _gateway(snapshot: Snapshot, paint: Paint) -> str:
     ]
     return (
         f"gateway   {paint('good', 'up ')}  pid {status['pid']}, up {status['uptime_s']:.0f} s   "
-        f"hears {', '.join(links)}   {', '.join(session)}"
+        f"links {', '.join(links)}   {', '.join(session)}"
     )
 
 

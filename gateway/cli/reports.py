@@ -169,7 +169,9 @@ def _problems(paper: Paper, problems: Sequence[Mapping[str, Any]]) -> None:
             description = describe(code, paper.lang, str(one["subject"]), one["facts"])
             title, remedy = description.title, description.remedy
         mark = paper.style(paper.word("severity", severity), severity)
-        paper.print(f"  {mark} {code}  {clean(title)}  ({paper.age(one['since_s'])})")
+        subject = clean(one["subject"])
+        place = "" if subject in title else f"{subject}  "
+        paper.print(f"  {mark} {code}  {place}{clean(title)}  ({paper.age(one['since_s'])})")
         if remedy:
             paper.print(f"       {paper.say('remedy')}{clean(remedy)}")
     if len(shown) < len(problems):

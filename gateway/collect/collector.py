@@ -1,21 +1,21 @@
 """Turns judged observations into events: what calls for help goes to the alarms first, everything to the outbox.
 
-An alarm is announced before it is stored: announcing waits for neither disk nor network. Limits: readings that a device
-advertises are published at most every `every_s` (900 s) for each device, because the radio repeats them for ever; an
-advert that cannot be decrypted raises at most one call in `UNDECIPHERABLE_S`.
+An alarm is announced before it is stored: announcing waits for neither disk nor network, and must not fail for either.
+Limits: readings that a device advertises are published at most every `every_s` (900 s) for each device, because the radio
+repeats them for ever; an advert that cannot be decrypted raises at most one call in `UNDECIPHERABLE_S`; a fault that a
+device shows in every message is told again after `FAULT_HOLD_S` of silence.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 import structlog
 
 from drivers.kit import (
     RAISING,
-    Advert,
     Advertises,
     Counter,
     Decoded,
@@ -25,11 +25,13 @@ from drivers.kit import (
     Rejected,
     Signal,
     SignalKind,
+    SourceNumber,
 )
 from gateway.alarms import AlarmBook, Call, Change, document
 from gateway.clock import Clock, Stamp
-from gateway.collect.desk import Desk, Heard
+from gateway.collect.desk import Desk
 from gateway.collect.judge import Judge, Verdict
+from gateway.collect.listening import Listeners
 from gateway.events import Event, Origin, new_event
 from gateway.health import Health
 from gateway.links.state import HeardAdvert
@@ -37,6 +39,8 @@ from gateway.outbox import AlarmRow, Mark, Number, Outbox, Write
 
 ADVERT_READINGS_S: Final = 900.0
 UNDECIPHERABLE_S: Final = 10.0
+FAULT_HOLD_S: Final = 7 * 86_400.0
+UNDECIPHERABLE: Final = "undecipherable"
 _METER: Final = ("energy_", "voltage", "current", "power_", "frequency")
 _NOUN_OF_SIGNAL: Final = {
     SignalKind.TAMPER: "device.tamper",
@@ -84,7 +88,9 @@ class Collector:
         self._health = health
         self._clock = clock
         self._announce = announce
-        self.listeners: set[Callable[[Heard], None]] = set()
+        self.listeners = Listeners()
+        # Called with link and stamp when a full queue costs an input that nobody sends again.
+        self.on_refused: Callable[[str, Stamp], None] = lambda _link, _at: None
 
     # -- what was heard -----------------------------------------------------------------------------------------
 
@@ -97,74 +103,98 @@ class Collector:
         advert = heard.advert
         desk = self._by_address.get((heard.link, advert.address))
         if desk is None:
-            self._tell_advert(heard, "", "")
+            self.listeners.tell_advert(heard, "", "")
             return
         driver = desk.driver
         assert isinstance(driver, Advertises)  # noqa: S101 - by construction of `_by_address`
-        desk.heard += 1
-        desk.last_heard = self._clock.monotonic()
+        desk.hear(self._clock)
         try:
             decoded = driver.decode(advert, desk.key)
         except Rejected as rejected:
             desk.reject(rejected.reason)
-            self._tell_advert(heard, desk.id, str(rejected))
-            self._undecipherable(desk, rejected, heard.at)
+            self.listeners.tell_advert(heard, desk.id, str(rejected))
+            if rejected.reason in (Reason.BAD_KEY, Reason.NO_KEY):
+                self._health.on("GW-DEV-03", desk.id, reason=rejected.reason.value)
+                self._undecipherable(desk, rejected.reason.value, rejected.counter, heard.at)
+            return
+        except Exception as bug:  # noqa: BLE001 - one crafted advert must not deafen us, and it may be a call
+            self.fault(desk, bug)
+            self._undecipherable(desk, "fault", None, heard.at)
             return
         self._health.off("GW-DEV-03", desk.id)
-        self._tell_advert(heard, desk.id, in_words(decoded.observations))
+        self.listeners.tell_advert(heard, desk.id, decoded.observations)
         self.take(desk, decoded, heard.at)
 
-    def _undecipherable(self, desk: Desk, rejected: Rejected, at: Stamp) -> None:
-        """An encrypted advert that no key opens may be a call: raising fails open, once for each counter value."""
-        if rejected.reason not in (Reason.BAD_KEY, Reason.NO_KEY):
-            return
-        self._health.on("GW-DEV-03", desk.id, reason=rejected.reason.value)
+    def fault(self, desk: Desk, bug: Exception) -> None:
+        """A message met a bug, the driver's or ours: it is lost and counted, the next one is taken all the same."""
+        first = not desk.rejects["fault"]
+        desk.reject("fault")
+        self._health.on("GW-RUN-03", desk.id, detail=f"{type(bug).__name__}: {bug}"[:200])
+        if first:
+            _log.error("a message could not be handled", device=desk.id, exc_info=bug)
+
+    def _undecipherable(self, desk: Desk, doubt: str, counter: Counter | None, at: Stamp) -> None:
+        """An advert that cannot be read may be a call: raising fails open, once for each counter value."""
         if not desk.may_call:
             return
         now = self._clock.monotonic()
         if desk.last_undecipherable is not None and now - desk.last_undecipherable < UNDECIPHERABLE_S:
             desk.repeats += 1
             return
-        counter = rejected.counter
         if counter is not None:
             # Anybody can write this counter: it must not move the mark of the proven ones.
-            judged = self._judge.counter(f"{desk.id}#unproven", counter, at)
-            if judged.verdict is Verdict.REPEAT:
-                desk.repeats += 1
-                return
+            judged = self._judge.counter(desk.id, replace(counter, authenticated=False), at)
+        else:
+            judged = self._judge.level(desk.id, UNDECIPHERABLE, on=True, at=at, hold_s=desk.level_hold_s)
+        if judged.verdict is Verdict.REPEAT:
+            desk.repeats += 1
+            return
         desk.last_undecipherable = now
-        batch = _Batch(desk, at, doubts=("bad-key",), facts={"counter": counter.value} if counter else {})
-        self._signal(batch, Signal(SignalKind.CALL, code="undecipherable"))
+        batch = _Batch(desk, at, doubts=(doubt,), facts={"counter": counter.value} if counter else {})
+        if judged.mark:
+            batch.marks.append(judged.mark)
+        self._signal(batch, Signal(SignalKind.CALL, code=UNDECIPHERABLE))
         self._submit(batch, None)
 
     def take(self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None) -> bool:
-        """Judge what a device said and store what is new; False when the outbox refused it.
+        """Judge what a device said and store what is new; False when a full queue refused it.
 
-        `on_durable` is called once everything of it is committed. A numbered input must be judged by the caller.
+        `on_durable` is called once everything of it, or what it repeats, is committed. Whether a numbered input is new
+        is for the caller to find out. False also when a bug left nothing to store.
         """
         batch = _Batch(desk, at)
-        verdict = Verdict.NEW
-        if decoded.counter is not None:
-            verdict = self._judge_counter(batch, decoded.counter)
-            if verdict is Verdict.REPEAT:
-                desk.repeats += 1
-                return True
+        self._number(batch, decoded.source_number)
+        verdict = self._judge_counter(batch, decoded.counter) if decoded.counter else Verdict.NEW
+        if verdict is Verdict.REPEAT:
+            desk.repeats += 1
+            return self._submit(batch, on_durable)
         batch.doubts = self._doubts(desk, decoded, verdict)
-        number = decoded.source_number
-        if number is not None:
-            batch.numbers = (Number(desk.id, number.session, number.n),)
-            batch.facts["n"] = number.n
-            if number.session:
-                batch.facts["session"] = number.session
+        try:
+            self._observe(batch, decoded, verdict)
+        except Exception as bug:  # noqa: BLE001 - an alarm that is raised already must be stored whatever follows it
+            self.fault(desk, bug)
+            if not batch.alarms:
+                return False
+        return self._submit(batch, on_durable)
+
+    def _observe(self, batch: _Batch, decoded: Decoded, verdict: Verdict) -> None:
         readings = []
-        for observation in decoded.observations:
+        for observation in sorted(decoded.observations, key=_urgency):
             if isinstance(observation, Reading):
                 readings.append(observation)
             else:
-                self._judge_signal(batch, observation)
+                self._judge_signal(batch, observation, counted=decoded.counter is not None)
         if readings and verdict is not Verdict.RESET:
             self._readings(batch, readings)
-        return self._submit(batch, on_durable)
+
+    @staticmethod
+    def _number(batch: _Batch, number: SourceNumber | None) -> None:
+        if number is None:
+            return
+        batch.numbers = (Number(batch.desk.id, number.session, number.n),)
+        batch.facts["n"] = number.n
+        if number.session:
+            batch.facts["session"] = number.session
 
     def _judge_counter(self, batch: _Batch, counter: Counter) -> Verdict:
         judged = self._judge.counter(batch.desk.id, counter, batch.at)
@@ -186,48 +216,48 @@ class Collector:
 
     # -- signals and readings -----------------------------------------------------------------------------------
 
-    def _judge_signal(self, batch: _Batch, signal: Signal) -> None:
+    def _judge_signal(self, batch: _Batch, signal: Signal, *, counted: bool) -> None:
+        """Let a signal through at its edge. The air repeats a press; without a counter only silence ends it."""
         desk = batch.desk
         if signal.level is not None:
-            name = f"{signal.kind.value}:{signal.channel}"
-            judged = self._judge.level(desk.id, name, on=signal.level, at=batch.at, hold_s=desk.level_hold_s)
-            if judged.verdict is Verdict.REPEAT:
-                desk.repeats += signal.level
-                return
-            if judged.mark:
-                batch.marks.append(judged.mark)
-            if not signal.level:
-                self._level_ended(batch, signal)
-                return
-        self._signal(batch, signal)
-
-    def _level_ended(self, batch: _Batch, signal: Signal) -> None:
-        """A fall or call is latched: only a person ends it. A fault that a device shows ends when the device says so."""
-        if signal.kind not in RAISING and not batch.doubts:
+            name, level = f"{signal.kind.value}:{signal.channel}", signal.level
+        elif isinstance(desk.driver, Advertises) and not counted:
+            name, level = f"once:{signal.kind.value}:{signal.channel}:{signal.code}", True
+        else:
+            self._signal(batch, signal)
+            return
+        hold_s = desk.level_hold_s if signal.kind in RAISING or signal.level is None else FAULT_HOLD_S
+        judged = self._judge.level(desk.id, name, on=level, at=batch.at, hold_s=hold_s)
+        if judged.mark:
+            batch.marks.append(judged.mark)
+        if judged.verdict is Verdict.REPEAT:
+            desk.repeats += level
+        elif level:
+            self._signal(batch, signal)
+        elif signal.kind not in RAISING and not batch.doubts:
+            # A fall or call is latched: only a person ends it. A fault that a device shows ends when the device says so.
             self._event(batch, "device.restored", {"kind": signal.kind.value, "channel": signal.channel})
 
     def _signal(self, batch: _Batch, signal: Signal) -> None:
         desk = batch.desk
-        if signal.kind in RAISING:
-            if signal.code == "none" or (
-                desk.calls_on is not None and signal.code not in (*desk.calls_on, "undecipherable")
-            ):
-                desk.ignored += 1
-                return
+        if signal.kind is SignalKind.CALL and not _calls(desk, signal.code):
+            desk.ignored += 1
+        elif signal.kind in RAISING:
             call = Call(
                 signal.kind.value, desk.id, desk.room, desk.bed, batch.at, code=signal.code, channel=signal.channel,
                 doubts=batch.doubts, facts=batch.facts,
             )  # fmt: skip
             self._changed(batch, self._alarms.raise_alarm(call))
             self._security(batch)
-            return
-        if signal.kind in _SILENCING and batch.doubts:
+        elif signal.kind in _SILENCING and batch.doubts:
             desk.ignored += 1
-            return
-        data = {"kind": signal.kind.value, "code": signal.code, "channel": signal.channel}
-        self._event(batch, _NOUN_OF_SIGNAL[signal.kind], data)
+        else:
+            data = {"kind": signal.kind.value, "code": signal.code, "channel": signal.channel}
+            self._event(batch, _NOUN_OF_SIGNAL[signal.kind], data)
 
     def _security(self, batch: _Batch) -> None:
+        if any(event.noun == "gateway.security" for event in batch.events):
+            return  # two buttons in one message
         for doubt in batch.doubts:
             code = _PROBLEM_OF_DOUBT.get(doubt)
             if code:
@@ -252,20 +282,30 @@ class Collector:
         batch.events.append(new_event(noun, self._origin, device=desk.id, at=batch.at, data=full))
 
     def _changed(self, batch: _Batch, change: Change) -> None:
-        alarm = change.alarm
         if change.event is not None:
             batch.events.append(change.event)
-            batch.alarms.append(AlarmRow(alarm.id, alarm.state != "CLOSED", alarm.raised.wall_ms, document(alarm)))
-        self._announce(change)
+            batch.alarms.append(_row(change))
+        self._tell_staff(change)
+
+    def _tell_staff(self, change: Change) -> None:
+        try:
+            self._announce(change)
+        except Exception as bug:  # noqa: BLE001 - an alarm that cannot be announced must still be stored and sent
+            _log.error("an alarm could not be announced", id=change.alarm.id, exc_info=bug)
 
     def _submit(self, batch: _Batch, on_durable: Callable[[], None] | None) -> bool:
-        if not batch.events and not batch.marks and not batch.numbers:
-            if on_durable:
-                on_durable()
+        """Hand over one write. Even an empty one goes through the queue when its durability matters.
+
+        What it repeats may still be in the queue before it, and must not be acknowledged earlier.
+        """
+        if not (batch.events or batch.marks or batch.numbers or on_durable):
             return True
         callback = None if on_durable is None else lambda _rows: on_durable()
         write = Write(tuple(batch.events), tuple(batch.marks), batch.numbers, tuple(batch.alarms), on_commit=callback)
         if not self._outbox.submit(write):
+            batch.desk.reject("queue-full")
+            if batch.events and not batch.numbers:
+                self.on_refused(batch.desk.link, batch.at)
             return False
         batch.desk.events += len(batch.events)
         return True
@@ -273,47 +313,51 @@ class Collector:
     # -- what people and the gateway itself say ---------------------------------------------------------------------
 
     def acknowledge(self, prefix: str, by: str) -> Change:
-        """A person has taken notice of an alarm."""
-        at = self._clock.stamp()
-        return self._by_person(self._alarms.acknowledge(prefix, by, at), at)
+        """A person has taken notice of an alarm. Raises ControlError."""
+        return self._by_person(self._alarms.acknowledge(prefix, by, self._clock.stamp()))
 
     def close(self, prefix: str, by: str, why: str) -> Change:
-        """A person closes an alarm."""
-        at = self._clock.stamp()
-        return self._by_person(self._alarms.close(prefix, by, why, at=at), at)
+        """A person closes an alarm. Raises ControlError."""
+        return self._by_person(self._alarms.close(prefix, by, why, at=self._clock.stamp()))
 
-    def _by_person(self, change: Change, at: Stamp) -> Change:
-        desk = self.desks.get(change.alarm.device)
-        if desk is None:  # the device has left the configuration; its alarm has not left the world
-            desk = Desk(change.alarm.device, "", "", "", change.alarm.room, change.alarm.bed, _NO_DRIVER, None)
+    def _by_person(self, change: Change) -> Change:
         if change.event is not None:
-            batch = _Batch(desk, at)
-            self._changed(batch, change)
-            self._submit(batch, None)
+            self._tell_staff(change)
+            self._outbox.submit(Write((change.event,), alarms=(_row(change),)))  # alarms are never refused
+            desk = self.desks.get(change.alarm.device)
+            if desk is not None:  # else it has left the configuration; its alarm has not left the world
+                desk.events += 1
         return change
 
-    def gateway_event(self, noun: str, data: Mapping[str, object], at: Stamp) -> None:
-        """Store an event of the gateway itself."""
-        event = new_event(noun, self._origin, device=self._origin.gateway, at=at, data=data)
-        if not self._outbox.submit(Write((event,))):
-            _log.error("an event of the gateway was refused by a full queue", type=noun, data=dict(data))
+    def store_again(self) -> None:
+        """The database was replaced: store what must outlive a restart, and tell the open alarms to the platforms anew."""
+        changes = self._alarms.retell(self._clock.stamp())
+        events = tuple(change.event for change in changes if change.event is not None)
+        rows = tuple(_row(change) for change in changes)
+        if events:
+            self._outbox.submit(Write(events, alarms=rows))
+        self._outbox.submit(Write(marks=tuple(self._judge.marks())))
 
-    # -- listen -------------------------------------------------------------------------------------------------
-
-    def tell(self, heard: Heard) -> None:
-        """Show something to whoever listens."""
-        for listener in list(self.listeners):
-            listener(heard)
-
-    def _tell_advert(self, heard: HeardAdvert, device: str, text: str) -> None:
-        if not self.listeners:
-            return
-        advert = heard.advert
-        address = advert.address if device else _masked(advert.address)
-        self.tell(Heard(heard.link, heard.at, address, device, text, _raw(advert), advert.rssi))
+    def store_gap(self, data: Mapping[str, object] | None, at: Stamp, mark: Mark) -> bool:
+        """Store what `Hearing` has to tell (None: nothing yet) with its mark; False when a full queue refused it."""
+        gap = () if data is None else (
+            new_event("gateway.gap", self._origin, device=self._origin.gateway, at=at, data=data),
+        )  # fmt: skip
+        return self._outbox.submit(Write(gap, (mark,)))
 
 
-_NO_DRIVER: Final = Advertises("", title=None, decode=None, vectors=())  # type: ignore[arg-type]  # never decodes
+def _urgency(one: Observation) -> int:
+    return 0 if isinstance(one, Signal) and one.kind in RAISING else 1
+
+
+def _calls(desk: Desk, code: str) -> bool:
+    """Does a button's code raise a call? `calls_on` speaks of buttons: a fall is not its business."""
+    return code != "none" and (desk.calls_on is None or code in desk.calls_on or code == UNDECIPHERABLE)
+
+
+def _row(change: Change) -> AlarmRow:
+    alarm = change.alarm
+    return AlarmRow(alarm.id, alarm.state != "CLOSED", alarm.raised.wall_ms, document(alarm))
 
 
 def _register(reading: Reading) -> dict[str, object]:
@@ -326,26 +370,3 @@ def _register(reading: Reading) -> dict[str, object]:
     if reading.device_time is not None:
         register["device_time"] = reading.device_time.isoformat()
     return register
-
-
-def in_words(observations: tuple[Observation, ...]) -> str:
-    """Return observations for people."""
-    parts = []
-    for one in observations:
-        if isinstance(one, Reading):
-            parts.append(f"{one.quantity}{f'[{one.channel}]' if one.channel else ''}={one.value}{one.unit}")
-        else:
-            level = "" if one.level is None else f"={int(one.level)}"
-            parts.append(f"{one.kind.value}{f'[{one.channel}]' if one.channel else ''}{level} {one.code}".rstrip())
-    return ", ".join(parts)
-
-
-def _masked(address: str) -> str:
-    """Hide the half of a stranger's address that names the device: the maker's half is enough to recognise a kind."""
-    return f"{address[:8]}:··:··:··"
-
-
-def _raw(advert: Advert) -> str:
-    parts = [f"service {key:04x}={value.hex()}" for key, value in advert.service_data.items()]
-    parts += [f"maker {key:04x}={value.hex()}" for key, value in advert.manufacturer_data.items()]
-    return " ".join(parts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from drivers.kit import Advertises, Answers, Reason, Streams
-from gateway.clock import Clock, Stamp
+from gateway.clock import Clock
 
 
 @dataclass(slots=True)
@@ -47,9 +47,14 @@ class Desk:
         """How long a level lasts that is not repeated."""
         return 25.0 if isinstance(self.driver, Answers) else self.driver.level_hold_s
 
-    def reject(self, reason: Reason) -> None:
-        """Count a refusal."""
-        self.rejects[reason.value] += 1
+    def hear(self, clock: Clock) -> None:
+        """Note that the device has spoken."""
+        self.heard += 1
+        self.last_heard = clock.monotonic()
+
+    def reject(self, reason: Reason | str) -> None:
+        """Count a refusal: the driver's reason, or "queue-full" or "fault", which are the gateway's own."""
+        self.rejects[str(reason)] += 1
 
     def status(self, clock: Clock, alarm: str | None) -> dict[str, Any]:
         """Return the figures for `gateway status`."""
@@ -67,16 +72,3 @@ class Desk:
             "polls_failed": self.polls_failed,
             "alarm": alarm,
         }
-
-
-@dataclass(frozen=True, slots=True)
-class Heard:
-    """What came, before it is judged: for the `listen` command."""
-
-    link: str
-    at: Stamp
-    address: str
-    device: str
-    text: str
-    raw: str
-    rssi: int | None = None

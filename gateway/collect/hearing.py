@@ -1,20 +1,40 @@
 """Knows when each link could hear, and says so: every deaf time becomes a `gateway.gap` event.
 
 So that no data never looks like no alarm. After a start each link was deaf from the last sign of life until it hears
-again. A gap is told when it ends, because only then is its length known; while it lasts, its problem is shown.
+again. A gap is told when it ends, because only then is its length known; while it lasts, its problem is shown, and its
+beginning stands in the database, so that a gateway that ends meanwhile tells it from there. A gap that a full queue
+refused is kept, one for each link, and grows until it can be told. Limit: `TICK_S` between two tries.
 """
 
 from __future__ import annotations
 
+import itertools
+import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final
 
 from gateway.clock import Clock, Stamp, iso
 from gateway.health import Health
 from gateway.links.state import LinkState
+from gateway.outbox import Mark
 
-GapCallback = Callable[[Mapping[str, object], Stamp], None]
+TICK_S: Final = 1.0
+_OWNER: Final = "link:"
+_KEY: Final = "deaf"
+
+# Stores the data of a gap event that happened at a time (None: no event), and a mark; False when the queue is full.
+Store = Callable[[Mapping[str, object] | None, Stamp, Mark], bool]
+
+
+@dataclass(frozen=True, slots=True)
+class _Gap:
+    """A deaf time that is over, or what was dropped in it."""
+
+    start: Stamp
+    end: Stamp
+    reason: str
+    dropped: int
 
 
 @dataclass(slots=True)
@@ -24,18 +44,42 @@ class _Link:
     since: Stamp
     reason: str
     problem: str | None = None
+    untold: _Gap | None = None
 
 
 class Hearing:
-    """The hearing of every configured link. `say` gets the data of a gap event and its time."""
+    """The hearing of every link that runs. `marks` are those of the last run, `deaf_since` its last sign of life."""
 
     def __init__(
-        self, links: Iterable[tuple[str, str]], *, deaf_since: Stamp, clock: Clock, health: Health, say: GapCallback
-    ) -> None:
+        self, links: Iterable[tuple[str, str]], marks: Iterable[Mark], *, deaf_since: Stamp, clock: Clock,
+        health: Health, store: Store,
+    ) -> None:  # fmt: skip
         self._links = {name: _Link(kind, hearing=False, since=deaf_since, reason="restart") for name, kind in links}
         self._clock = clock
         self._health = health
-        self._say = say
+        self._store = store
+        self._versions = itertools.count(1)
+        self._ending = False
+        for mark in marks:
+            link = self._links.get(mark.device.removeprefix(_OWNER)) if mark.key == _KEY else None
+            known = _parse(mark.value) if link else None
+            if link and known:
+                link.since, link.reason = known
+
+    def begin(self) -> None:
+        """Make the beginning of each deaf time durable: a link may stay deaf until the next restart."""
+        for name, link in self._links.items():
+            self._store(None, link.since, self._mark(name))
+
+    def end(self) -> None:
+        """The gateway ends: what falls silent from here on is its doing."""
+        self._ending = True
+
+    def tick(self) -> None:
+        """Tell what could not be told yet; to be called every `TICK_S`."""
+        for name, link in self._links.items():
+            if link.untold is not None:
+                self._tell(name)
 
     def on_state(self, state: LinkState) -> None:
         """A link began or ceased to hear, or its trouble changed."""
@@ -46,21 +90,49 @@ class Hearing:
             self._health.on(state.problem, state.link, **state.facts)
         link.problem = state.problem
         if state.hearing and not link.hearing:
-            self._gap(state.link, link.since, state.at, reason=link.reason, dropped=0)
+            gap = _Gap(link.since, state.at, link.reason, 0)
             link.hearing, link.since = True, state.at
+            self._add(state.link, gap)
+            self._tell(state.link)
         elif link.hearing and not state.hearing:
-            link.hearing, link.since, link.reason = False, state.at, "link-down"
+            link.hearing, link.since = False, state.at
+            link.reason = "restart" if self._ending else "link-down"
+            self._store(None, state.at, self._mark(state.link))
 
     def on_overflow(self, name: str, count: int, *, first: Stamp, last: Stamp) -> None:
-        """A link heard more than could be taken: what was dropped is announced."""
-        self._gap(name, first, last, reason="overflow", dropped=count)
+        """A link heard more than could be taken: what was dropped is announced. A count of 0: nobody could count it."""
+        self._add(name, _Gap(first, last, "overflow", count))
+        self._tell(name)
 
-    def _gap(self, name: str, start: Stamp, end: Stamp, *, reason: str, dropped: int) -> None:
-        data = {
-            "link": name, "from": iso(start.wall_ms), "to": iso(end.wall_ms), "from_mono_ms": start.mono_ms,
-            "to_mono_ms": end.mono_ms, "from_boot": start.boot, "reason": reason, "dropped": dropped,
-        }  # fmt: skip
-        self._say(data, end)
+    def on_refused(self, name: str, at: Stamp) -> None:
+        """The queue was too full for one input: told together with the others of this second."""
+        if name in self._links:
+            self._add(name, _Gap(at, at, "overflow", 1))
+
+    def _add(self, name: str, gap: _Gap) -> None:
+        link = self._links[name]
+        before = link.untold
+        if before is not None:
+            gap = replace(before, end=gap.end, dropped=before.dropped + gap.dropped)
+        link.untold = gap
+
+    def _tell(self, name: str) -> None:
+        link = self._links[name]
+        gap = link.untold
+        if gap is None:
+            return
+        link.untold = None
+        if not self._store(_data(name, gap), gap.end, self._mark(name)):
+            link.untold = gap
+
+    def _mark(self, name: str) -> Mark:
+        link = self._links[name]
+        value: dict[str, object] | None = None
+        if link.untold:
+            value = {"since": asdict(link.untold.start), "reason": link.untold.reason}
+        elif not link.hearing:
+            value = {"since": asdict(link.since), "reason": link.reason}
+        return Mark(_OWNER + name, _KEY, json.dumps(value, separators=(",", ":")), next(self._versions))
 
     def status(self, dropped: Mapping[str, int]) -> list[dict[str, Any]]:
         """Return the figures for `gateway status`."""
@@ -68,7 +140,66 @@ class Hearing:
         return [
             {
                 "id": name, "kind": link.kind, "hearing": link.hearing, "problem": link.problem,
-                "since_s": round(max(0, now.wall_ms - link.since.wall_ms) / 1000, 1), "dropped": dropped.get(name, 0),
+                "since_s": round((now.wall_ms - _start_ms(link.since, now)) / 1000, 1), "dropped": dropped.get(name, 0),
             }
             for name, link in self._links.items()
         ]  # fmt: skip
+
+
+def last_sign(alive: Stamp | None, recorded: Stamp | None, *, began: Stamp, tolerance_ms: int) -> Stamp:
+    """Return the last sign of life before `began`: the alive file, unless a power cut left it behind the database.
+
+    Of two boots the later is the one that goes on; where neither does, only the wall clock can tell. Without any sign
+    nothing is known of before.
+    """
+    signs = [one for one in (alive, recorded) if one is not None and _plausible(one)]
+    if not signs:
+        return began
+    if len(signs) == 1 or alive is None or recorded is None:
+        return signs[0]
+    if alive.boot == recorded.boot:
+        behind_ms = recorded.mono_ms - alive.mono_ms
+    elif began.boot in (alive.boot, recorded.boot):
+        return alive if alive.boot == began.boot else recorded
+    else:
+        behind_ms = recorded.wall_ms - alive.wall_ms
+    return alive if behind_ms <= tolerance_ms else recorded
+
+
+def _data(name: str, gap: _Gap) -> dict[str, object]:
+    return {
+        "link": name, "from": iso(_start_ms(gap.start, gap.end)), "to": iso(gap.end.wall_ms),
+        "from_mono_ms": gap.start.mono_ms, "to_mono_ms": gap.end.mono_ms, "from_boot": gap.start.boot,
+        "reason": gap.reason, "dropped": gap.dropped,
+    }  # fmt: skip
+
+
+def _start_ms(start: Stamp, end: Stamp) -> int:
+    """Return when a time that ends at `end` began, by the wall clock of its end, and never later.
+
+    Within a boot the length is sure, whatever was done to the wall clock. Across boots the clock may have been set back;
+    what is sure then is that nothing was heard before this boot.
+    """
+    if start.boot == end.boot:
+        return end.wall_ms - max(0, end.mono_ms - start.mono_ms)
+    return min(start.wall_ms, end.wall_ms - end.mono_ms)
+
+
+def _parse(text: str) -> tuple[Stamp, str] | None:
+    """Read a stored beginning; None when the link heard, or when it cannot be read."""
+    try:
+        fields = json.loads(text)
+        since = Stamp(**fields["since"])
+        return (since, str(fields["reason"])) if _plausible(since) else None
+    except (ValueError, KeyError, TypeError):
+        return None
+
+
+def _plausible(stamp: Stamp) -> bool:
+    """Can it be shown and compared? A file that a power cut has torn may hold anything, whatever its type says."""
+    try:
+        iso(stamp.wall_ms)
+        iso(stamp.mono_ms)
+    except (TypeError, ValueError, OverflowError, OSError):
+        return False
+    return True

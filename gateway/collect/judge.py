@@ -1,18 +1,26 @@
 """The one place that decides what is new: repeats, counters, replays, levels. One table of rules, no IO.
 
 A press is repeated many times, by several receivers, sometimes minutes late. What makes it one press is (device, protocol
-counter), never its payload or the moment. Rules, first match wins; `d` is (new - mark) modulo 2^bits:
+counter), never its payload or the moment. Counters that a key proved and counters that anybody can write, and counters of
+different widths, are strangers to each other: each kind has marks of its own. Rules, first match wins; `d` is
+(new - mark) modulo 2^bits, *fresh* means within 60 s after the mark last moved:
 
-    no mark yet                          new
-    d = 0                                repeat
-    0 < d < 2^(bits-1)                   new, the mark moves up
-    behind, within 64, already seen      repeat (late from a cache, or replayed)
-    8 bits, 60 s without an advert       new, the mark moves there (an 8-bit counter wraps while nobody listens)
-    behind, as in the reset stream       repeat
-    behind                               reset: raised, not verified; the mark stays (a battery swap, or a replay)
+    no mark yet                            new
+    0 < d < 2^(bits-1)                     new, the mark moves up, a reset stream ends
+    d = 0                                  repeat (unless not fresh, and a reset stream has climbed to within 64)
+    8 bits, the mark not fresh             new, the mark moves there (it wraps unheard, and a battery swap resets it)
+    fresh, within 64 behind, seen          repeat (late from a cache)
+    fresh, within 64 behind, not seen      reset: raised, not verified (overtaken on its way)
+    behind, no reset stream                reset: raised, not verified (a battery swap, or a replay); a reset stream begins
+    behind, with a reset stream            the same rules against its mark, but what they call new is a reset
 
-A level has edges instead: it begins when it was off, or was not repeated for the driver's hold time, and ends when it is
-told off. Limits: 64 counters behind the mark are remembered, bit by bit.
+After the 60 s a counter that was seen is no longer called a repeat: after a battery swap a device counts through its old
+numbers, and those presses must be heard. A replay of an old recording is therefore raised too, never verified.
+
+A level has edges instead: it begins when it was off or was not repeated for its hold time, and ends when it is told off.
+Limits: 64 counters behind a mark are remembered, bit by bit; 64 levels a device, more are raised each time. The mark of a
+level that lasts is stored anew every 5 min (a seventh of its hold time if that is longer), so that after a restart it is
+known as the same, and one that ended unheard is not.
 """
 
 from __future__ import annotations
@@ -22,7 +30,7 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
-from typing import Final
+from typing import Any, Final
 
 from drivers.kit import Counter
 from gateway.clock import Stamp
@@ -30,7 +38,12 @@ from gateway.outbox import Mark
 
 LAPSE_MS: Final = 60_000
 SEEN_BITS: Final = 64
+NARROW_BITS: Final = 8
+MAX_LEVELS: Final = 64
+LEVEL_REFRESH_MS: Final = 300_000
 _SEEN_MASK: Final = (1 << SEEN_BITS) - 1
+_COUNTER: Final = "counter:"
+_LEVEL: Final = "level:"
 
 
 class Verdict(Enum):
@@ -43,41 +56,56 @@ class Verdict(Enum):
 
 @dataclass(slots=True)
 class _Stream:
-    """A run of counters: the highest, and which of the 64 before it were seen (bit 0: the one before)."""
+    """A run of counters: the highest, when it came, and which of the 64 before it were seen (bit 0: the one before)."""
 
     value: int
+    ms: int
+    boot: str
     seen: int = 0
 
-    def forward(self, value: int, delta: int) -> None:
+    def forward(self, value: int, at: Stamp, *, delta: int) -> None:
         self.seen = ((self.seen << delta) | (1 << (delta - 1))) & _SEEN_MASK if delta <= SEEN_BITS else 0
-        self.value = value
+        self.value, self.ms, self.boot = value, at.mono_ms, at.boot
 
-    def knows(self, back: int) -> bool:
-        return back == 0 or (back <= SEEN_BITS and bool(self.seen >> (back - 1) & 1))
+    def is_fresh(self, at: Stamp) -> bool:
+        return self.boot == at.boot and at.mono_ms - self.ms <= LAPSE_MS
 
-    def note(self, back: int) -> None:
-        if 0 < back <= SEEN_BITS:
-            self.seen |= 1 << (back - 1)
+    def late(self, back: int) -> Verdict:
+        """Judge, and note, a counter within the 64 behind."""
+        bit = 1 << (back - 1)
+        known = bool(self.seen & bit)
+        self.seen |= bit
+        return Verdict.REPEAT if known else Verdict.RESET
+
+    def stored(self) -> list[object]:
+        return [self.value, self.ms, self.boot, self.seen]
+
+    @classmethod
+    def loaded(cls, fields: Any) -> _Stream:
+        value, ms, boot, seen = fields
+        return cls(int(value), int(ms), str(boot), int(seen) & _SEEN_MASK)
 
 
 @dataclass(slots=True)
 class _CounterMark:
     main: _Stream
     reset: _Stream | None = None
-    heard_ms: int = 0
-    boot: str = ""
 
 
 @dataclass(slots=True)
 class _Level:
+    """`grace_ms`: how much longer it may have been repeated after its mark was stored; 0 once it is heard again."""
+
     on: bool
-    heard_ms: int
+    ms: int
     boot: str
+    stored_ms: int
+    grace_ms: int = 0
 
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict, and the mark to be committed with the event that it admits."""
+    """A verdict, and the mark to be committed: with the event that it admits, or to keep a level's mark fresh."""
 
     verdict: Verdict
     mark: Mark | None = None
@@ -85,7 +113,7 @@ class Judged:
 
 @dataclass(slots=True)
 class _Known:
-    counter: _CounterMark | None = None
+    counters: dict[str, _CounterMark] = field(default_factory=dict)
     levels: dict[str, _Level] = field(default_factory=dict)
 
 
@@ -96,77 +124,120 @@ class Judge:
         self._known: dict[str, _Known] = {}
         self._versions = itertools.count(1)
 
-    def load(self, marks: list[Mark], now: Stamp) -> None:
+    def load(self, marks: list[Mark]) -> None:
         """Take the stored marks back. A mark that cannot be read is forgotten: the next press is then new."""
         for mark in marks:
-            known = self._known.setdefault(mark.device, _Known())
             try:
                 fields = json.loads(mark.value)
-                if mark.key == "counter":
-                    reset = _Stream(*fields["reset"]) if fields["reset"] else None
-                    known.counter = _CounterMark(_Stream(*fields["main"]), reset, fields["ms"], fields["boot"])
-                elif mark.key.startswith("level:") and fields["boot"] == now.boot:
-                    # The hold time begins anew: the same fall must not be raised twice because we were restarted.
-                    known.levels[mark.key] = _Level(fields["on"], now.mono_ms, now.boot)
+                if mark.key.startswith(_COUNTER):
+                    reset = _Stream.loaded(fields["reset"]) if fields["reset"] else None
+                    known = _CounterMark(_Stream.loaded(fields["main"]), reset)
+                    self._of(mark.device).counters[mark.key] = known
+                elif mark.key.startswith(_LEVEL):
+                    ms = int(fields["ms"])
+                    level = _Level(bool(fields["on"]), ms, str(fields["boot"]), ms, int(fields["grace"]))
+                    self._of(mark.device).levels[mark.key] = level
             except (ValueError, KeyError, TypeError):
                 continue
 
+    def marks(self) -> list[Mark]:
+        """Return every mark as it is now: what was stored of them is gone."""
+        found = []
+        for device, known in self._known.items():
+            found += [self._counter_mark(device, key, mark) for key, mark in known.counters.items()]
+            found += [self._level_mark(device, key, level, level.grace_ms) for key, level in known.levels.items()]
+        return found
+
+    def _of(self, device: str) -> _Known:
+        return self._known.setdefault(device, _Known())
+
+    # -- counters -----------------------------------------------------------------------------------------------
+
     def counter(self, device: str, counter: Counter, at: Stamp) -> Judged:
         """Judge a message by its counter."""
-        known = self._known.setdefault(device, _Known())
-        mark = known.counter
+        key = f"{_COUNTER}{'proven' if counter.authenticated else 'claimed'}:{counter.bits}"
+        marks = self._of(device).counters
+        mark = marks.get(key)
         if mark is None:
-            mark = known.counter = _CounterMark(_Stream(counter.value))
+            mark = marks[key] = _CounterMark(_Stream(counter.value, at.mono_ms, at.boot))
             verdict = Verdict.NEW
         else:
             verdict = self._rule(mark, counter, at)
-        mark.heard_ms, mark.boot = at.mono_ms, at.boot
-        if verdict is Verdict.REPEAT:
-            return Judged(verdict)
-        reset = [mark.reset.value, mark.reset.seen] if mark.reset else None
-        value = {"main": [mark.main.value, mark.main.seen], "reset": reset, "ms": at.mono_ms, "boot": at.boot}
-        return Judged(verdict, self._mark(device, "counter", value))
+        return Judged(verdict, None if verdict is Verdict.REPEAT else self._counter_mark(device, key, mark))
+
+    def _counter_mark(self, device: str, key: str, mark: _CounterMark) -> Mark:
+        reset = mark.reset.stored() if mark.reset else None
+        return self._mark(device, key, {"main": mark.main.stored(), "reset": reset})
 
     @staticmethod
     def _rule(mark: _CounterMark, counter: Counter, at: Stamp) -> Verdict:
         size, half = 1 << counter.bits, 1 << (counter.bits - 1)
-        delta = (counter.value - mark.main.value) % size
-        if 0 < delta < half:
-            mark.main.forward(counter.value, delta)
+        main = mark.main
+        ahead = (counter.value - main.value) % size
+        if 0 < ahead < half:
+            main.forward(counter.value, at, delta=ahead)
             mark.reset = None
             return Verdict.NEW
-        back = (mark.main.value - counter.value) % size
-        if mark.main.knows(back):
+        fresh = main.is_fresh(at)
+        if ahead == 0 and (fresh or mark.reset is None or (main.value - mark.reset.value) % size > SEEN_BITS):
             return Verdict.REPEAT
-        if counter.bits <= 8 and (at.boot != mark.boot or at.mono_ms - mark.heard_ms > LAPSE_MS):
-            mark.main, mark.reset = _Stream(counter.value), None
+        if ahead and counter.bits <= NARROW_BITS and not fresh:
+            mark.main, mark.reset = _Stream(counter.value, at.mono_ms, at.boot), None
             return Verdict.NEW
-        mark.main.note(back)
-        if mark.reset is None:
-            mark.reset = _Stream(counter.value)
-            return Verdict.RESET
-        delta = (counter.value - mark.reset.value) % size
-        if 0 < delta < half:
-            mark.reset.forward(counter.value, delta)
-            return Verdict.RESET
-        back = (mark.reset.value - counter.value) % size
-        if mark.reset.knows(back):
-            return Verdict.REPEAT
-        mark.reset.note(back)
-        if back > SEEN_BITS:
-            mark.reset = _Stream(counter.value)
-        return Verdict.RESET
+        if fresh and size - ahead <= SEEN_BITS:
+            return main.late(size - ahead)
+        return _rule_of_reset(mark, counter.value, at, size=size)
+
+    # -- levels -------------------------------------------------------------------------------------------------
 
     def level(self, device: str, name: str, *, on: bool, at: Stamp, hold_s: float) -> Judged:
-        """Judge a repeated state; NEW at each edge (also at the falling one), REPEAT between."""
-        key = f"level:{name}"
-        known = self._known.setdefault(device, _Known())
-        level = known.levels.get(key)
-        held = level is not None and level.on and level.boot == at.boot and at.mono_ms - level.heard_ms <= hold_s * 1000
-        known.levels[key] = _Level(on, at.mono_ms, at.boot)
-        if held == on or (level is None and not on):
-            return Judged(Verdict.REPEAT)
-        return Judged(Verdict.NEW, self._mark(device, key, {"on": on, "boot": at.boot}))
+        """Judge a repeated state; NEW at each edge (also at the falling one), REPEAT between.
+
+        A REPEAT may carry a mark as well: it keeps the stored one fresh.
+        """
+        key = _LEVEL + name
+        levels = self._of(device).levels
+        before = levels.get(key)
+        if before is None and len(levels) >= MAX_LEVELS:
+            return Judged(Verdict.NEW if on else Verdict.REPEAT)
+        was_on = before is not None and before.on
+        hold_ms = int(hold_s * 1000)
+        held = (
+            before is not None
+            and was_on
+            and before.boot == at.boot
+            and at.mono_ms - before.ms <= hold_ms + before.grace_ms
+        )
+        refresh_ms = max(LEVEL_REFRESH_MS, hold_ms // 7)
+        if on == (held if on else was_on):
+            if before is None or not on:
+                return Judged(Verdict.REPEAT)
+            before.ms, before.grace_ms = at.mono_ms, 0
+            if at.mono_ms - before.stored_ms < refresh_ms:
+                return Judged(Verdict.REPEAT)
+            before.stored_ms = at.mono_ms
+            return Judged(Verdict.REPEAT, self._level_mark(device, key, before, refresh_ms))
+        level = levels[key] = _Level(on, at.mono_ms, at.boot, at.mono_ms)
+        return Judged(Verdict.NEW, self._level_mark(device, key, level, refresh_ms))
+
+    def _level_mark(self, device: str, key: str, level: _Level, grace_ms: int) -> Mark:
+        return self._mark(device, key, {"on": level.on, "ms": level.ms, "boot": level.boot, "grace": grace_ms})
 
     def _mark(self, device: str, key: str, value: Mapping[str, object]) -> Mark:
         return Mark(device, key, json.dumps(value, separators=(",", ":")), next(self._versions))
+
+
+def _rule_of_reset(mark: _CounterMark, value: int, at: Stamp, *, size: int) -> Verdict:
+    """Judge a counter far behind the mark, or within its 64 when that is no longer fresh."""
+    reset = mark.reset
+    if reset is not None:
+        ahead = (value - reset.value) % size
+        if ahead == 0:
+            return Verdict.REPEAT
+        if ahead < size // 2:
+            reset.forward(value, at, delta=ahead)
+            return Verdict.RESET
+        if reset.is_fresh(at) and size - ahead <= SEEN_BITS:
+            return reset.late(size - ahead)
+    mark.reset = _Stream(value, at.mono_ms, at.boot)
+    return Verdict.RESET

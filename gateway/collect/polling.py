@@ -1,8 +1,8 @@
 """The master of one bus: asks each meter in turn, and lets no dead one starve the others.
 
 Turns are fair: the device that has waited longest beyond its time is next. A device that does not answer is asked less
-and less often, up to `MAX_SLOWDOWN` times its interval, and becomes a problem after `FAILED_POLLS` polls in a row.
-Limits: one poll takes at most `POLL_LIMIT_S` and `MAX_ASKS` requests.
+and less often, up to `MAX_SLOWDOWN` times its interval but never more rarely than every `SLOWEST_S` for it, and becomes a
+problem after `FAILED_POLLS` polls in a row. Limits: one poll takes at most `POLL_LIMIT_S` and `MAX_ASKS` requests.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from drivers.kit import Answers, Decoded, NoReply, Observation, Rejected
 from gateway.clock import Clock
 from gateway.collect.collector import Collector
-from gateway.collect.desk import Desk, Heard
+from gateway.collect.desk import Desk
 from gateway.errors import LinkDown
 from gateway.health import Health
 from gateway.links.serial_line import SerialLine
@@ -25,6 +25,8 @@ POLL_LIMIT_S: Final = 60.0
 MAX_ASKS: Final = 100
 FAILED_POLLS: Final = 3
 MAX_SLOWDOWN: Final = 16
+SLOWEST_S: Final = 300.0
+LINK_DOWN_S: Final = 0.5
 
 
 @dataclass(slots=True)
@@ -70,19 +72,22 @@ class BusMaster:
             async with asyncio.timeout(POLL_LIMIT_S):
                 observations = await self._talk(desk)
         except LinkDown:
-            turn.next_at = self._clock.monotonic() + 0.5  # the line reopens by itself; nobody is at fault here
+            turn.next_at = self._clock.monotonic() + LINK_DOWN_S  # the line reopens by itself; nobody is at fault here
             desk.polls -= 1
             return
         except (NoReply, Rejected, TimeoutError) as error:
             self._failed(turn, error)
+            return
+        except Exception as bug:  # noqa: BLE001 - a reply that a driver cannot stand must not silence the whole bus
+            self._collector.fault(desk, bug)
+            self._failed(turn, bug)
             return
         turn.failed = 0
         turn.next_at += turn.every_s
         if turn.next_at < self._clock.monotonic():
             turn.next_at = self._clock.monotonic() + turn.every_s
         self._health.off("GW-DEV-01", desk.id)
-        desk.heard += 1
-        desk.last_heard = self._clock.monotonic()
+        desk.hear(self._clock)
         self._collector.take(desk, Decoded(observations, address=desk.address), self._clock.stamp())
 
     def _failed(self, turn: _Turn, error: Exception) -> None:
@@ -91,11 +96,12 @@ class BusMaster:
         turn.failed += 1
         if isinstance(error, Rejected):
             desk.reject(error.reason)
-        slowdown = min(2 ** max(0, turn.failed - 1), MAX_SLOWDOWN)
-        turn.next_at = self._clock.monotonic() + turn.every_s * slowdown * random.uniform(0.9, 1.1)  # noqa: S311
+        slowdown = min(2 ** min(turn.failed - 1, 10), MAX_SLOWDOWN)
+        wait = max(turn.every_s, min(turn.every_s * slowdown, SLOWEST_S))
+        turn.next_at = self._clock.monotonic() + wait * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
         if turn.failed >= FAILED_POLLS:
             what = str(error) or type(error).__name__
-            self._health.on("GW-DEV-01", desk.id, link=desk.link, failures=turn.failed, error=what)
+            self._health.on("GW-DEV-01", desk.id, link=desk.link, failures=turn.failed, detail=what[:200])
 
     async def _talk(self, desk: Desk) -> tuple[Observation, ...]:
         driver = desk.driver
@@ -121,4 +127,7 @@ class BusMaster:
 
     def _show(self, desk: Desk, frame: bytes) -> None:
         if self._collector.listeners:
-            self._collector.tell(Heard(desk.link, self._clock.stamp(), desk.address, desk.id, "", frame.hex()))
+            at = self._clock.stamp()
+            self._collector.listeners.tell_bytes(
+                desk.link, at, device=desk.id, address=desk.address, said="", raw=frame
+            )

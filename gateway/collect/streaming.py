@@ -2,8 +2,10 @@
 
 A numbered input that is already durable is acknowledged at once and not stored again; one that is on its way to the disk
 is left alone, its acknowledgement follows the commit. When more than `HIGH_WATER` writes wait for the disk the line is
-paused: the sender's own memory is the buffer then. Limit: 4,096 numbers of a source on their way at a time (the source's
-own limit).
+paused: the sender's own memory is the buffer then. On a serial port the kernel keeps only some KiB of what comes meanwhile,
+so the time of the pause is announced as a gap; a socket holds its sender back. More than `GARBAGE_BYTES` without a frame
+that can be read are a problem, until the line has been clean for `CLEAN_S`. Limit: 4,096 numbers of a source on their way
+at a time (the source's own limit).
 """
 
 from __future__ import annotations
@@ -13,8 +15,8 @@ from typing import Final
 
 from drivers.kit import Decoded, Observation, Reason, Rejected, Reply, Streams
 from gateway.clock import Clock, Stamp
-from gateway.collect.collector import Collector, in_words
-from gateway.collect.desk import Desk, Heard
+from gateway.collect.collector import Collector
+from gateway.collect.desk import Desk
 from gateway.health import Health
 from gateway.links.serial_line import SerialLine
 from gateway.outbox import NumberState, Outbox
@@ -22,14 +24,18 @@ from gateway.outbox import NumberState, Outbox
 HIGH_WATER: Final = 4_000
 LOW_WATER: Final = 1_000
 GARBAGE_BYTES: Final = 1_024
+CLEAN_S: Final = 10.0
+# What a wrong speed or a bad cable makes of a frame. A sound frame with an odd value in it is no garbage.
+_GARBLED: Final = frozenset({Reason.MALFORMED, Reason.BAD_CHECK, Reason.TOO_LONG, Reason.TOO_SHORT})
 
 
 class StreamReader:
-    """Reads one line for the devices on it."""
+    """Reads one line for the devices on it. `on_deaf` is told from when to when bytes may have been lost, if they can."""
 
     def __init__(
-        self, link: str, desks: list[Desk], *, collector: Collector, outbox: Outbox, clock: Clock, health: Health
-    ) -> None:
+        self, link: str, desks: list[Desk], *, collector: Collector, outbox: Outbox, clock: Clock, health: Health,
+        on_deaf: Callable[[Stamp, Stamp], None] | None = None,
+    ) -> None:  # fmt: skip
         self._link = link
         self._desks = {desk.address: desk for desk in desks}
         self._only = desks[0] if len(desks) == 1 and not desks[0].address else None
@@ -42,12 +48,15 @@ class StreamReader:
         self._outbox = outbox
         self._clock = clock
         self._health = health
+        self._on_deaf = on_deaf
         self._line: SerialLine | None = None
         self._on_the_way: set[tuple[str, str, int]] = set()
-        self._paused = False
+        self._paused_at: Stamp | None = None
         self._replies: list[bytes] = []
         self.strangers = 0
-        self.skipped_before_good = 0
+        self._skipped = 0
+        self._garbage = 0
+        self._garbage_at = clock.monotonic()
 
     def attach(self, line: SerialLine) -> None:
         """Give the line that replies go to."""
@@ -59,20 +68,36 @@ class StreamReader:
 
     def on_data(self, data: bytes, at: Stamp) -> None:
         """Take bytes in any cut."""
-        for frame in self._framer.feed(data):
-            self._frame(frame, at)
+        try:
+            frames = self._framer.feed(data)
+        except Exception as bug:  # noqa: BLE001 - whatever is on the line, the next frame must be heard
+            self._framer = self._driver.framer()
+            self._skipped = 0
+            frames = []
+            self._collector.fault(self._desk_of_line, bug)
+        for frame in frames:
+            try:
+                self._frame(frame, at)
+            except Exception as bug:  # noqa: BLE001 - as above
+                self._collector.fault(self._desk_of_line, bug)
         self._flush_replies()
         self._judge_garbage()
-        if not self._paused and self._outbox.waiting > HIGH_WATER and self._line is not None:
-            self._paused = True
+        if self._paused_at is None and self._outbox.waiting > HIGH_WATER and self._line is not None:
+            self._paused_at = at
             self._line.pause()
 
     def on_stored(self) -> None:
-        """A commit is through: its acknowledgements go out together, and the line may go on."""
+        """A commit is through: its acknowledgements go out together, and the line may go on. Harmless at any time."""
         self._flush_replies()
-        if self._paused and self._outbox.waiting < LOW_WATER and self._line is not None:
-            self._paused = False
+        if self._paused_at is not None and self._outbox.waiting < LOW_WATER and self._line is not None:
+            since, self._paused_at = self._paused_at, None
             self._line.resume()
+            if self._on_deaf is not None:
+                self._on_deaf(since, self._clock.stamp())
+
+    @property
+    def _desk_of_line(self) -> Desk:
+        return self._only or next(iter(self._desks.values()))
 
     def _frame(self, frame: bytes, at: Stamp) -> None:
         desk = self._owner(frame)
@@ -80,32 +105,38 @@ class StreamReader:
             self.strangers += 1
             self._show(frame, at, "", "")
             return
-        desk.heard += 1
-        desk.last_heard = self._clock.monotonic()
         try:
             decoded = self._driver.decode(frame, desk.options)
         except Rejected as rejected:
             desk.reject(rejected.reason)
+            if rejected.reason in _GARBLED:
+                self._garbage += len(frame)
             self._show(frame, at, desk.id, str(rejected))
             return
-        self.skipped_before_good = self._framer.skipped
+        desk.hear(self._clock)
+        self._garbage = 0
         self._show(frame, at, desk.id, decoded.observations)
         self._reply([reply for reply in decoded.replies if reply.when == "now"])
         self._take(desk, decoded, at)
 
     def _owner(self, frame: bytes) -> Desk | None:
+        """Return whose frame it is; None for a stranger's, and for one that names nobody or cannot be read."""
         if self._only is not None or self._driver.address_of is None:
-            return self._only or next(iter(self._desks.values()))
+            return self._desk_of_line
         try:
-            return self._desks.get(self._driver.address_of(frame, self._probe))
+            address = self._driver.address_of(frame, self._probe)
         except Rejected:
-            return None
+            address = ""
+        desk = self._desks.get(address)
+        if desk is None and not address:
+            self._garbage += len(frame)
+        return desk
 
     def _take(self, desk: Desk, decoded: Decoded, at: Stamp) -> None:
         replies = [reply for reply in decoded.replies if reply.when == "committed"]
         number = decoded.source_number
         if number is None:
-            self._collector.take(desk, decoded, at, lambda: self._reply(replies))
+            self._collector.take(desk, decoded, at, (lambda: self._reply(replies)) if replies else None)
             return
         key = (desk.id, number.session, number.n)
         if key in self._on_the_way:
@@ -113,10 +144,10 @@ class StreamReader:
         elif self._outbox.number_state(*key) is NumberState.DURABLE:
             desk.repeats += 1
             self._reply(replies)
-        elif not self._collector.take(desk, decoded, at, self._when_durable(key, replies)):
-            desk.reject(Reason.TOO_LONG)  # the queue is full: not acknowledged, so the source brings it again
         else:
             self._on_the_way.add(key)
+            if not self._collector.take(desk, decoded, at, self._when_durable(key, replies)):
+                self._on_the_way.discard(key)  # not acknowledged, so the source brings it again
 
     def _when_durable(self, key: tuple[str, str, int], replies: list[Reply]) -> Callable[[], None]:
         def done() -> None:
@@ -134,13 +165,15 @@ class StreamReader:
             self._line.write(data)  # refused while the line is down: the source asks again
 
     def _judge_garbage(self) -> None:
-        skipped = self._framer.skipped - self.skipped_before_good
-        if skipped > GARBAGE_BYTES:
-            self._health.on("GW-DEV-02", self._link, reason="no frame", count=skipped)
-        else:
+        skipped, self._skipped = self._framer.skipped - self._skipped, self._framer.skipped
+        self._garbage += skipped
+        now = self._clock.monotonic()
+        if self._garbage:
+            self._garbage_at = now
+        if self._garbage > GARBAGE_BYTES:
+            self._health.on("GW-DEV-02", self._link, bytes=self._garbage)
+        elif now - self._garbage_at >= CLEAN_S:
             self._health.off("GW-DEV-02", self._link)
 
     def _show(self, frame: bytes, at: Stamp, device: str, said: str | tuple[Observation, ...]) -> None:
-        if self._collector.listeners:
-            text = said if isinstance(said, str) else in_words(said)
-            self._collector.tell(Heard(self._link, at, "", device, text, frame.hex()))
+        self._collector.listeners.tell_bytes(self._link, at, device=device, address="", said=said, raw=frame)

@@ -167,7 +167,7 @@ class _Desk:
                 self._note(found.BAD_OPTION, refusal.key, **facts)
             return None
         if raw:
-            self._note(found.NO_EFFECT, "map", effect=found.KEPT, reason="@hint.not-found", model=driver.model)
+            self._note(found.NO_EFFECT, "map", effect=found.KEPT, reason="@hint.no-options", model=driver.model)
         return None
 
     def _key(self, driver: Driver) -> bytes | None:

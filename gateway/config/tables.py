@@ -23,6 +23,8 @@ T = TypeVar("T")
 # Fits every required field that there is: an id, a port, a model, a URL.
 _STAND_IN: Final = "x"
 _REQUIRED: Final = object()
+# Where people paste a secret, or a whole private key, by mistake.
+_NEVER_SHOWN: Final = frozenset({"key", "password", "key_file"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +88,12 @@ def _errors(kind: Callable[..., Any], raw: Mapping[str, object]) -> list[tuple[t
         _adapter(kind).validate_python(raw)
     except ValidationError as refusal:
         listed = refusal.errors(include_url=False, include_context=False, include_input=False)
-        return list(dict.fromkeys((_location(error["loc"], raw), error["type"]) for error in listed))
+        first: dict[tuple[str | int, ...], str] = {}
+        for error in listed:  # a union reports each of its branches
+            first.setdefault(_location(error["loc"], raw), error["type"])
+        items = {location[0] for location in first if len(location) > 1}
+        # What is wrong with a list as a whole follows from what is wrong with its items.
+        return [(location, error) for location, error in first.items() if len(location) > 1 or location[0] not in items]
     return []
 
 
@@ -124,7 +131,10 @@ def _report(
             value = value[int(location[1])]
         default = names[key] if effect == found.KEPT else None
         shown = found.show(default) if isinstance(default, (str, int, float)) else None
-        notes.add(found.BAD_VALUE, (*at, *location), effect=effect, value=value, expected=expected, default=shown)
+        facts: dict[str, Any] = {"expected": expected, "default": shown}
+        if key not in _NEVER_SHOWN:
+            facts["value"] = value
+        notes.add(found.BAD_VALUE, (*at, *location), effect=effect, **facts)
 
 
 @cache

@@ -1,7 +1,9 @@
 """One lane on its way to one destination: read ahead, kept in order for each device, confirmed in any order.
 
 Pure: no IO, no clock. A device that is busy (a message of it is on the wire, or the platform asked to wait) keeps its
-later rows back; other devices go on. Limits: at most `READ_AHEAD` rows beyond the cursor are held.
+later rows back; other devices go on, however long it lasts: the rows of a parked device (asked to wait) that do not fit
+are skipped, and read again once it may go on. Limits: at most `READ_AHEAD` rows are held, of parked devices no more come
+when `SET_ASIDE` are; at most `BEYOND` rows after the first unconfirmed one are on their way or done.
 """
 
 from __future__ import annotations
@@ -11,29 +13,37 @@ from collections.abc import Callable, Iterable
 from typing import Final
 
 from gateway.events import Lane, Stored
+from gateway.outbox.numbers import Ranges, within
 
 READ_AHEAD: Final = 2_000
 REFILL_BELOW: Final = 300
+SET_ASIDE: Final = 1_000
+BEYOND: Final = 20_000
 ENVELOPE_BYTES: Final = 320  # what is added to a stored body at send time, at most
 
 
 class LaneQueue:
-    """Rows of one lane. `cursor` is the last sequence up to which everything is confirmed, `ahead` what is beyond."""
+    """Rows of one lane. `cursor` is the last sequence up to which everything is confirmed, `ahead()` what is beyond."""
 
-    def __init__(self, lane: Lane, destination: str, *, cursor: int, ahead: set[int]) -> None:
+    def __init__(self, lane: Lane, destination: str, *, cursor: int, ahead: Ranges) -> None:
         self.lane = lane
         self.destination = destination
         self.cursor = cursor
-        self.ahead = ahead
         self.loaded_to = cursor
+        self._known = ahead  # confirmed before these rows were loaded
+        self._ordered_to = cursor
         self._order: deque[int] = deque()
+        self._done: set[int] = set()
+        self._held: set[int] = set()
         self._ready: deque[Stored] = deque()
         self._blocked: dict[str, deque[Stored]] = {}
+        self._parked: set[str] = set()
+        self._skipped: dict[str, int] = {}
 
     @property
     def room(self) -> int:
         """How many rows may still be loaded."""
-        return READ_AHEAD - len(self._order)
+        return min(READ_AHEAD - len(self._held), BEYOND - len(self._order))
 
     @property
     def wants_more(self) -> bool:
@@ -45,17 +55,42 @@ class LaneQueue:
         """Nothing loaded waits to be sent (rows of busy devices aside)."""
         return not self._ready
 
+    @property
+    def head_id(self) -> str:
+        """The id of the row that comes next, "" when none waits."""
+        return self._ready[0].id if self._ready else ""
+
+    def ahead(self) -> Ranges:
+        """Return what is confirmed beyond the cursor, as ranges; each stands for every row of this lane inside it."""
+        ranges: Ranges = []
+        running = False
+        for seq in self._order:
+            if seq not in self._done:
+                running = False
+            elif running:
+                ranges[-1] = (ranges[-1][0], seq)
+            else:
+                ranges.append((seq, seq))
+                running = True
+        beyond = self._ordered_to + 1
+        return ranges + [(max(first, beyond), last) for first, last in self._known if last >= beyond]
+
     def load(self, rows: Iterable[Stored]) -> None:
         """Take rows in order, as they follow `loaded_to`."""
         for row in rows:
             self.loaded_to = row.seq
-            self._order.append(row.seq)
-            if row.seq in self.ahead:
+            if row.seq > self._ordered_to:
+                self._ordered_to = row.seq
+                self._order.append(row.seq)
+                if self.destination not in row.route or within(self._known, row.seq):
+                    self._done.add(row.seq)
+            if row.seq <= self.cursor or row.seq in self._done or row.seq in self._held:
                 continue
-            if self.destination in row.route:
-                self._ready.append(row)
-            else:
-                self.ahead.add(row.seq)
+            if row.device in self._skipped or (row.device in self._parked and len(self._held) >= SET_ASIDE):
+                self._skipped.setdefault(row.device, row.seq)
+                continue
+            self._held.add(row.seq)
+            self._ready.append(row)
         self._advance()
 
     def take(self, busy: Callable[[str], bool], *, count: int, size: int) -> list[Stored]:
@@ -67,7 +102,7 @@ class LaneQueue:
         length = 0
         while self._ready and len(taken) < count:
             row = self._ready[0]
-            if row.seq <= self.cursor or row.seq in self.ahead:  # confirmed late, while it waited for a second try
+            if row.seq <= self.cursor or row.seq in self._done:  # confirmed late, while it waited for a second try
                 self._ready.popleft()
                 continue
             if row.device in self._blocked or busy(row.device):
@@ -85,28 +120,37 @@ class LaneQueue:
         for row in sorted(rows, key=lambda one: one.seq, reverse=True):
             self._blocked.setdefault(row.device, deque()).appendleft(row)
 
+    def park(self, device: str) -> None:
+        """The device will be busy for long: until it is released its rows need not be in memory."""
+        self._parked.add(device)
+
     def release(self, device: str) -> None:
-        """Let a device go on: what was set aside comes first."""
+        """Let a device go on: what was set aside comes first, what was skipped is read again."""
+        self._parked.discard(device)
         rows = self._blocked.pop(device, None)
         if rows:
             self._ready.extendleft(reversed(rows))
+        skipped = self._skipped.pop(device, None)
+        if skipped is not None:
+            pass
 
     def done(self, seq: int) -> bool:
         """Note one confirmed row; False if it was known."""
-        if seq <= self.cursor or seq in self.ahead:
+        if seq not in self._held:
             return False
-        self.ahead.add(seq)
+        self._held.discard(seq)
+        self._done.add(seq)
         self._advance()
         return True
 
     def reset(self) -> None:
         """Forget what was loaded: the connection is gone, and everything not confirmed is read again."""
-        self._order.clear()
-        self._ready.clear()
-        self._blocked.clear()
-        self.loaded_to = self.cursor
+        self._known = self.ahead()
+        for held in (self._order, self._done, self._held, self._ready, self._blocked, self._parked, self._skipped):
+            held.clear()
+        self.loaded_to = self._ordered_to = self.cursor
 
     def _advance(self) -> None:
-        while self._order and self._order[0] in self.ahead:
+        while self._order and self._order[0] in self._done:
             self.cursor = self._order.popleft()
-            self.ahead.discard(self.cursor)
+            self._done.discard(self.cursor)

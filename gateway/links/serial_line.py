@@ -165,11 +165,11 @@ class SerialLine:
                 reply = await turn.reply
         except TimeoutError:
             self.timeouts += 1
-            # The reply may be on its way still: the next request waits a quiet time for it, counted from now.
-            self._busy_until = asyncio.get_running_loop().time()
             return None
         finally:
             self._turn = None
+            # A reply that did not come may be on its way still: the next request waits a quiet time, counted from now.
+            self._busy_until = max(self._busy_until, asyncio.get_running_loop().time())
             self.foreign += turn.foreign
             self.trimmed += turn.trimmed
             self.echo_seen = self.echo_seen or turn.echo_seen

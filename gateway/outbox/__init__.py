@@ -2,6 +2,6 @@
 
 from gateway.outbox.numbers import NumberState
 from gateway.outbox.outbox import Outbox
-from gateway.outbox.store import AlarmRow, CursorRow, DeadLetter, Mark, Number, Route, Write
+from gateway.outbox.rows import AlarmRow, CursorRow, DeadLetter, Mark, Number, Route, Write
 
 __all__ = ["AlarmRow", "CursorRow", "DeadLetter", "Mark", "Number", "NumberState", "Outbox", "Route", "Write"]

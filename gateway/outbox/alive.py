@@ -10,11 +10,14 @@ from __future__ import annotations
 import json
 import os
 from dataclasses import asdict
+from operator import index
 from pathlib import Path
+from typing import Final
 
 from gateway.clock import Stamp
 
-_BYTES = 256
+_BYTES: Final = 256
+_LAST_MS: Final = 253_402_300_800_000  # the year 10000: a later one cannot be written as a date
 
 
 class AliveFile:
@@ -27,9 +30,11 @@ class AliveFile:
     def read(self) -> Stamp | None:
         """Return the last stamp; None when there is none or it cannot be read."""
         try:
-            return Stamp(**json.loads(self._path.read_bytes()[:_BYTES].rstrip(b"\0 \n")))
-        except (OSError, ValueError, TypeError):
+            fields = json.loads(self._path.read_bytes()[:_BYTES].rstrip(b"\0 \n"))
+            at = Stamp(index(fields["wall_ms"]), index(fields["mono_ms"]), str(fields["boot"]), str(fields["clock"]))
+        except (OSError, ValueError, TypeError, KeyError, RecursionError):
             return None
+        return at if 0 <= at.wall_ms < _LAST_MS and 0 <= at.mono_ms < _LAST_MS else None
 
     def write(self, at: Stamp) -> None:
         """Overwrite the stamp in place. Raises OSError."""

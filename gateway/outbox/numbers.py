@@ -11,9 +11,13 @@ from __future__ import annotations
 import json
 from bisect import bisect_right
 from enum import Enum
+from operator import index, itemgetter
 from typing import Final
 
 WINDOW: Final = 4096
+
+Ranges = list[tuple[int, int]]
+"""Inclusive, disjoint, ascending."""
 
 
 class NumberState(Enum):
@@ -24,18 +28,29 @@ class NumberState(Enum):
     RESTARTED = "restarted"
 
 
+def within(ranges: Ranges, n: int) -> bool:
+    """Is the number in one of the ranges?"""
+    at = bisect_right(ranges, n, key=itemgetter(0)) - 1
+    return at >= 0 and ranges[at][1] >= n
+
+
+def parse_ranges(text: str) -> Ranges:
+    """Read ranges from JSON [[first, last], ...]. Raises ValueError or TypeError."""
+    return [(index(first), index(last)) for first, last in json.loads(text)]
+
+
 class NumberSet:
     """Durable numbers of one (device, session): disjoint inclusive ranges, ascending."""
 
     __slots__ = ("ranges",)
 
-    def __init__(self, ranges: list[tuple[int, int]] | None = None) -> None:
+    def __init__(self, ranges: Ranges | None = None) -> None:
         self.ranges = ranges or []
 
     @classmethod
     def parse(cls, text: str) -> NumberSet:
         """Read what `text()` wrote."""
-        return cls([(first, last) for first, last in json.loads(text)])
+        return cls(parse_ranges(text))
 
     def text(self) -> str:
         """Return the ranges as JSON [[first, last], ...]."""
@@ -47,8 +62,7 @@ class NumberSet:
 
     def __contains__(self, n: int) -> bool:
         """Is the number durable?"""
-        at = bisect_right(self.ranges, (n, 1 << 64)) - 1
-        return at >= 0 and self.ranges[at][1] >= n
+        return within(self.ranges, n)
 
     def state(self, n: int) -> NumberState:
         """Judge a number that came."""
@@ -66,7 +80,7 @@ class NumberSet:
         if state is NumberState.RESTARTED:
             self.ranges = [(n, n)]
             return
-        at = bisect_right(self.ranges, (n, n))
+        at = bisect_right(self.ranges, n, key=itemgetter(0))
         first, last = n, n
         if at < len(self.ranges) and self.ranges[at][0] == n + 1:
             last = self.ranges.pop(at)[1]
@@ -79,19 +93,3 @@ class NumberSet:
             del self.ranges[0]
         if self.ranges[0][0] <= horizon:
             self.ranges[0] = (horizon + 1, self.ranges[0][1])
-
-
-def fold(numbers: set[int]) -> list[tuple[int, int]]:
-    """Fold a set of integers into inclusive ranges, ascending."""
-    folded: list[tuple[int, int]] = []
-    for n in sorted(numbers):
-        if folded and folded[-1][1] == n - 1:
-            folded[-1] = (folded[-1][0], n)
-        else:
-            folded.append((n, n))
-    return folded
-
-
-def unfold(text: str) -> set[int]:
-    """Return the integers in ranges written as JSON."""
-    return {n for first, last in json.loads(text) for n in range(first, last + 1)}

@@ -1,106 +1,40 @@
 """The database: schema, the one transaction that stores, and reading back. Synchronous; `Outbox` gives it its threads.
 
 WAL with synchronous=FULL: NORMAL loses the last commits at a power cut. The WAL is never truncated on purpose, because a
-growing WAL costs three times the bytes of one that is reused in place. Limit: one transaction holds at most what the
-outbox hands over (1,000 events).
+growing WAL costs three times the bytes of one that is reused in place. Limits: one transaction holds at most what the
+outbox hands over (1,000 events) and deletes 500 rows a lane; of a device the last 8 sessions of numbers are kept, of a
+destination 10,000 dead letters (those of alarms are never dropped), and 1,000 closed alarms.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import re
 import sqlite3
-from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from importlib import resources
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Event, Lane, Stored, new_id, wants
+from gateway.outbox.connection import TABLES, asks, connect, store_error
 from gateway.outbox.numbers import NumberSet
+from gateway.outbox.reader import Reader
+from gateway.outbox.rows import CursorRow, DeadLetter, Mark, Route, Write
 
-_TABLES: Final = {Lane.A: "event_a", Lane.B: "event_b", Lane.C: "event_c", Lane.D: "event_d"}
-_COLUMNS: Final = "seq, id, noun, device, recorded_ms, wall_ms, mono_ms, boot, clock, route, body"
 DELETE_STEP: Final = 500
 _FACTS_EVERY: Final = 500
 _KEPT_SESSIONS: Final = 8
 _KEPT_CLOSED_ALARMS: Final = 1000
-
-
-@dataclass(frozen=True, slots=True)
-class Route:
-    """A destination and the types that it wants."""
-
-    destination: str
-    types: tuple[str, ...]
-
-
-@dataclass(frozen=True, slots=True)
-class Mark:
-    """What was judged last of a device, as JSON text, to be committed with the event that it admitted.
-
-    Writes of different lanes may overtake each other: only the highest `version` of a key is kept.
-    """
-
-    device: str
-    key: str
-    value: str
-    version: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Number:
-    """The identity of an acknowledged input."""
-
-    device: str
-    session: str
-    n: int
-
-
-@dataclass(frozen=True, slots=True)
-class AlarmRow:
-    """An alarm's state as JSON text."""
-
-    id: str
-    is_open: bool
-    raised_ms: int
-    doc: str
-
-
-@dataclass(frozen=True, slots=True)
-class DeadLetter:
-    """What a destination refused for good."""
-
-    destination: str
-    row: Stored
-    code: str
-    reason: str
-    at_ms: int
-
-
-@dataclass(frozen=True, slots=True)
-class CursorRow:
-    """How far a destination has confirmed a lane."""
-
-    destination: str
-    lane: Lane
-    seq: int
-    ahead: str = "[]"
-
-
-@dataclass(frozen=True, slots=True)
-class Write:
-    """What must become durable together. `on_commit` is called with the stored rows, in the event loop."""
-
-    events: tuple[Event, ...] = ()
-    marks: tuple[Mark, ...] = ()
-    numbers: tuple[Number, ...] = ()
-    alarms: tuple[AlarmRow, ...] = ()
-    dead: tuple[DeadLetter, ...] = ()
-    facts: tuple[tuple[str, str], ...] = ()
-    on_commit: Callable[[list[Stored]], None] | None = None
+_KEPT_DEAD_LETTERS: Final = 10_000
+# What one write can do wrong by its content; every other error is the disk's or the file's.
+_CONTENT_ERRORS: Final = (
+    sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.NotSupportedError, sqlite3.ProgrammingError,
+)  # fmt: skip
 
 
 @dataclass(slots=True)
@@ -110,54 +44,53 @@ class Counters:
     sequence: int
     delivery: dict[str, int]
     numbers: dict[tuple[str, str], NumberSet] = field(default_factory=dict)
+    recorded: Stamp | None = None
 
 
 class Store:
-    """One writer connection and one reader connection on one file. Not thread-safe: each connection has its thread."""
+    """The writer connection on one file, and the reader beside it. Not thread-safe: each of both has its thread."""
 
     def __init__(self, path: Path, routes: Sequence[Route]) -> None:
-        self._path = path
+        self.path = path
         self.routes = routes
+        self.reader: Reader
         self._writer: sqlite3.Connection
-        self._reader: sqlite3.Connection
         self._boots: dict[str, int] = {}
         self._boot_ids: dict[int, str] = {}
         self._wanted: dict[str, tuple[str, ...]] = {}
+        self._dead = 0
         self._versions: dict[tuple[str, str], int] = {}
         self.counters = Counters(0, {})
+        self.counted_to = 0
+        self.epochs: dict[str, int] = {}
         self.streamid = ""
 
     # -- opening ------------------------------------------------------------------------------------------------
 
+    @asks
     def open(self) -> None:
-        """Open or create the database. Raises StoreError: GW-STO-01 cannot, -02 corrupt, -05 newer schema."""
+        """Open or create the database. Raises StoreError: GW-STO-01 cannot, -02 corrupt, -03 full, -05 newer schema."""
+        self._writer = connect(self.path)
         try:
-            self._writer = self._connect()
             self._migrate()
             self._load()
-            self._reader = self._connect()
-        except sqlite3.Error as error:
-            raise _store_error(error, self._path) from error
+            self.reader = Reader(self.path, lambda: self._boot_ids)
+        except BaseException:
+            # Collected later it would delete the WAL of whatever stands at this path by then: that of a new database.
+            self._writer.close()
+            raise
 
     def close(self) -> None:
-        """Close both connections; the WAL is checkpointed by SQLite when the last one goes."""
-        self._reader.close()
-        self._writer.close()
-
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=5.0)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
-        connection.execute("PRAGMA wal_autocheckpoint=1000")
-        connection.execute("PRAGMA foreign_keys=ON")
-        return connection
+        """Close the writer; the WAL is checkpointed by SQLite when the last connection goes, so close the reader first."""
+        with contextlib.suppress(sqlite3.Error):
+            self._writer.close()
 
     def _migrate(self) -> None:
         files = sorted(resources.files("gateway.outbox").joinpath("schema").iterdir(), key=lambda one: one.name)
         scripts = {int(one.name[:4]): one for one in files if re.fullmatch(r"\d{4}\.sql", one.name)}
         have = self._writer.execute("PRAGMA user_version").fetchone()[0]
         if have > max(scripts):
-            raise StoreError("GW-STO-05", str(self._path), path=str(self._path), found=have, known=max(scripts))
+            raise StoreError("GW-STO-05", str(self.path), path=str(self.path), found=have, known=max(scripts))
         for number in sorted(one for one in scripts if one > have):
             script = scripts[number].read_text(encoding="utf-8")
             self._writer.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")
@@ -165,39 +98,53 @@ class Store:
     def _load(self) -> None:
         facts = dict(self._writer.execute("SELECT key, value FROM fact"))
         self.streamid = facts.get("streamid") or new_id()
-        sequence = int(facts.get("sequence", 0))
+        if "streamid" not in facts:
+            self._put_facts([("streamid", self.streamid)])
+        self.counted_to = sequence = int(facts.get("sequence", 0))
         delivery = {route.destination: int(facts.get(f"delivery:{route.destination}", 0)) for route in self.routes}
         # The facts are written at least once in `_FACTS_EVERY` events: only what came after them is looked at.
-        for table in _TABLES.values():
+        for table in TABLES.values():
             query = f"SELECT seq, route FROM {table} WHERE seq > ?"  # noqa: S608 - a table of ours
-            for seq, text in self._writer.execute(query, (int(facts.get("sequence", 0)),)):
+            for seq, text in self._writer.execute(query, (self.counted_to,)):
                 sequence = max(sequence, seq)
                 for destination, number in json.loads(text).items():
                     if destination in delivery:
                         delivery[destination] = max(delivery[destination], number)
-        self.counters = Counters(sequence, delivery)
+        self.epochs = {key[6:]: int(value) for key, value in facts.items() if key.startswith("epoch:")}
+        recorded = Stamp(**json.loads(facts["recorded"])) if "recorded" in facts else None
+        self.counters = Counters(sequence, delivery, recorded=recorded)
         self._boots = {name: n for n, name in self._writer.execute("SELECT n, id FROM boot")}
         self._boot_ids = {n: name for name, n in self._boots.items()}
-        self._writer.execute("BEGIN IMMEDIATE")
-        self._put_facts([("streamid", self.streamid)])
-        known = [route.destination for route in self.routes]
-        marks = ",".join("?" * len(known))
-        self._writer.execute(f"DELETE FROM cursor WHERE destination NOT IN ({marks})", known)  # noqa: S608
-        self._prune_sessions()
-        self._writer.execute("COMMIT")
-        for device, session, text in self._writer.execute("SELECT device, session, ranges FROM number"):
+        try:
+            self._tidy()
+        except sqlite3.OperationalError:  # a full disk: what is stored can be delivered all the same
+            self._roll_back()
+        for device, session, text in self._writer.execute("SELECT device, session, ranges FROM number ORDER BY at_seq"):
             self.counters.numbers[device, session] = NumberSet.parse(text)
 
-    def _prune_sessions(self) -> None:
+    def _tidy(self) -> None:
+        known = [route.destination for route in self.routes]
+        marks = ",".join("?" * len(known))
+        self._writer.execute("BEGIN IMMEDIATE")
+        self._writer.execute(f"DELETE FROM cursor WHERE destination NOT IN ({marks})", known)  # noqa: S608
         self._writer.execute(
             "DELETE FROM number WHERE (device, session) IN (SELECT device, session FROM (SELECT device, session, "
-            "row_number() OVER (PARTITION BY device ORDER BY at_ms DESC) AS age FROM number) WHERE age > ?)",
+            "row_number() OVER (PARTITION BY device ORDER BY at_seq DESC) AS age FROM number) WHERE age > ?)",
             (_KEPT_SESSIONS,),
         )
         self._writer.execute(
             "DELETE FROM alarm WHERE open = 0 AND id NOT IN (SELECT id FROM alarm ORDER BY open DESC, raised_ms DESC LIMIT ?)",
             (_KEPT_CLOSED_ALARMS,),
         )
+        self._prune_dead()
+        self._writer.execute("COMMIT")
+
+    def _roll_back(self) -> None:
+        try:
+            if self._writer.in_transaction:
+                self._writer.execute("ROLLBACK")
+        except sqlite3.Error:  # the first error is the one to tell; the next transaction tries again
+            pass
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -211,35 +158,38 @@ class Store:
     ) -> tuple[list[list[Stored]], dict[Lane, int]]:
         """Store everything in one transaction; return the rows of each write, and the number of rows deleted by lane.
 
-        Raises StoreError; then nothing is stored.
+        Raises StoreError when the database refuses, any other Exception when one of the writes cannot be stored as it
+        is; then nothing is stored.
 
         `delete` gives for each lane the sequence up to which rows have left for every destination.
         """
-        work = Counters(self.counters.sequence, dict(self.counters.delivery))
+        work = Counters(self.counters.sequence, dict(self.counters.delivery), recorded=self.counters.recorded)
         boots = dict(self._boots)
         try:
+            self._roll_back()  # a transaction whose own ROLLBACK failed would refuse every later one
             self._writer.execute("BEGIN IMMEDIATE")
             stored = [self._store(write, lanes, work, boots, now_ms) for write, lanes in writes]
             self._put_cursors(cursors)
-            self._put_marks([mark for write, _lanes in writes for mark in write.marks])
+            versions = self._put_marks([mark for write, _lanes in writes for mark in write.marks])
             deleted = self._delete(delete)
             if delete or cursors or work.sequence // _FACTS_EVERY != self.counters.sequence // _FACTS_EVERY:
                 self._put_counters(work)
-            for (device, session), numbers in work.numbers.items():
-                self._writer.execute(
-                    "INSERT OR REPLACE INTO number VALUES (?, ?, ?, ?)", (device, session, numbers.text(), now_ms)
-                )
+            forgotten = self._put_numbers(work)
+            # Before the commit: a reader that is quicker than we are must know the boot of every row.
+            self._boot_ids = {n: name for name, n in boots.items()}
             self._writer.execute("COMMIT")
         except BaseException as error:
-            if self._writer.in_transaction:
-                self._writer.execute("ROLLBACK")
-            if isinstance(error, sqlite3.Error):
-                raise _store_error(error, self._path) from error
+            self._roll_back()
+            if isinstance(error, sqlite3.Error) and not isinstance(error, _CONTENT_ERRORS):
+                raise store_error(error, self.path) from error
             raise
-        self.counters.sequence, self.counters.delivery = work.sequence, work.delivery
-        self.counters.numbers.update(work.numbers)
+        counters = self.counters
+        counters.sequence, counters.delivery, counters.recorded = work.sequence, work.delivery, work.recorded
+        counters.numbers.update(work.numbers)  # in place: the event loop looks numbers up meanwhile
+        for key in forgotten:
+            counters.numbers.pop(key, None)
         self._boots = boots
-        self._boot_ids = {n: name for name, n in boots.items()}
+        self._versions.update(versions)
         return stored, deleted
 
     def _store(
@@ -258,26 +208,55 @@ class Store:
                 "INSERT OR REPLACE INTO alarm VALUES (?, ?, ?, ?)",
                 (alarm.id, int(alarm.is_open), alarm.raised_ms, alarm.doc),
             )
-        for dead in write.dead:
-            row = dead.row
-            self._writer.execute(
-                "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (dead.destination, row.seq, row.id, row.noun, row.device, dead.code, dead.reason, dead.at_ms, row.body),
-            )
-        if write.facts:
-            self._put_facts(write.facts)
+        self._put_dead(write.dead)
+        self._put_facts(write.facts)
         return rows
 
-    def _put_marks(self, marks: Sequence[Mark]) -> None:
+    def _put_dead(self, dead: Sequence[DeadLetter]) -> None:
+        for one in dead:
+            row = one.row
+            self._writer.execute(
+                "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (one.destination, row.seq, row.id, row.noun, row.device, one.code, one.reason, one.at_ms, row.body),
+            )
+            self._dead += 1
+            if self._dead > _KEPT_DEAD_LETTERS // 10:
+                self._prune_dead()
+
+    def _prune_dead(self) -> None:
+        self._dead = 0
+        for route in self.routes:
+            self._writer.execute(
+                "DELETE FROM dead_letter WHERE destination = ? AND noun NOT LIKE 'alarm.%' AND seq <= (SELECT seq "
+                "FROM dead_letter WHERE destination = ? ORDER BY seq DESC LIMIT 1 OFFSET ?)",
+                (route.destination, route.destination, _KEPT_DEAD_LETTERS),
+            )
+
+    def _put_numbers(self, work: Counters) -> list[tuple[str, str]]:
+        """Write the ranges that have grown; forget the oldest sessions of a device that keeps beginning new ones."""
+        forgotten = []
+        for (device, session), numbers in work.numbers.items():
+            self._writer.execute(
+                "INSERT OR REPLACE INTO number VALUES (?, ?, ?, ?)", (device, session, numbers.text(), work.sequence)
+            )
+            if (device, session) not in self.counters.numbers:
+                known = [key for key in self.counters.numbers if key[0] == device and key not in work.numbers]
+                new = sum(1 for key in work.numbers if key[0] == device)
+                forgotten += known[: max(0, len(known) + new - _KEPT_SESSIONS)]
+        self._writer.executemany("DELETE FROM number WHERE device = ? AND session = ?", forgotten)
+        return forgotten
+
+    def _put_marks(self, marks: Sequence[Mark]) -> dict[tuple[str, str], int]:
         newest: dict[tuple[str, str], Mark] = {}
         for mark in marks:
             key = (mark.device, mark.key)
             if mark.version >= max(self._versions.get(key, 0), newest[key].version if key in newest else 0):
                 newest[key] = mark
-        for key, mark in newest.items():
-            self._writer.execute("INSERT OR REPLACE INTO mark VALUES (?, ?, ?)", (mark.device, mark.key, mark.value))
-            # Kept even if this transaction fails: the same marks come again with its retry.
-            self._versions[key] = mark.version
+        self._writer.executemany(
+            "INSERT OR REPLACE INTO mark VALUES (?, ?, ?)",
+            [(one.device, one.key, one.value) for one in newest.values()],
+        )
+        return {key: mark.version for key, mark in newest.items()}
 
     def _put_event(self, event: Event, lane: Lane, work: Counters, boots: dict[str, int], now_ms: int) -> Stored:
         boot = boots.get(event.at.boot)
@@ -290,8 +269,9 @@ class Store:
             work.delivery[destination] += 1
             route[destination] = work.delivery[destination]
         at = event.at
+        work.recorded = Stamp(now_ms, at.mono_ms, at.boot, at.clock)
         self._writer.execute(
-            f"INSERT INTO {_TABLES[lane]} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a table of ours
+            f"INSERT INTO {TABLES[lane]} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a table of ours
             (
                 work.sequence, event.id, event.noun, event.device, now_ms, at.wall_ms, at.mono_ms, boot, at.clock,
                 json.dumps(route, separators=(",", ":")), event.body,
@@ -318,7 +298,7 @@ class Store:
     def _delete(self, delete: Mapping[Lane, int]) -> dict[Lane, int]:
         deleted = {}
         for lane, seq in delete.items():
-            table = _TABLES[lane]
+            table = TABLES[lane]
             done = self._writer.execute(
                 f"DELETE FROM {table} WHERE seq IN (SELECT seq FROM {table} WHERE seq <= ? ORDER BY seq LIMIT ?)",  # noqa: S608
                 (seq, DELETE_STEP),
@@ -329,86 +309,6 @@ class Store:
     def _put_counters(self, work: Counters) -> None:
         facts = [("sequence", str(work.sequence))]
         facts += [(f"delivery:{destination}", str(number)) for destination, number in work.delivery.items()]
+        if work.recorded is not None:  # the rows that show it may leave with this very transaction
+            facts.append(("recorded", json.dumps(asdict(work.recorded))))
         self._put_facts(facts)
-
-    # -- reading ------------------------------------------------------------------------------------------------
-
-    def fetch(self, lane: Lane, after: int, limit: int) -> list[Stored]:
-        """Return up to `limit` rows of a lane beyond `after`, in order. Runs on the reader connection."""
-        query = f"SELECT {_COLUMNS} FROM {_TABLES[lane]} WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
-        return [self._row(lane, row) for row in self._reader.execute(query, (after, limit))]
-
-    def _row(self, lane: Lane, row: tuple[Any, ...]) -> Stored:
-        seq, event_id, noun, device, recorded_ms, wall_ms, mono_ms, boot, clock, route, body = row
-        at = Stamp(wall_ms, mono_ms, self._boot_ids.get(boot, ""), clock)
-        return Stored(seq, lane, event_id, noun, device, recorded_ms, at, json.loads(route), body)
-
-    def cursors(self) -> list[CursorRow]:
-        """Return every stored cursor."""
-        query = "SELECT destination, lane, seq, ahead FROM cursor"
-        return [CursorRow(name, Lane(lane), seq, ahead) for name, lane, seq, ahead in self._reader.execute(query)]
-
-    def marks(self) -> list[Mark]:
-        """Return every mark of every device."""
-        return [Mark(*row) for row in self._reader.execute("SELECT device, key, value FROM mark")]
-
-    def alarms(self) -> list[AlarmRow]:
-        """Return the kept alarms, oldest first."""
-        query = "SELECT id, open, raised_ms, doc FROM alarm ORDER BY raised_ms"
-        return [AlarmRow(one, bool(is_open), at, doc) for one, is_open, at, doc in self._reader.execute(query)]
-
-    def dead_letters(self, limit: int) -> list[dict[str, object]]:
-        """Return the newest dead letters, without their bodies."""
-        names = ("destination", "sequence", "id", "type", "device", "code", "reason", "at_ms")
-        query = "SELECT destination, seq, id, noun, device, code, reason, at_ms FROM dead_letter ORDER BY at_ms DESC LIMIT ?"
-        return [dict(zip(names, row, strict=True)) for row in self._reader.execute(query, (limit,))]
-
-    def fact(self, key: str) -> str | None:
-        """Return one fact."""
-        row = self._reader.execute("SELECT value FROM fact WHERE key = ?", (key,)).fetchone()
-        return row[0] if row else None
-
-    def lane_heads(self) -> dict[Lane, tuple[int, int, int]]:
-        """Return for each lane the lowest and highest sequence and the number of rows."""
-        heads = {}
-        for lane, table in _TABLES.items():
-            low, high, count = self._reader.execute(f"SELECT min(seq), max(seq), count(*) FROM {table}").fetchone()  # noqa: S608
-            heads[lane] = (low or 0, high or 0, count)
-        return heads
-
-    def last_recorded(self) -> Stamp | None:
-        """Return when the newest event of all lanes was recorded: the last sign of life in the database."""
-        found: tuple[Any, ...] | None = None
-        for table in _TABLES.values():
-            query = f"SELECT recorded_ms, mono_ms, boot, clock, seq FROM {table} ORDER BY seq DESC LIMIT 1"  # noqa: S608
-            row = self._reader.execute(query).fetchone()
-            if row and (found is None or row[4] > found[4]):
-                found = row
-        return Stamp(found[0], found[1], self._boot_ids.get(found[2], ""), found[3]) if found else None
-
-    def count_beyond(self, lane: Lane, seq: int, destination: str) -> int:
-        """Return how many rows of a lane beyond `seq` a destination wants."""
-        query = f"SELECT count(*) FROM {_TABLES[lane]} WHERE seq > ? AND instr(route, ?)"  # noqa: S608
-        return int(self._reader.execute(query, (seq, f'"{destination}":')).fetchone()[0])
-
-    def backlog_devices(self) -> dict[str, int]:
-        """Return the devices with telemetry in lane D and the last sequence of each."""
-        return dict(self._reader.execute("SELECT device, max(seq) FROM event_d GROUP BY device").fetchall())
-
-    def file_bytes(self) -> int:
-        """Return the size of the database in bytes, free pages included."""
-        pages = self._reader.execute("PRAGMA page_count").fetchone()[0]
-        size = self._reader.execute("PRAGMA page_size").fetchone()[0]
-        return int(pages * size)
-
-
-def _store_error(error: sqlite3.Error, path: Path) -> StoreError:
-    """Name what SQLite says: full, corrupt, or not writable."""
-    name = getattr(error, "sqlite_errorname", "")
-    if name.startswith("SQLITE_FULL"):
-        code = "GW-STO-03"
-    elif name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")):
-        code = "GW-STO-02"
-    else:
-        code = "GW-STO-01"
-    return StoreError(code, str(path), path=str(path), detail=f"{name or type(error).__name__}: {error}")

@@ -44,7 +44,13 @@ class UplinkEvents:
 class Uplink(Protocol):
     """One path to one platform. `open` may be called again after `close` or a loss; each time is a new connection."""
 
-    window: int
+    @property
+    def window(self) -> int:
+        """How many messages may be on the wire; it may change while connected, `sent` is then called."""
+
+    @property
+    def max_bytes(self) -> int:
+        """How long a message may be; a longer one would end the connection."""
 
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
         """Connect, subscribe, announce. Raises SessionError with the code of the broken layer."""

@@ -45,6 +45,7 @@ _SHOWN: Final = 2_000
 _TOPIC: Final = re.compile(
     r"eldercare/v1/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/(state|up/birth|up/alarm|up/event|up/telemetry)"
 )
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _SOURCE: Final = re.compile(r"urn:eldercare:([^:]+):([^:]+):([^:]+)")
 
 
@@ -75,21 +76,22 @@ class Application:
         self._waiting_bytes = 0
         self._arrived = asyncio.Event()
         self._session: Session | None = None
-        self._ledger = Ledger(ledger)
         for decision in read_ledger(ledger):
             self._recall(decision)
+        self._ledger = Ledger(ledger)
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Connect, decide and answer until cancelled. The ledger is flushed and closed at the end, whatever ends it."""
-        try:
-            async with asyncio.TaskGroup() as tasks:
-                tasks.create_task(self._stay_connected(), name="application-session")
-                tasks.create_task(self._work(), name="application-decisions")
-                tasks.create_task(self._ledger.keep_flushing(), name="application-ledger")
-        finally:
-            self._ledger.close()
+        """Connect, decide and answer until cancelled."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._stay_connected(), name="application-session")
+            tasks.create_task(self._work(), name="application-decisions")
+            tasks.create_task(self._ledger.keep_flushing(), name="application-ledger")
+
+    def close(self) -> None:
+        """Flush and close the ledger, after `run`."""
+        self._ledger.close()
 
     async def _stay_connected(self) -> NoReturn:
         pause = 0.05
@@ -217,7 +219,7 @@ class Application:
 
     def _answer(self, address: Address, acks: list[dict[str, object]]) -> None:
         topic = f"eldercare/v1/{address.org}/{address.site}/{address.gateway}/down/ack"
-        payload = json.dumps({"acks": acks}, separators=(",", ":")).encode()
+        payload = _encode({"acks": acks}).encode()
         for _ in range(2 if self.conduct.doubling else 1):
             if self.conduct.mutes() or self._session is None or not self._session.publish(topic, payload):
                 self.unanswered += 1

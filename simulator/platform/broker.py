@@ -181,7 +181,7 @@ class Broker:
             self._listener = asyncio.create_task(self._listen(process), name="broker-stderr")
             try:
                 async with asyncio.timeout(READY_LIMIT_S):
-                    while not await self._ready(process):  # noqa: ASYNC110 - another process: nothing signals us
+                    while not await self._ready(process):
                         await asyncio.sleep(_POLL_S)
             except TimeoutError:
                 await self.stop()

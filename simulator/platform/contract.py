@@ -34,6 +34,7 @@ NOUNS: Final = frozenset(
     }.items()
     for verb in verbs.split()
 )
+_NOUN_OF: Final = {f"{PREFIX}{noun}{SUFFIX}": noun for noun in NOUNS}
 # The batched topic carries what comes often and wakes nobody; nothing of it may take the alarm topic.
 _LANES_OF: Final = {
     "alarm": ("alarm",),
@@ -74,11 +75,7 @@ class Address:
 
 def noun_of(type_: object) -> str:
     """Return "alarm.raised" for "cn.eldercare.alarm.raised.v1", "unknown" for anything that is not in the list."""
-    if isinstance(type_, str) and type_.startswith(PREFIX) and type_.endswith(SUFFIX):
-        noun = type_[len(PREFIX) : -len(SUFFIX)]
-        if noun in NOUNS:
-            return noun
-    return "unknown"
+    return _NOUN_OF.get(type_, "unknown") if isinstance(type_, str) else "unknown"
 
 
 def number(value: object) -> int | None:

@@ -77,13 +77,25 @@ async def district(run: Path, *, destination: str = "district", port: int = 0) -
     async with Broker() as broker, Link(broker.port, port=port) as link:
         application = Application(broker.port, run / f"platform-{destination}.jsonl")
         platform = District(destination=destination, broker=broker, link=link, application=application)
-        async with asyncio.TaskGroup() as tasks:
-            running = tasks.create_task(application.run(), name="application")
-            watching = tasks.create_task(broker.watch(), name="broker-watch")
-            try:
-                async with asyncio.timeout(READY_LIMIT_S):
-                    await application.ready.wait()
-                yield platform
-            finally:
-                watching.cancel()
-                running.cancel()
+        try:
+            async with asyncio.TaskGroup() as tasks:
+                running = tasks.create_task(application.run(), name="application")
+                watching = tasks.create_task(broker.watch(), name="broker-watch")
+                try:
+                    async with asyncio.timeout(READY_LIMIT_S):
+                        await application.ready.wait()
+                    yield platform
+                finally:
+                    watching.cancel()
+                    running.cancel()
+        except BaseExceptionGroup as group:
+            raise _only(group) from None
+        finally:
+            application.close()
+
+
+def _only(error: BaseException) -> BaseException:
+    """Return the one error that a group holds: whoever runs a platform wants its name, not its nesting."""
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

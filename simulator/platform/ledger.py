@@ -19,6 +19,7 @@ from typing import Any, Final, Self
 FLUSH_EVERY_S: Final = 0.05
 FLUSH_BYTES: Final = 256 * 1024
 _BLOCK: Final = 64 * 1024
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 
 
 class LedgerError(Exception):
@@ -87,7 +88,7 @@ class Ledger:
         if decision.code:
             row["code"] = decision.code
         row["event"] = decision.event
-        line = json.dumps(row, separators=(",", ":"))
+        line = _encode(row)
         self._lines.append(line)
         self._bytes += len(line)
         self.written += 1

@@ -112,12 +112,15 @@ class Session:
         self._loop.remove_writer(sock)
 
     def _read(self) -> None:
+        sock: Any = self._client.socket()
+        if sock is not None:  # the broker leaves Nagle's algorithm on: see link.py
+            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         # paho reads one packet a call; a turn of the loop costs more than the packet.
         for _ in range(_READS_A_TURN):
             if self.lost.is_set() or self._client.loop_read() != paho.MQTT_ERR_SUCCESS:
                 return
 
     async def _keep_alive(self) -> None:
-        while self._client.loop_misc() == paho.MQTT_ERR_SUCCESS:  # noqa: ASYNC110 - paho wants to be called
+        while self._client.loop_misc() == paho.MQTT_ERR_SUCCESS:
             await asyncio.sleep(1.0)
         self.lost.set()

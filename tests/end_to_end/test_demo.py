@@ -41,16 +41,16 @@ def demo(
     )
 
 
-def processes_of(run: str) -> list[str]:
-    """Command lines of the processes that have the run directory among their arguments."""
-    found = []
+def processes_of(run: str) -> dict[int, str]:
+    """Command lines, by id, of the processes that have the run directory among their arguments."""
+    found = {}
     for path in Path("/proc").glob("[0-9]*/cmdline"):
         try:
             line = path.read_bytes().replace(b"\0", b" ").decode(errors="replace")
         except OSError:
             continue
         if run in line:
-            found.append(line)
+            found[int(path.parent.name)] = line
     return found
 
 
@@ -60,10 +60,23 @@ def run_of(output: str) -> str:
     return match[1]
 
 
+def audit(run: Path) -> tuple[int, bool]:
+    """Exit status of a second audit, and whether it calls the run clean."""
+    done = subprocess.run(
+        [sys.executable, "-m", "simulator", "audit", str(run)],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=30,
+        check=False,
+    )
+    return done.returncode, "Clean: nothing lost" in done.stdout
+
+
 def test_a_cut_and_a_kill_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
     began = time.monotonic()
-    done = demo("--seconds", "20", "--seed", "7", "--report", str(file))
+    done = demo("--seconds", "20", "--seed", "7", "--report", str(file), "--keep")
     took = time.monotonic() - began
     output = done.stdout + done.stderr
     report: dict[str, Any] = json.loads(file.read_text())
@@ -88,12 +101,21 @@ def test_a_cut_and_a_kill_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
         row["emitted"] for row in report["devices"].values() if row["role"] in ("button", "pendant", "controller")
     )
     assert took < 20 + 20
-    # One line each 2 s, no colour, and the verdict; nothing is left behind.
+    # One line each 2 s, no colour, and the verdict; no process is left behind.
     assert "\x1b" not in output
     assert "Clean: nothing lost" in done.stdout
-    run = run_of(done.stdout)
-    assert not Path(run).exists()
-    assert processes_of(run) == []
+    run = Path(run_of(done.stdout))
+    assert processes_of(str(run)) == {}
+    # The same audit finds what is wrong when one acceptance is taken away, or one stands twice.
+    ledger = run / "platform-district.jsonl"
+    lines = ledger.read_text().splitlines(keepends=True)
+    alarm = next(line for line in lines if '"alarm.raised' in line.replace("cn.eldercare.", "") and "accepted" in line)
+    assert audit(run) == (0, True)
+    ledger.write_text("".join(line for line in lines if line != alarm))
+    assert audit(run) == (1, False)
+    ledger.write_text("".join([*lines, alarm]))
+    assert audit(run) == (1, False)
+    shutil.rmtree(run)
 
 
 def test_ctrl_c_ends_an_endless_run_with_its_ledger(tmp_path: Path) -> None:
@@ -121,7 +143,8 @@ def test_ctrl_c_ends_an_endless_run_with_its_ledger(tmp_path: Path) -> None:
     report = json.loads(file.read_text())
     assert (report["seconds"], report["reasons"]) == (None, [])
     assert [fault["fault"] for fault in report["faults"]][-2:] == ["interrupt", "stop"]
-    assert processes_of(run_of(output)) == []
+    assert processes_of(run_of(output)) == {}
+    assert not Path(run_of(output)).exists()
 
 
 def test_killing_the_demo_leaves_no_process_of_the_run_behind() -> None:
@@ -137,9 +160,11 @@ def test_killing_the_demo_leaves_no_process_of_the_run_behind() -> None:
     deadline = time.monotonic() + 10
     while processes_of(run) and time.monotonic() < deadline:
         time.sleep(0.1)
-    left = [line for line in processes_of(run) if "dbus-daemon" not in line]
+    left = processes_of(run)
+    for pid in left:
+        os.kill(pid, signal.SIGTERM)
     shutil.rmtree(run, ignore_errors=True)
-    assert left == []
+    assert left == {}
 
 
 def test_on_a_terminal_the_view_is_drawn_in_place_and_in_colour() -> None:
@@ -172,12 +197,14 @@ def test_on_a_terminal_the_view_is_drawn_in_place_and_in_colour() -> None:
     shutil.rmtree(run, ignore_errors=True)
     assert b"\x1b[H" in seen
     assert b"\x1b[32m" in seen
-    assert processes_of(run) == []
+    assert processes_of(run) == {}
 
 
 def test_what_is_missing_is_named_with_the_command_that_installs_it(tmp_path: Path) -> None:
-    done = demo("--seconds", "20", env={"PATH": str(tmp_path)}, timeout=30)
+    file = tmp_path / "report.json"
+    done = demo("--seconds", "20", "--report", str(file), env={"PATH": str(tmp_path)}, timeout=30)
     assert done.returncode == 3
+    assert not file.exists()
     assert "apt-get install dbus-daemon" in done.stderr
     assert "Traceback" not in done.stderr
 

@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 
 from simulator.audit import audit, merged, percentiles, reasons
 from simulator.findings import moment
-from simulator.ledgers import Decision, Emission, Fault, LedgerError, Ledgers, PollReply, read
+from simulator.ledgers import Decision, Emission, Fault, Ledgers, PollReply
 
 T0 = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 STREAM = "stream-1"
@@ -167,6 +167,12 @@ def test_an_alarm_that_met_a_cut_or_a_restart_is_not_in_the_latency() -> None:
     # The press was accepted first after the heal, the fall first after the start: both belong to the time down.
     assert report["alarms"]["latency_ms"] == {"p50": 400.0, "p99": 400.0, "max": 400.0}
     assert reasons(report) == []
+
+
+def test_an_alarm_that_began_while_its_link_was_deaf_is_not_in_the_latency() -> None:
+    report = audit(run(taken=(*TAKEN, gap(6, link="air", first=T0 + 0.5, last=T0 + 1.1))))
+    # The press began before the radio heard; fall and wired call did not.
+    assert report["alarms"]["latency_ms"] == {"p50": 300.0, "p99": 400.0, "max": 400.0}
 
 
 def test_a_cut_that_never_healed_leaves_no_latency() -> None:
@@ -493,8 +499,24 @@ def test_with_two_destinations_an_input_is_lost_for_the_one_that_did_not_get_it(
 
 
 def test_raised_is_the_gateways_own_count_of_presses() -> None:
-    ledgers = replace(run(), alarms=({"id": "a", "presses": 2}, {"id": "b", "presses": 1}))
-    assert audit(ledgers)["alarms"]["raised"] == 3
+    ledgers = replace(run(), alarms=({"id": "a", "presses": 2}, {"id": "b", "presses": 2}))
+    assert audit(ledgers)["alarms"]["raised"] == 4
+
+
+def test_raised_is_never_less_than_what_the_platform_accepted() -> None:
+    assert audit(replace(run(), alarms=({"id": "a", "presses": 1},)))["alarms"]["raised"] == 3
+
+
+def test_a_line_that_an_interrupt_left_with_its_device_is_held_not_lost() -> None:
+    line = Emission(T0 + 8.5, T0 + 8.5, "board", "line", n=3, session="s1", value={"temp": 20.0})
+    ledgers = run(emissions=(PRESS, FALL, CALL_LINE, TEMP_LINE, line))
+    ended = replace(ledgers, faults=(Fault(T0 + 8.8, "interrupt"), Fault(T0 + 9.0, "stop")))
+    report = audit(ended)
+    assert (report["held"], report["lost"], reasons(report)) == (1, 0, [])
+    # Not without an interrupt, not when it was acknowledged, not when it was older than 2 s.
+    assert audit(ledgers)["lost"] == 1
+    assert audit(replace(ended, acked=frozenset({("board", 3)})))["lost"] == 1
+    assert audit(replace(ended, faults=(Fault(T0 + 10.6, "interrupt"),)))["lost"] == 1
 
 
 def test_only_the_first_hundred_offences_are_described_but_all_are_counted() -> None:
@@ -552,68 +574,3 @@ def test_what_is_no_time_is_none(text: object) -> None:
 
 def test_a_time_is_read_in_utc() -> None:
     assert moment("2023-11-14T22:13:20.250Z") == T0 + 0.25
-
-
-# --- reading the ledgers ---------------------------------------------------------------------------------------------
-
-
-def write_run(tmp_path: Any) -> None:
-    (tmp_path / "scenario.json").write_text(json.dumps(SCENARIO))
-    (tmp_path / "air.jsonl").write_text(
-        '{"t":1,"t_last":2,"device":"button","kind":"press","counter":5,"n":null,"session":null,"value":null}\n'
-    )
-    (tmp_path / "lines.jsonl").write_text(
-        '{"t":3,"t_last":3,"device":"board","kind":"line","counter":null,"n":1,"session":"s","value":{"call":1}}\n'
-    )
-    (tmp_path / "bus.jsonl").write_text(
-        '{"t":4,"device":"meter","kind":"poll","value":{"quantity":"voltage","channel":"A","value":"220.1"}}\n'
-    )
-    (tmp_path / "platform-district.jsonl").write_text(
-        '{"t":5,"id":"x","type":"t","device":"d","sequence":"00000000000000000001","deliveryseq":null,'
-        '"streamid":"s","status":"accepted","lane":"alarm","event":{"data":{"kind":"call"}}}\n'
-    )
-
-
-def test_ledgers_are_read_as_their_writers_leave_them(tmp_path: Any) -> None:
-    write_run(tmp_path)
-    (tmp_path / "faults.jsonl").write_text('{"t":7,"fault":"heal"}\n{"t":6,"fault":"cut"}\n')
-    (tmp_path / "gateway.json").write_text('{"status":{"pid":1},"alarms":[],"versions":{"python":"3"}}')
-    ledgers = read(tmp_path)
-    assert ledgers.emissions == (
-        Emission(1.0, 2.0, "button", "press", counter=5),
-        Emission(3.0, 3.0, "board", "line", n=1, session="s", value={"call": 1}),
-    )
-    assert ledgers.polls == (PollReply(4.0, "meter", "voltage", "A", "220.1"),)
-    (taken,) = ledgers.decisions["district"]
-    assert (taken.sequence, taken.deliveryseq, taken.data) == (1, 0, {"kind": "call"})
-    assert [fault.fault for fault in ledgers.faults] == ["cut", "heal"]
-    assert (ledgers.status, ledgers.alarms, ledgers.torn) == ({"pid": 1}, (), 0)
-
-
-def test_half_a_line_at_the_end_is_counted_and_not_used(tmp_path: Any) -> None:
-    write_run(tmp_path)
-    with (tmp_path / "air.jsonl").open("a") as file:
-        file.write('{"t":9,"dev')
-    ledgers = read(tmp_path)
-    assert (len(ledgers.emissions), ledgers.torn) == (2, 1)
-
-
-def test_a_broken_line_in_the_middle_is_an_error(tmp_path: Any) -> None:
-    write_run(tmp_path)
-    with (tmp_path / "air.jsonl").open("a") as file:
-        file.write('{"t":9,"dev\n{}\n')
-    with pytest.raises(LedgerError, match=r"air\.jsonl:2"):
-        read(tmp_path)
-
-
-def test_a_line_without_its_fields_is_an_error(tmp_path: Any) -> None:
-    write_run(tmp_path)
-    with (tmp_path / "air.jsonl").open("a") as file:
-        file.write('{"t":9,"kind":"press"}\n')
-    with pytest.raises(LedgerError, match="device"):
-        read(tmp_path)
-
-
-def test_a_run_without_a_scenario_is_an_error(tmp_path: Any) -> None:
-    with pytest.raises(LedgerError, match=r"scenario\.json"):
-        read(tmp_path)

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+
 from simulator.platform.contract import Address, defect, noun_of, number
 
 GOLDEN = Path(__file__).parent.parent / "data" / "native"

@@ -43,7 +43,8 @@ def test_a_will_older_than_the_last_state_is_ignored() -> None:
 def test_a_state_that_says_nothing_is_counted_and_changes_nothing() -> None:
     roster = Roster()
     roster.state(GW, {"online": True, "epoch": 2})
-    for message in (None, [], {"online": "yes", "epoch": 3}, {"online": False}, {"online": False, "epoch": True}):
+    messages: list[object] = [None, [], {"online": "yes", "epoch": 3}, {"online": False}, {"online": 0, "epoch": True}]
+    for message in messages:
         roster.state(GW, message)
     assert (roster[GW].online, roster[GW].bad_states) == (True, 5)
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+
 from simulator.platform.ledger import Decision, Ledger, LedgerError, Status, read_ledger
 
 DECISION = Decision(

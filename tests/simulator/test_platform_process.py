@@ -7,6 +7,7 @@ import contextlib
 import json
 import os
 import signal
+import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Callable
@@ -16,8 +17,9 @@ from typing import Any
 import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
-from simulator.platform import ControlError, control_socket, district
-from simulator.platform.ledger import read_ledger
+
+from simulator.platform import ControlError, control_socket, district, main
+from simulator.platform.ledger import LedgerError, read_ledger
 from simulator.platform.link import Link
 
 GOLDEN = Path(__file__).parent.parent / "data" / "native"
@@ -74,7 +76,7 @@ async def platform_process(run: Path) -> AsyncIterator[Remote]:
 
 async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
     async with asyncio.timeout(limit_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 - what happens in threads and processes gives no event
             await asyncio.sleep(0.01)
 
 
@@ -112,7 +114,7 @@ async def test_every_fault_can_be_switched_from_outside(tmp_path: Path) -> None:
         await remote.ask("unstall")
         await remote.ask("heal")
         assert (await remote.ask("stats"))["link"]["stalled"] is False
-        for op, arguments in [
+        switched_on: list[tuple[str, dict[str, Any]]] = [
             ("stall", {"where": "application"}),
             ("refuse", {"retry_after_ms": 250}),
             ("refuse_some", {"p": 0.25, "seed": 3}),
@@ -121,7 +123,8 @@ async def test_every_fault_can_be_switched_from_outside(tmp_path: Path) -> None:
             ("mute", {"p": 0.125}),
             ("slow", {"ms": 20}),
             ("double_acks", {}),
-        ]:
+        ]
+        for op, arguments in switched_on:
             await remote.ask(op, **arguments)
         assert (await remote.ask("stats"))["conduct"] == {
             "refusing": True,
@@ -134,14 +137,15 @@ async def test_every_fault_can_be_switched_from_outside(tmp_path: Path) -> None:
             "slow_ms": 20.0,
             "double_acks": True,
         }
-        for op, arguments in [
+        switched_off: list[tuple[str, dict[str, Any]]] = [
             ("unstall", {"where": "application"}),
             ("accept", {}),
             ("remember", {}),
             ("mute", {"p": 0}),
             ("slow", {"ms": 0}),
             ("double_acks", {"on": False}),
-        ]:
+        ]
+        for op, arguments in switched_off:
             await remote.ask(op, **arguments)
         assert not any((await remote.ask("stats"))["conduct"].values())
 
@@ -150,7 +154,7 @@ async def test_stats_tell_what_the_demo_shows(tmp_path: Path) -> None:
     async with platform_process(tmp_path) as remote:
         await asyncio.to_thread(publish_once, remote.port, (GOLDEN / "alarm.json").read_text())
         async with asyncio.timeout(10):
-            while (stats := await remote.ask("stats"))["accepted"] != 1:
+            while (stats := await remote.ask("stats"))["accepted"] != 1:  # noqa: ASYNC110 - as in `until`
                 await asyncio.sleep(0.01)
         assert {name: stats[name] for name in ("destination", "online", "epoch", "duplicates", "retried")} == {
             "destination": "district",
@@ -206,10 +210,8 @@ async def test_the_control_socket_is_not_taken_from_a_living_platform_but_from_a
                     pass
             assert path.stat().st_mode & 0o777 == 0o600
         assert not path.exists()
-        leftover = await asyncio.start_unix_server(lambda *_a: None, path)
-        leftover.close()
-        await leftover.wait_closed()
-        assert path.exists()
+        with socket.socket(socket.AF_UNIX) as leftover:
+            leftover.bind(str(path))
         async with control_socket(platform, path):
             assert (await Remote(None, path, 0).ask("stats"))["destination"] == "district"  # type: ignore[arg-type]
         path.write_text("not a socket")
@@ -221,6 +223,7 @@ async def test_the_control_socket_is_not_taken_from_a_living_platform_but_from_a
 async def test_sigterm_ends_it_cleanly_with_its_broker_and_a_whole_ledger(tmp_path: Path) -> None:
     async with platform_process(tmp_path) as remote:
         await asyncio.to_thread(publish_once, remote.port, (GOLDEN / "alarm.json").read_text())
+        await until(lambda: (tmp_path / "platform-district.jsonl").stat().st_size > 0)
         broker = (await remote.ask("stats"))["broker"]["pid"]
         remote.process.send_signal(signal.SIGTERM)
         _, stderr = await asyncio.wait_for(remote.process.communicate(), 10)
@@ -236,3 +239,14 @@ async def test_no_broker_outlives_a_killed_platform(tmp_path: Path) -> None:
         assert alive(broker)
         remote.process.kill()
         await until(lambda: not alive(broker))
+
+
+async def test_a_platform_that_cannot_start_names_the_reason(tmp_path: Path) -> None:
+    async def run() -> None:
+        await main(tmp_path, port=0, control=tmp_path / ("x" * 120))
+
+    with pytest.raises(ControlError, match="a socket's path may have 107 bytes"):
+        await run()
+    (tmp_path / "platform-district.jsonl").write_text("{}\n")
+    with pytest.raises(LedgerError, match=r"platform-district\.jsonl:1"):
+        await run()

@@ -109,6 +109,9 @@ def test_an_endless_run_goes_on_with_cuts_and_kills() -> None:
     first = [fault for fault in score.faults if fault["at_s"] < 600]
     assert 6 <= sum(fault["fault"] == "cut" for fault in first) <= 12
     assert 3 <= sum(fault["fault"] == "kill" for fault in first) <= 7
+    begin = {name: min(fault["at_s"] for fault in first if fault["fault"] == name) for name in ("cut", "kill")}
+    assert 10 < begin["cut"] < 40
+    assert 20 < begin["kill"] < 75
     assert score.emissions[-1]["at_s"] > 23 * 3600
     names = [fault["fault"] for fault in score.faults if fault["fault"] != "kill"]
     assert names == ["mute", "cut", "heal"] * (len(names) // 3)

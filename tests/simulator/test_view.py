@@ -80,7 +80,7 @@ def test_the_screen_shows_what_a_person_looks_for() -> None:
     for words in (
         "小型中心   seed 7   12.3 s of 40 s   devices busy",
         "platform  up   125 accepted · 3 duplicate · 0 retry · 0 rejected",
-        "pid 4711, up 12 s   hears air, bus-1 deaf   district connected",
+        "pid 4711, up 12 s   links air, bus-1 deaf   district connected",
         "130 stored, pending: A alarms 1  B events 0  C live 4  D backlog 20",
         "alarms    2 open",
         "cut at 8.4 s, heal at 15.2 s, next: kill at 18 s",

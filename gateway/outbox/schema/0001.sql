@@ -26,8 +26,9 @@ CREATE TABLE dead_letter (destination TEXT NOT NULL, seq INTEGER NOT NULL, id TE
 -- What was judged last of a device: counters and levels, committed with the event that they admitted.
 CREATE TABLE mark (device TEXT NOT NULL, key TEXT NOT NULL, value TEXT NOT NULL, PRIMARY KEY (device, key)) WITHOUT ROWID;
 
--- Numbers of acknowledged inputs that are durable, as ranges.
-CREATE TABLE number (device TEXT NOT NULL, session TEXT NOT NULL, ranges TEXT NOT NULL, at_ms INTEGER NOT NULL,
+-- Numbers of acknowledged inputs that are durable, as ranges. `at_seq`: the sequence at the last change, to drop the oldest
+-- session by; a wall clock that jumps back would drop the one in use.
+CREATE TABLE number (device TEXT NOT NULL, session TEXT NOT NULL, ranges TEXT NOT NULL, at_seq INTEGER NOT NULL,
     PRIMARY KEY (device, session)) WITHOUT ROWID;
 
 CREATE TABLE alarm (id TEXT PRIMARY KEY, open INTEGER NOT NULL, raised_ms INTEGER NOT NULL, doc TEXT NOT NULL) WITHOUT ROWID;

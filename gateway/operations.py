@@ -1,0 +1,139 @@
+"""What the control socket can be asked: each operation by its name, answered from the rooms that `app` has built.
+
+Contract with the asking side: a request is a JSON object with `op`; an answer is what the operation returns, or a
+ControlError. Nothing here waits for a disk but the reading of the outbox's figures.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from gateway import __version__
+from gateway.alarms import AlarmBook
+from gateway.clock import Stamp, SystemClock, iso
+from gateway.collect import Collector, Hearing
+from gateway.collect.listening import Heard
+from gateway.control import Operation
+from gateway.deliver import Deliverer
+from gateway.errors import ControlError
+from gateway.events import Origin
+from gateway.health import Health
+from gateway.outbox import Outbox
+from gateway.problems import describe
+
+
+@dataclass(frozen=True, slots=True)
+class Rooms:
+    """What the operations look into. `dropped` gives for each radio how many adverts a full queue has cost it."""
+
+    origin: Origin
+    lang: str
+    began: Stamp
+    clock: SystemClock
+    health: Health
+    outbox: Outbox
+    alarms: AlarmBook
+    collector: Collector
+    hearing: Hearing
+    deliverers: Sequence[Deliverer]
+    dropped: Callable[[], Mapping[str, int]]
+
+
+class Operations:
+    """The operations on one gateway."""
+
+    def __init__(self, rooms: Rooms) -> None:
+        self._rooms = rooms
+
+    def by_name(self) -> Mapping[str, Operation]:
+        """Return each operation by the word that asks for it."""
+        return {
+            "status": self._status,
+            "alarms.list": self._alarms,
+            "alarms.ack": self._acknowledge,
+            "alarms.close": self._close,
+            "outbox": self._outbox,
+        }
+
+    def listen(self, take: Callable[[Mapping[str, object]], None]) -> Callable[[], None]:
+        """Show to `take` everything that is heard; return how to end it."""
+
+        def show(heard: Heard) -> None:
+            take({
+                "t": iso(heard.at.wall_ms), "link": heard.link, "device": heard.device, "address": heard.address,
+                "rssi": heard.rssi, "decoded": heard.text, "raw": heard.raw,
+            })  # fmt: skip
+
+        return self._rooms.collector.listeners.add(show)
+
+    async def _status(self, _request: Mapping[str, Any]) -> object:
+        rooms = self._rooms
+        origin, clock = rooms.origin, rooms.clock
+        return {
+            "gateway": {"id": origin.gateway, "org": origin.org, "site": origin.site},
+            "version": __version__,
+            "pid": os.getpid(),
+            "started_at": iso(rooms.began.wall_ms),
+            "uptime_s": round((clock.stamp().mono_ms - rooms.began.mono_ms) / 1000, 1),
+            "cpu_s": round(time.process_time(), 3),
+            "clock": {"state": clock.state()},
+            "devices": [desk.status(clock, self._alarm_of(desk.id)) for desk in rooms.collector.desks.values()],
+            "links": rooms.hearing.status(rooms.dropped()),
+            "outbox": await rooms.outbox.status(),
+            "destinations": [one.status() for one in rooms.deliverers],
+            "alarms": {"open": rooms.alarms.open_count},
+            "problems": self._problems(),
+        }
+
+    def _problems(self) -> list[dict[str, object]]:
+        now = self._rooms.clock.monotonic()
+        problems: list[dict[str, object]] = []
+        for one in self._rooms.health.current():
+            text = describe(one.code, self._rooms.lang, one.subject, one.facts)
+            problems.append({
+                "code": one.code, "subject": one.subject, "severity": one.severity, "hidden": one.hidden,
+                "since_s": round(now - one.since_monotonic, 1), "title": text.title, "remedy": text.remedy,
+            })  # fmt: skip
+        return problems
+
+    def _alarm_of(self, device: str) -> str | None:
+        alarm = self._rooms.alarms.open_of(device)
+        return alarm.id if alarm else None
+
+    async def _alarms(self, request: Mapping[str, Any]) -> object:
+        return self._rooms.alarms.listed(with_closed=bool(request.get("all")))
+
+    async def _acknowledge(self, request: Mapping[str, Any]) -> object:
+        change = self._rooms.collector.acknowledge(_text(request, "id"), _text(request, "by"))
+        return {"id": change.alarm.id, "state": change.alarm.state.value}
+
+    async def _close(self, request: Mapping[str, Any]) -> object:
+        change = self._rooms.collector.close(_text(request, "id"), _text(request, "by"), _text(request, "why"))
+        return {"id": change.alarm.id, "state": change.alarm.state.value}
+
+    async def _outbox(self, request: Mapping[str, Any]) -> object:
+        outbox = self._rooms.outbox
+        answer = await outbox.status()
+        answer["destinations"] = [one.status() for one in self._rooms.deliverers]
+        if request.get("dead"):
+            letters = await outbox.dead_letters()
+            answer["dead"] = [_shown(letter) for letter in letters]
+        return answer
+
+
+def _shown(letter: Mapping[str, object]) -> dict[str, object]:
+    """Return a dead letter with its time as text."""
+    known = {name: value for name, value in letter.items() if name != "at_ms"}
+    return {**known, "at": iso(int(str(letter["at_ms"])))}
+
+
+def _text(request: Mapping[str, Any], name: str) -> str:
+    """Return a text of the request, "" where it is left out. Raises ControlError for anything but a text."""
+    value = request.get(name, "")
+    if not isinstance(value, str):
+        raise ControlError("GW-CTL-03", name, reason=f"{name} must be a text")
+    return value

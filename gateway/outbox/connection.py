@@ -1,0 +1,67 @@
+"""What the writer and the reader of the database share: how to connect, the tables of the lanes, and names for errors."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable
+from functools import wraps
+from pathlib import Path
+from typing import Concatenate, Final, ParamSpec, Protocol, TypeVar
+
+from gateway.errors import StoreError
+from gateway.events import Lane
+
+TABLES: Final = {Lane.A: "event_a", Lane.B: "event_b", Lane.C: "event_c", Lane.D: "event_d"}
+BUSY_LIMIT_S: Final = 5.0
+
+
+class HasPath(Protocol):
+    """Whatever works on the file of a database."""
+
+    path: Path
+
+
+H = TypeVar("H", bound=HasPath)
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def connect(path: Path) -> sqlite3.Connection:
+    """Open a connection that survives a power cut with everything that it has committed."""
+    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_LIMIT_S)
+    try:
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        connection.execute("PRAGMA wal_autocheckpoint=1000")
+    except BaseException:
+        connection.close()
+        raise
+    return connection
+
+
+def asks(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
+    """Name what the database says when it is read: a bad page or text that makes no sense is GW-STO-02, never a traceback."""
+
+    @wraps(method)
+    def ask(self: H, /, *args: P.args, **kwargs: P.kwargs) -> T:
+        try:
+            return method(self, *args, **kwargs)
+        except sqlite3.Error as error:
+            raise store_error(error, self.path) from error
+        except (ValueError, KeyError, TypeError, OverflowError) as error:
+            raise StoreError("GW-STO-02", str(self.path), path=str(self.path), detail=repr(error)) from error
+
+    return ask
+
+
+def store_error(error: sqlite3.Error, path: Path) -> StoreError:
+    """Name what SQLite says: full, corrupt, or not writable."""
+    name = getattr(error, "sqlite_errorname", "")
+    undecodable = not name and isinstance(error, sqlite3.OperationalError)  # the module's own: text that is not UTF-8
+    if name.startswith("SQLITE_FULL"):
+        code = "GW-STO-03"
+    elif name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or undecodable:
+        code = "GW-STO-02"
+    else:
+        code = "GW-STO-01"
+    return StoreError(code, str(path), path=str(path), detail=f"{name or type(error).__name__}: {error}")

@@ -1,0 +1,113 @@
+"""Reading the database back: its own connection, so that it never waits for a transaction of the writer."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import sqlite3
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from gateway.clock import Stamp
+from gateway.events import Lane, Stored
+from gateway.outbox.connection import TABLES, asks, connect
+from gateway.outbox.numbers import Ranges, within
+from gateway.outbox.rows import AlarmRow, CursorRow, Mark
+
+_COLUMNS: Final = "seq, id, noun, device, recorded_ms, wall_ms, mono_ms, boot, clock, route, body"
+
+
+class Reader:
+    """One connection that only reads. Not thread-safe: it has its thread. Everything raises StoreError."""
+
+    def __init__(self, path: Path, boot_ids: Callable[[], Mapping[int, str]]) -> None:
+        self.path = path
+        self._boot_ids = boot_ids
+        self._connection: sqlite3.Connection = connect(path)
+
+    def close(self) -> None:
+        """Close the connection. May be called twice."""
+        with contextlib.suppress(sqlite3.Error):
+            self._connection.close()
+
+    @asks
+    def fetch(self, lane: Lane, after: int, limit: int) -> list[Stored]:
+        """Return up to `limit` rows of a lane beyond `after`, in order."""
+        query = f"SELECT {_COLUMNS} FROM {TABLES[lane]} WHERE seq > ? ORDER BY seq LIMIT ?"  # noqa: S608
+        return [self._row(lane, row) for row in self._connection.execute(query, (after, limit))]
+
+    def _row(self, lane: Lane, row: tuple[Any, ...]) -> Stored:
+        seq, event_id, noun, device, recorded_ms, wall_ms, mono_ms, boot, clock, route, body = row
+        at = Stamp(wall_ms, mono_ms, self._boot_ids().get(boot, ""), clock)
+        return Stored(seq, lane, event_id, noun, device, recorded_ms, at, json.loads(route), body)
+
+    @asks
+    def cursors(self) -> list[CursorRow]:
+        """Return every stored cursor."""
+        query = "SELECT destination, lane, seq, ahead FROM cursor"
+        return [CursorRow(name, Lane(lane), seq, ahead) for name, lane, seq, ahead in self._connection.execute(query)]
+
+    @asks
+    def marks(self) -> list[Mark]:
+        """Return every mark of every device."""
+        return [Mark(*row) for row in self._connection.execute("SELECT device, key, value FROM mark")]
+
+    @asks
+    def alarms(self) -> list[AlarmRow]:
+        """Return the kept alarms, oldest first."""
+        query = "SELECT id, open, raised_ms, doc FROM alarm ORDER BY raised_ms"
+        return [AlarmRow(one, bool(is_open), at, doc) for one, is_open, at, doc in self._connection.execute(query)]
+
+    @asks
+    def dead_letters(self, limit: int) -> list[dict[str, object]]:
+        """Return the newest dead letters, without their bodies."""
+        names = ("destination", "sequence", "id", "type", "device", "code", "reason", "at_ms")
+        query = "SELECT destination, seq, id, noun, device, code, reason, at_ms FROM dead_letter ORDER BY at_ms DESC LIMIT ?"
+        return [dict(zip(names, row, strict=True)) for row in self._connection.execute(query, (limit,))]
+
+    @asks
+    def lane_heads(self) -> dict[Lane, tuple[int, int, int]]:
+        """Return for each lane the lowest and highest sequence and the number of rows."""
+        heads = {}
+        for lane, table in TABLES.items():
+            low, high, count = self._connection.execute(f"SELECT min(seq), max(seq), count(*) FROM {table}").fetchone()  # noqa: S608
+            heads[lane] = (low or 0, high or 0, count)
+        return heads
+
+    @asks
+    def last_recorded(self, beyond: int, otherwise: Stamp | None) -> Stamp | None:
+        """Return when the newest event after sequence `beyond` was recorded, or `otherwise` if all of them have left."""
+        found: tuple[Any, ...] | None = None
+        for table in TABLES.values():
+            query = f"SELECT recorded_ms, mono_ms, boot, clock, seq FROM {table} ORDER BY seq DESC LIMIT 1"  # noqa: S608
+            row = self._connection.execute(query).fetchone()
+            if row and row[4] > (found[4] if found else beyond):
+                found = row
+        if found is None:
+            return otherwise
+        return Stamp(found[0], found[1], self._boot_ids().get(found[2], ""), found[3])
+
+    @asks
+    def count_beyond(self, lane: Lane, seq: int, destination: str, *, ahead: Ranges) -> int:
+        """Return how many rows of a lane a destination wants, beyond `seq` and without those in `ahead`."""
+        query = f"FROM {TABLES[lane]} WHERE seq > ? AND instr(route, ?)"
+        facts = (seq, f'"{destination}":')
+        count = int(self._connection.execute(f"SELECT count(*) {query}", facts).fetchone()[0])
+        if count and ahead:
+            last = (ahead[-1][1], *facts)
+            rows = self._connection.execute(f"SELECT seq {query.replace('WHERE', 'WHERE seq <= ? AND')}", last)
+            count -= sum(1 for (one,) in rows if within(ahead, one))
+        return count
+
+    @asks
+    def backlog_devices(self) -> dict[str, int]:
+        """Return the devices with telemetry in lane D and the last sequence of each."""
+        return dict(self._connection.execute("SELECT device, max(seq) FROM event_d GROUP BY device").fetchall())
+
+    @asks
+    def file_bytes(self) -> int:
+        """Return the size of the database in bytes, free pages included."""
+        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        size = self._connection.execute("PRAGMA page_size").fetchone()[0]
+        return int(pages * size)

@@ -1,0 +1,82 @@
+"""What goes into the database and comes out of it, as values. No SQL here, no IO."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from gateway.events import Event, Lane, Stored
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """A destination and the types that it wants."""
+
+    destination: str
+    types: tuple[str, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """What was judged last of a device, as JSON text, to be committed with the event that it admitted.
+
+    Writes of different lanes may overtake each other: only the highest `version` of a key is kept.
+    """
+
+    device: str
+    key: str
+    value: str
+    version: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Number:
+    """The identity of an acknowledged input."""
+
+    device: str
+    session: str
+    n: int
+
+
+@dataclass(frozen=True, slots=True)
+class AlarmRow:
+    """An alarm's state as JSON text."""
+
+    id: str
+    is_open: bool
+    raised_ms: int
+    doc: str
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """What a destination refused for good."""
+
+    destination: str
+    row: Stored
+    code: str
+    reason: str
+    at_ms: int
+
+
+@dataclass(frozen=True, slots=True)
+class CursorRow:
+    """How far a destination has confirmed a lane."""
+
+    destination: str
+    lane: Lane
+    seq: int
+    ahead: str = "[]"
+
+
+@dataclass(frozen=True, slots=True)
+class Write:
+    """What must become durable together. `on_commit` is called with the stored rows, in the event loop."""
+
+    events: tuple[Event, ...] = ()
+    marks: tuple[Mark, ...] = ()
+    numbers: tuple[Number, ...] = ()
+    alarms: tuple[AlarmRow, ...] = ()
+    dead: tuple[DeadLetter, ...] = ()
+    facts: tuple[tuple[str, str], ...] = ()
+    on_commit: Callable[[list[Stored]], None] | None = None

@@ -1,0 +1,153 @@
+"""What the database holds, as the event loop needs to know it without asking the disk: one `Stock` for each stream.
+
+Pure: no IO (a `Reader` is only asked when a database is opened). Limits: the last `RECENT_ROWS` of each lane stay in
+memory, so that a destination that keeps up never reads the disk.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import deque
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Final
+
+from gateway.errors import StoreError
+from gateway.events import Lane, Stored
+from gateway.outbox.numbers import Ranges, parse_ranges
+from gateway.outbox.reader import Reader
+from gateway.outbox.rows import CursorRow
+
+RECENT_ROWS: Final = 2_000
+LANES: Final = tuple(Lane)
+_NOTHING: Final[tuple[int, Callable[[], Ranges]]] = (0, list)
+
+
+class Stock:
+    """Rows, confirmations and what they leave pending, of one database."""
+
+    def __init__(self, destinations: Sequence[str], *, sequence: int = 0) -> None:
+        self._destinations = tuple(destinations)
+        self.last: dict[Lane, int] = dict.fromkeys(LANES, sequence)
+        self.rows: dict[Lane, int] = dict.fromkeys(LANES, 0)
+        self.pending: dict[tuple[str, Lane], int] = {(one, lane): 0 for one in destinations for lane in LANES}
+        self.is_deleting = False
+        self._recent: dict[Lane, deque[Stored]] = {lane: deque() for lane in LANES}
+        self._recent_from: dict[Lane, int] = dict.fromkeys(LANES, sequence)
+        self._cursors: dict[tuple[str, Lane], tuple[int, Callable[[], Ranges]]] = {}
+        self._deleted: dict[Lane, int] = dict.fromkeys(LANES, sequence)
+        self._behind: dict[str, list[int]] = {}
+
+    @classmethod
+    def read(cls, reader: Reader, destinations: Sequence[str], *, sequence: int) -> Stock:
+        """Take stock of a database that was just opened. Raises StoreError."""
+        stock = cls(destinations, sequence=sequence)
+        for row in reader.cursors():
+            stock._take_cursor(row, reader.path)
+        for lane, (low, high, count) in reader.lane_heads().items():
+            stock.last[lane] = stock._recent_from[lane] = max(high, sequence)
+            stock._deleted[lane] = low - 1 if count else stock.last[lane]
+            stock.rows[lane] = count
+            for one in destinations if count else ():
+                seq, ahead = stock.cursor(one, lane)
+                stock.pending[one, lane] = reader.count_beyond(lane, seq, one, ahead=ahead)
+        if stock.rows[Lane.D]:
+            floor = stock._floor(Lane.D)
+            stock._behind = {name: [0, seq] for name, seq in reader.backlog_devices().items() if seq > floor}
+        return stock
+
+    def _take_cursor(self, row: CursorRow, path: Path) -> None:
+        try:
+            ahead = parse_ranges(row.ahead)
+        except (ValueError, TypeError) as error:
+            raise StoreError("GW-STO-02", str(path), path=str(path), detail=repr(error)) from error
+        self._cursors[row.destination, row.lane] = (row.seq, lambda: ahead)
+
+    # -- which lane ---------------------------------------------------------------------------------------------
+
+    def lane_for(self, lane: Lane, device: str, *, live: bool) -> Lane:
+        """Return where an event goes: a device with telemetry in the backlog puts its new telemetry behind it."""
+        if lane is not Lane.C or (live and device not in self._behind):
+            return lane
+        self.expect(device)
+        return Lane.D
+
+    def expect(self, device: str) -> None:
+        """A row of this device is on its way to the backlog."""
+        self._behind.setdefault(device, [0, 0])[0] += 1
+
+    def withdraw(self, device: str) -> None:
+        """A row that was expected will not come."""
+        self._behind[device][0] -= 1
+
+    # -- rows ---------------------------------------------------------------------------------------------------
+
+    def add(self, row: Stored) -> None:
+        """A row is durable."""
+        lane = row.lane
+        recent = self._recent[lane]
+        recent.append(row)
+        if len(recent) > RECENT_ROWS:
+            self._recent_from[lane] = recent.popleft().seq
+        self.last[lane] = row.seq
+        self.rows[lane] += 1
+        for destination in row.route:
+            self.pending[destination, lane] += 1
+        if lane is Lane.D:
+            behind = self._behind[row.device]
+            behind[0] -= 1
+            behind[1] = row.seq
+
+    def recent(self, lane: Lane, after: int, limit: int) -> list[Stored] | None:
+        """Return up to `limit` rows beyond `after`, in order; None when some of them are only on the disk."""
+        if after < self._recent_from[lane]:
+            return None
+        rows = []
+        for row in reversed(self._recent[lane]):
+            if row.seq <= after:
+                break
+            rows.append(row)
+        return rows[: -limit - 1 : -1]
+
+    # -- confirmations ------------------------------------------------------------------------------------------
+
+    def cursor(self, destination: str, lane: Lane) -> tuple[int, Ranges]:
+        """Return up to where a destination has confirmed a lane, and what beyond it."""
+        seq, ahead = self._cursors.get((destination, lane), _NOTHING)
+        return seq, ahead()
+
+    def confirm(self, destination: str, lane: Lane, *, seq: int, ahead: Callable[[], Ranges], done: int) -> None:
+        """Note that a destination has everything up to `seq` and what `ahead` gives; `done` rows are new.
+
+        `ahead` is called when the confirmation is written: to fold thousands of rows at each answer would be slow.
+        """
+        self._cursors[destination, lane] = (seq, ahead)
+        self.pending[destination, lane] -= done
+        if lane is Lane.D and self._behind:
+            floor = self._floor(Lane.D)
+            for device in [one for one, (waiting, last) in self._behind.items() if not waiting and last <= floor]:
+                del self._behind[device]
+
+    def cursor_row(self, destination: str, lane: Lane) -> CursorRow:
+        """Return a confirmation as it is stored."""
+        seq, ahead = self._cursors[destination, lane]
+        return CursorRow(destination, lane, seq, json.dumps(ahead(), separators=(",", ":")))
+
+    def _floor(self, lane: Lane) -> int:
+        return min((self._cursors.get((one, lane), _NOTHING)[0] for one in self._destinations), default=0)
+
+    # -- leaving ------------------------------------------------------------------------------------------------
+
+    def deletable(self) -> dict[Lane, int]:
+        """Return for each lane with rows that every destination has confirmed the sequence up to which they may go."""
+        return {lane: floor for lane in LANES if self.rows[lane] and (floor := self._floor(lane)) > self._deleted[lane]}
+
+    def note_deleted(self, deleted: dict[Lane, int], *, upto: dict[Lane, int], step: int) -> None:
+        """Rows have left; a lane of which a whole `step` went may have more to give."""
+        self.is_deleting = False
+        for lane, count in deleted.items():
+            self.rows[lane] -= count
+            if count < step:
+                self._deleted[lane] = upto[lane]
+            else:
+                self.is_deleting = True

@@ -1,0 +1,243 @@
+"""The deaf times: from when to when, whatever was restarted, set back or refused meanwhile."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import pytest
+
+from gateway.clock import Clock, Stamp
+from gateway.collect import Hearing
+from gateway.collect.hearing import last_sign
+from gateway.health import Health
+from gateway.links.state import LinkState
+from gateway.outbox import Mark
+
+ALIVE = Stamp(1_800_000_000_000, 1_000_000, "boot-1", "synced")
+
+
+def later(seconds: float, stamp: Stamp = ALIVE) -> Stamp:
+    ms = int(seconds * 1000)
+    return replace(stamp, wall_ms=stamp.wall_ms + ms, mono_ms=stamp.mono_ms + ms)
+
+
+@dataclass
+class Bench:
+    """Hearing over a database that can be full."""
+
+    clock: Clock
+    full: bool = False
+    gaps: list[dict[str, Any]] = field(default_factory=list)
+    marks: dict[tuple[str, str], Mark] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self.health = Health(self.clock)
+
+    def store(self, data: Mapping[str, object] | None, at: Stamp, mark: Mark) -> bool:
+        if self.full:
+            return False
+        if data is not None:
+            self.gaps.append({**data, "at": at})
+        self.marks[mark.device, mark.key] = mark
+        return True
+
+    def start(self, deaf_since: Stamp = ALIVE) -> Hearing:
+        hearing = Hearing(
+            [("air", "ble"), ("wire", "serial")], list(self.marks.values()), deaf_since=deaf_since, clock=self.clock,
+            health=self.health, store=self.store,
+        )  # fmt: skip
+        hearing.begin()
+        return hearing
+
+    def told(self) -> list[tuple[Any, ...]]:
+        """Each gap: link, reason, seconds from ALIVE to its beginning and to its end by the wall clock, dropped."""
+        return [
+            (one["link"], one["reason"], _seconds(one["from"]), _seconds(one["to"]), one["dropped"])
+            for one in self.gaps
+        ]
+
+
+def _seconds(text: str) -> float:
+    """Seconds after 2027-01-15T08:00, which is ALIVE."""
+    assert text.startswith("2027-01-15T08:")
+    return int(text[14:16]) * 60 + float(text[17:23])
+
+
+@pytest.fixture
+def bench(still_clock: Clock) -> Bench:
+    return Bench(still_clock)
+
+
+def hears(link: str, at: Stamp) -> LinkState:
+    return LinkState(link, "", hearing=True, at=at)
+
+
+def deaf(link: str, at: Stamp, problem: str | None = "GW-SER-04", **facts: object) -> LinkState:
+    return LinkState(link, "", hearing=False, at=at, problem=problem, facts=facts)
+
+
+def test_after_a_start_each_link_was_deaf_from_the_last_sign_of_life(bench: Bench) -> None:
+    hearing = bench.start()
+    hearing.on_state(hears("air", later(3)))
+    hearing.on_state(hears("wire", later(4.5)))
+    assert bench.told() == [("air", "restart", 0, 3, 0), ("wire", "restart", 0, 4.5, 0)]
+    assert bench.gaps[0] == {
+        "link": "air", "from": "2027-01-15T08:00:00.000Z", "to": "2027-01-15T08:00:03.000Z", "from_mono_ms": 1_000_000,
+        "to_mono_ms": 1_003_000, "from_boot": "boot-1", "reason": "restart", "dropped": 0, "at": later(3),
+    }  # fmt: skip
+
+
+def test_a_link_that_was_lost_is_told_when_it_hears_again_from_when_it_surely_heard(bench: Bench) -> None:
+    hearing = bench.start()
+    hearing.on_state(hears("wire", later(1)))
+    hearing.on_state(deaf("wire", later(10), "GW-SER-04", port="/dev/x"))
+    hearing.on_state(deaf("wire", later(10), "GW-SER-01", port="/dev/x"))
+    assert bench.told() == [("wire", "restart", 0, 1, 0)]
+    hearing.on_state(hears("wire", later(25)))
+    assert bench.told()[1:] == [("wire", "link-down", 10, 25, 0)]
+
+
+def test_the_problem_of_a_link_follows_it(bench: Bench) -> None:
+    hearing = bench.start()
+    problems = []
+    for state in (
+        deaf("wire", ALIVE, "GW-SER-01"), deaf("wire", ALIVE, "GW-SER-02"), hears("wire", later(1)),
+        deaf("wire", later(2), None),
+    ):  # fmt: skip
+        hearing.on_state(state)
+        problems.append([one.code for one in bench.health.current()])
+    assert problems == [["GW-SER-01"], ["GW-SER-02"], [], []]
+
+
+def test_hearing_that_is_told_twice_is_one_gap(bench: Bench) -> None:
+    hearing = bench.start()
+    hearing.on_state(hears("air", later(1)))
+    hearing.on_state(hears("air", later(2)))
+    assert len(bench.gaps) == 1
+
+
+def test_a_link_that_was_deaf_when_the_gateway_died_was_deaf_all_the_while(bench: Bench) -> None:
+    """The alive file went on being written: it says that the gateway lived, not that this link heard."""
+    hearing = bench.start()
+    hearing.on_state(hears("air", later(1)))
+    hearing.on_state(hears("wire", later(1)))
+    hearing.on_state(deaf("wire", later(60)))
+    again = bench.start(deaf_since=later(600))
+    again.on_state(hears("air", later(602)))
+    again.on_state(hears("wire", later(603)))
+    assert bench.told()[2:] == [("air", "restart", 600, 602, 0), ("wire", "link-down", 60, 603, 0)]
+
+
+def test_a_link_that_never_came_up_was_deaf_over_every_restart(bench: Bench) -> None:
+    for seconds in (0, 100, 200, 300):
+        bench.start(deaf_since=later(seconds))
+    bench.start(deaf_since=later(400)).on_state(hears("wire", later(410)))
+    assert bench.told() == [("wire", "restart", 0, 410, 0)]
+
+
+def test_what_falls_silent_in_an_orderly_end_was_deaf_for_the_restart(bench: Bench) -> None:
+    hearing = bench.start()
+    hearing.on_state(hears("air", later(1)))
+    hearing.end()
+    hearing.on_state(deaf("air", later(50), None))
+    bench.start(deaf_since=later(49.9)).on_state(hears("air", later(55)))
+    assert bench.told()[1:] == [("air", "restart", 50, 55, 0)]
+
+
+def test_a_clock_that_was_set_changes_no_length(bench: Bench) -> None:
+    """Within a boot the boot-time clock measures: the gateway had 1970 when it died, and knows the time now."""
+    unsynced = replace(ALIVE, wall_ms=5_000)
+    bench.start(deaf_since=unsynced).on_state(hears("air", later(7)))
+    assert bench.told() == [("air", "restart", 0, 7, 0)]
+
+
+def test_over_a_power_cut_the_wall_clock_tells(bench: Bench) -> None:
+    bench.start().on_state(hears("air", Stamp(later(90).wall_ms, 20_000, "boot-2")))
+    assert bench.told() == [("air", "restart", 0, 90, 0)]
+
+
+def test_over_a_power_cut_with_a_clock_set_back_the_gap_still_has_this_boot_in_it(bench: Bench) -> None:
+    future = replace(ALIVE, wall_ms=ALIVE.wall_ms + 86_400_000)
+    bench.start(deaf_since=future).on_state(hears("air", Stamp(later(90).wall_ms, 20_000, "boot-2")))
+    assert bench.told() == [("air", "restart", 70, 90, 0)]
+
+
+def test_what_a_queue_dropped_is_announced_with_its_count(bench: Bench) -> None:
+    hearing = bench.start()
+    hearing.on_state(hears("air", later(1)))
+    hearing.on_overflow("air", 17, first=later(5), last=later(6))
+    assert bench.told()[1:] == [("air", "overflow", 5, 6, 17)]
+
+
+def test_inputs_that_were_refused_are_told_together_once_there_is_room(bench: Bench) -> None:
+    hearing = bench.start()
+    hearing.on_state(hears("air", later(1)))
+    bench.full = True
+    for seconds in (5, 5.5, 6):
+        hearing.on_refused("air", later(seconds))
+    hearing.on_refused("no-such-link", later(6))
+    hearing.tick()
+    hearing.on_refused("air", later(8))
+    bench.full = False
+    hearing.tick()
+    hearing.tick()
+    assert bench.told()[1:] == [("air", "overflow", 5, 8, 4)]
+
+
+def test_a_gap_that_a_full_queue_refused_is_not_forgotten(bench: Bench) -> None:
+    hearing = bench.start()
+    bench.full = True
+    hearing.on_state(hears("air", later(3)))
+    hearing.on_state(deaf("air", later(5)))
+    hearing.on_state(hears("air", later(9)))
+    assert bench.told() == []
+    bench.full = False
+    hearing.tick()
+    assert bench.told() == [("air", "restart", 0, 9, 0)]
+
+
+@pytest.mark.parametrize("value", ["", "{", "7", "null", '{"since":{},"reason":"x"}', '{"since":{"wall_ms":"x","mono_ms":1,"boot":""},"reason":"x"}'])  # fmt: skip
+def test_a_mark_that_cannot_be_read_leaves_the_last_sign_of_life(bench: Bench, value: str) -> None:
+    bench.marks["link:air", "deaf"] = Mark("link:air", "deaf", value)
+    bench.start(deaf_since=later(5)).on_state(hears("air", later(6)))
+    assert bench.told() == [("air", "restart", 5, 6, 0)]
+
+
+def test_status_shows_since_when(bench: Bench, still_clock: Any) -> None:
+    hearing = bench.start()
+    hearing.on_state(hears("air", later(1)))
+    hearing.on_state(deaf("wire", ALIVE, "GW-SER-01"))
+    still_clock.go_on(11)
+    assert hearing.status({"air": 3}) == [
+        {"id": "air", "kind": "ble", "hearing": True, "problem": None, "since_s": 10.0, "dropped": 3},
+        {"id": "wire", "kind": "serial", "hearing": False, "problem": "GW-SER-01", "since_s": 11.0, "dropped": 0},
+    ]
+
+
+# The last sign of life.
+
+BEGAN = later(1_000)
+OTHER_BOOT = Stamp(later(500).wall_ms, 5_000, "boot-0")
+
+
+@pytest.mark.parametrize(
+    ("alive", "recorded", "sign"),
+    [
+        pytest.param(None, None, BEGAN, id="nothing is known of before"),
+        pytest.param(ALIVE, None, ALIVE, id="the alive file"),
+        pytest.param(None, ALIVE, ALIVE, id="the database"),
+        pytest.param(later(10), ALIVE, later(10), id="the alive file is the newer"),
+        pytest.param(ALIVE, later(1.9), ALIVE, id="a record of the same second says nothing more"),
+        pytest.param(ALIVE, later(30), later(30), id="a power cut left the file behind"),
+        pytest.param(later(900), OTHER_BOOT, later(900), id="of two boots the one that goes on"),
+        pytest.param(OTHER_BOOT, later(1), later(1), id="also when the file is of the other"),
+        pytest.param(replace(ALIVE, wall_ms=0), later(-5), replace(ALIVE, wall_ms=0), id="within a boot the wall clock does not count"),
+        pytest.param(replace(ALIVE, boot="a"), replace(later(9), boot="b"), replace(later(9), boot="b"), id="else the wall clock"),
+        pytest.param(Stamp("x", 1, ""), ALIVE, ALIVE, id="a torn file"),  # type: ignore[arg-type]  # as JSON gives it
+        pytest.param(Stamp(10**30, 1, ""), None, BEGAN, id="a moment that no clock shows"),
+    ],
+)  # fmt: skip
+def test_the_last_sign_of_life(alive: Stamp | None, recorded: Stamp | None, sign: Stamp) -> None:
+    assert last_sign(alive, recorded, began=BEGAN, tolerance_ms=2_000) == sign

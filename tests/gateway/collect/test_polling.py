@@ -1,0 +1,247 @@
+"""The master of a bus: turns, silence, refusals and bugs, so that one bad meter never silences the others."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
+from dataclasses import dataclass, field
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from drivers.kit import (
+    Answers,
+    Ask,
+    Framer,
+    NoReply,
+    Observation,
+    Reading,
+    Reason,
+    Rejected,
+    Title,
+    catalogue,
+)
+from drivers.kit.framing import LineFramer
+from gateway.collect import BusMaster, Desk
+from gateway.collect.listening import Heard
+from gateway.errors import LinkDown
+
+Opener = Callable[[Iterable[Desk]], Awaitable[Any]]
+
+
+@dataclass
+class Bus:
+    """The line as a master sees it: `answers` gives the reply to a request, or the error that comes instead."""
+
+    answers: Callable[[bytes], bytes | Exception]
+    asked: list[bytes] = field(default_factory=list)
+
+    async def ask(self, ask: Ask, framer: Framer) -> bytes:
+        self.asked.append(ask.request)
+        answer = self.answers(ask.request)
+        if isinstance(answer, Exception):
+            raise answer
+        return answer
+
+
+def _talk(target: str) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+    reply = yield Ask(target.encode(), lambda _frame: True)
+    if reply == b"refused":
+        raise Rejected(Reason.IMPLAUSIBLE, "no reading")
+    if reply == b"for ever":
+        while True:
+            yield Ask(target.encode(), lambda _frame: True)
+    return (Reading("energy_active_import", Decimal(reply.decode()[4:])),)
+
+
+METER = Answers(
+    "meter", Title("", ""), lambda: LineFramer(), lambda address, raw: address, _talk, (), every_s=60.0
+)  # fmt: skip
+
+
+def meter(name: str, *, every_s: float | None = None, driver: Answers = METER) -> Desk:
+    return Desk(name, driver.model, "bus", name, "", "", driver, name, wired=True, every_s=every_s)
+
+
+@pytest.fixture
+async def bench(opened: Opener) -> Callable[..., Awaitable[Any]]:
+    """`bench(answers, *desks)` gives a master, its bus and its centre."""
+
+    async def made(answers: Callable[[bytes], bytes | Exception], *desks: Desk) -> Any:
+        centre = await opened(desks)
+        bus: Any = Bus(answers)
+        master = BusMaster(bus, desks, collector=centre.collector, clock=centre.clock, health=centre.health)
+        return master, bus, centre
+
+    return made
+
+
+@pytest.fixture
+def quick_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], None]]:
+    """Let waiting move a still clock instead of taking time."""
+    real = asyncio.sleep
+
+    def install(clock: Any) -> None:
+        async def sleep(seconds: float) -> None:
+            clock.go_on(seconds + 0.001)
+            await real(0)
+
+        monkeypatch.setattr(asyncio, "sleep", sleep)
+
+    yield install
+    monkeypatch.setattr(asyncio, "sleep", real)
+
+
+async def polled(master: BusMaster, until: Callable[[], bool]) -> None:
+    """Let the master run until something is so."""
+    running = asyncio.create_task(master.run())
+    async with asyncio.timeout(10):
+        while not until():
+            await asyncio.sleep(0)
+    running.cancel()
+    await asyncio.wait({running})
+
+
+async def test_a_reply_becomes_one_event_of_its_registers(bench: Any) -> None:
+    master, _, centre = await bench(lambda _request: b"kwh=12.50", meter("m1"))
+    await master._poll(master._turns[0])
+    assert await centre.told("registers", "verified") == [
+        (
+            "telemetry.meter",
+            [{"quantity": "energy_active_import", "channel": "", "value": "12.50", "unit": "kWh"}],
+            True,
+        ),
+    ]
+    desk = centre.desks["m1"]
+    assert (desk.polls, desk.polls_failed, desk.heard, desk.events) == (1, 0, 1, 1)
+
+
+async def test_a_real_meter_is_read_as_its_published_frames_say(opened: Opener) -> None:
+    driver = catalogue.driver("dlt645-2007")
+    assert isinstance(driver, Answers)
+    vector = driver.vectors[0]  # a log of 2014, meter 000000193600
+    replies = {request: reply for request, reply in vector.exchange if reply is not None}
+    desk = Desk("m1", driver.model, "bus", vector.address, "", "", driver, driver.options(vector.address, vector.options))
+    centre = await opened([desk])
+    bus: Any = Bus(lambda request: replies[request])
+    master = BusMaster(bus, [desk], collector=centre.collector, clock=centre.clock, health=centre.health)
+    await master._poll(master._turns[0])
+    ((noun, registers),) = await centre.told("registers")
+    assert noun == "telemetry.meter"
+    assert [(one["quantity"], one["channel"], one["value"], one["unit"]) for one in registers] == [
+        ("energy_active_import", "", "36.30", "kWh"),
+        ("energy_active_import", "T1", "2.56", "kWh"),
+        ("energy_active_import", "T2", "0.19", "kWh"),
+        ("energy_active_import", "T3", "0.38", "kWh"),
+        ("energy_active_import", "T4", "33.17", "kWh"),
+    ]
+
+
+async def test_a_silent_meter_becomes_a_problem_after_three_polls_and_none_when_it_answers(bench: Any) -> None:
+    answer: list[bytes | Exception] = [NoReply("silence")]
+    master, _, centre = await bench(lambda _request: answer[0], meter("m1"))
+    problems = []
+    for _ in range(4):
+        await master._poll(master._turns[0])
+        problems.append(centre.problems)
+    assert problems == [[], [], [("GW-DEV-01", "m1")], [("GW-DEV-01", "m1")]]
+    assert (centre.desks["m1"].polls, centre.desks["m1"].polls_failed, centre.desks["m1"].heard) == (4, 4, 0)
+    answer[0] = b"kwh=1"
+    await master._poll(master._turns[0])
+    assert centre.problems == []
+    assert master._turns[0].failed == 0
+
+
+@pytest.mark.parametrize(
+    ("every_s", "waits"),
+    [
+        (5.0, [5, 10, 20, 40, 80, 80]),
+        (60.0, [60, 120, 240, 300, 300, 300]),
+        (900.0, [900, 900, 900]),
+    ],
+)
+async def test_a_silent_meter_is_asked_less_often_but_not_forgotten(
+    bench: Any, every_s: float, waits: list[float]
+) -> None:
+    master, _, centre = await bench(lambda _request: NoReply("silence"), meter("m1", every_s=every_s))
+    turn = master._turns[0]
+    for wait in waits:
+        await master._poll(turn)
+        assert 0.9 * wait <= turn.next_at - centre.clock.monotonic() <= 1.1 * wait
+
+
+async def test_a_meter_that_fails_a_thousand_times_is_still_asked(bench: Any) -> None:
+    master, _, _ = await bench(lambda _request: NoReply("silence"), meter("m1"))
+    master._turns[0].failed = 100_000
+    await master._poll(master._turns[0])
+    assert master._turns[0].failed == 100_001
+
+
+async def test_a_refused_reply_is_a_failed_poll_with_its_reason(bench: Any) -> None:
+    master, _, centre = await bench(lambda _request: b"refused", meter("m1"))
+    await master._poll(master._turns[0])
+    assert centre.desks["m1"].rejects == {"implausible": 1}
+    assert centre.desks["m1"].polls_failed == 1
+    assert await centre.events() == []
+
+
+async def test_a_conversation_without_an_end_is_ended(bench: Any) -> None:
+    master, bus, centre = await bench(lambda _request: b"for ever", meter("m1"))
+    await master._poll(master._turns[0])
+    assert len(bus.asked) == 100
+    assert centre.desks["m1"].polls_failed == 1
+
+
+async def test_a_line_that_is_down_is_no_fault_of_the_meter(bench: Any) -> None:
+    master, _, centre = await bench(lambda _request: LinkDown("GW-SER-01", "bus"), meter("m1"))
+    turn = master._turns[0]
+    await master._poll(turn)
+    assert (centre.desks["m1"].polls, centre.desks["m1"].polls_failed, turn.failed) == (0, 0, 0)
+    assert turn.next_at == centre.clock.monotonic() + 0.5
+
+
+def _bad_talk(_target: str) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+    reply = yield Ask(b"bad", lambda _frame: True)
+    raise IndexError(f"a bug over {reply!r}")
+
+
+async def test_a_reply_that_a_driver_cannot_stand_costs_that_poll_only(bench: Any) -> None:
+    bad = Answers("bad", Title("", ""), lambda: LineFramer(), lambda address, raw: address, _bad_talk, ())
+    master, _, centre = await bench(lambda _request: b"kwh=1", meter("m1", driver=bad), meter("m2"))
+    for turn in master._turns:
+        await master._poll(turn)
+    assert centre.desks["m1"].rejects == {"fault": 1}
+    assert centre.desks["m1"].polls_failed == 1
+    assert centre.desks["m2"].heard == 1
+    assert centre.problems == [("GW-RUN-03", "m1")]
+
+
+async def test_a_reply_that_breaks_the_line_s_own_reading_costs_that_poll_only(bench: Any) -> None:
+    master, _, centre = await bench(lambda _request: RuntimeError("a framer's bug"), meter("m1"))
+    await master._poll(master._turns[0])
+    assert centre.desks["m1"].polls_failed == 1
+
+
+async def test_turns_are_fair_and_a_dead_meter_starves_nobody(
+    bench: Any, quick_sleep: Callable[[Any], None]
+) -> None:
+    def answers(request: bytes) -> bytes | Exception:
+        return NoReply("silence") if request == b"dead" else b"kwh=1"
+
+    master, bus, centre = await bench(answers, *(meter(name, every_s=10.0) for name in ("a", "dead", "b")))
+    quick_sleep(centre.clock)
+    began = centre.clock.monotonic()
+    await polled(master, lambda: centre.clock.monotonic() - began >= 400)
+    counts = {name: bus.asked.count(name.encode()) for name in ("a", "dead", "b")}
+    assert 39 <= counts["a"] <= 42
+    assert 39 <= counts["b"] <= 42
+    assert 5 <= counts["dead"] <= 8
+
+
+async def test_what_a_meter_answers_is_shown_to_whoever_listens(bench: Any) -> None:
+    master, _, centre = await bench(lambda _request: b"kwh=1", meter("m1"))
+    seen: list[Heard] = []
+    centre.collector.listeners.add(seen.append)
+    await master._poll(master._turns[0])
+    assert [(one.link, one.device, one.address, one.raw) for one in seen] == [("bus", "m1", "m1", b"kwh=1".hex())]

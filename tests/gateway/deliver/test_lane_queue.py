@@ -1,0 +1,374 @@
+"""A lane on its way out: the order of each device holds, nothing is lost, nothing confirmed goes again."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import Bundle, RuleBasedStateMachine, initialize, invariant, precondition, rule
+
+from gateway.clock import Stamp
+from gateway.deliver import lane_queue
+from gateway.deliver.lane_queue import LaneQueue
+from gateway.events import Lane, Stored
+from gateway.outbox.numbers import within
+
+AT = Stamp(0, 0, "boot")
+
+
+def row(seq: int, device: str = "m1", body: str = "{}", *, wanted: bool = True) -> Stored:
+    return Stored(
+        seq, Lane.C, f"id-{seq}", "telemetry.meter", device, 0, AT, {"d": seq} if wanted else {"e": seq}, body
+    )
+
+
+def queue(*rows: Stored, cursor: int = 0, ahead: list[tuple[int, int]] | None = None) -> LaneQueue:
+    made = LaneQueue(Lane.C, "d", cursor=cursor, ahead=ahead or [])
+    made.load(rows)
+    return made
+
+
+def taken(lane: LaneQueue, *busy: str, count: int = 100, size: int = 64_512) -> list[int]:
+    return [one.seq for one in lane.take(lambda device: device in busy, count=count, size=size)]
+
+
+def test_rows_go_out_in_the_order_of_their_sequence() -> None:
+    assert taken(queue(row(1), row(2, "m2"), row(5))) == [1, 2, 5]
+
+
+def test_the_cursor_moves_over_confirmed_rows_only() -> None:
+    lane = queue(row(1), row(2), row(5))
+    taken(lane)
+    assert lane.done(2)
+    assert (lane.cursor, lane.ahead()) == (0, [(2, 2)])
+    assert lane.done(1)
+    assert (lane.cursor, lane.ahead()) == (2, [])
+
+
+def test_confirming_twice_counts_once() -> None:
+    lane = queue(row(1), row(2))
+    taken(lane)
+    assert lane.done(2)
+    assert not lane.done(2)
+    assert lane.done(1)
+    assert not lane.done(1)
+    assert not lane.done(99)
+
+
+def test_rows_that_the_destination_does_not_want_pass_by() -> None:
+    lane = queue(row(1, wanted=False), row(2), row(3, wanted=False))
+    assert lane.cursor == 1
+    assert taken(lane) == [2]
+    lane.done(2)
+    assert lane.cursor == 3
+
+
+def test_confirmed_neighbours_in_the_lane_are_one_range_whatever_lies_between() -> None:
+    lane = queue(row(1), row(10), row(20), row(30), row(40))
+    taken(lane)
+    for seq in (10, 20, 40):
+        lane.done(seq)
+    assert lane.ahead() == [(10, 20), (40, 40)]
+
+
+def test_what_was_confirmed_before_a_restart_does_not_go_again() -> None:
+    lane = queue(row(11), row(12), row(13), row(14), cursor=10, ahead=[(12, 13)])
+    assert taken(lane) == [11, 14]
+    lane.done(11)
+    assert lane.cursor == 13
+
+
+def test_a_busy_device_keeps_its_rows_and_its_order_while_others_go_on() -> None:
+    lane = queue(row(1, "m1"), row(2, "m2"), row(3, "m1"), row(4, "m2"))
+    assert taken(lane, "m1") == [2, 4]
+    lane.release("m1")
+    assert taken(lane) == [1, 3]
+
+
+def test_a_row_that_came_back_goes_before_its_successors() -> None:
+    lane = queue(row(1), row(2), row(3))
+    first = lane.take(lambda _device: False, count=1, size=64_512)
+    assert taken(lane, "m1") == []
+    lane.put_back(first)
+    lane.release("m1")
+    assert taken(lane) == [1, 2, 3]
+
+
+def test_a_row_that_was_confirmed_late_is_not_sent_again() -> None:
+    lane = queue(row(1), row(2))
+    both = lane.take(lambda _device: False, count=2, size=64_512)
+    lane.put_back(both)
+    lane.release("m1")
+    lane.done(1)
+    assert taken(lane) == [2]
+
+
+def test_a_batch_holds_no_more_rows_than_asked_for() -> None:
+    lane = queue(*(row(n) for n in range(1, 251)))
+    assert [len(taken(lane, count=100)) for _ in range(3)] == [100, 100, 50]
+
+
+def test_a_batch_holds_no_more_bytes_than_asked_for() -> None:
+    # 680 bytes and 320 of envelope: 64 of them make 64,000 bytes.
+    lane = queue(*(row(n, body="x" * 680) for n in range(1, 101)))
+    assert len(taken(lane, size=64_000)) == 64
+
+
+def test_bytes_are_counted_as_they_go_on_the_wire() -> None:
+    # 100 characters of three bytes each, and 320 of envelope.
+    lane = queue(*(row(n, body="呼" * 100) for n in range(1, 11)))
+    assert len(taken(lane, size=3 * 620)) == 3
+
+
+def test_one_row_always_fits() -> None:
+    lane = queue(row(1, body="x" * 100_000), row(2))
+    assert taken(lane, size=1000) == [1]
+    assert taken(lane, size=1000) == [2]
+
+
+def test_after_a_lost_connection_everything_unconfirmed_is_read_again() -> None:
+    rows = [row(1), row(2), row(3)]
+    lane = queue(*rows)
+    taken(lane)
+    lane.done(2)
+    lane.reset()
+    assert (lane.cursor, lane.loaded_to, lane.ahead()) == (0, 0, [(2, 2)])
+    lane.load(rows)
+    assert taken(lane) == [1, 3]
+
+
+def test_reading_ahead_is_bounded() -> None:
+    lane = queue(*(row(n) for n in range(1, 2001)))
+    assert lane.room == 0
+    assert not lane.wants_more
+
+
+def test_a_device_that_has_to_wait_for_days_does_not_stop_the_others() -> None:
+    """One device is asked to wait; 15,000 rows of others go by, more than can be held in memory."""
+    rows = [row(n, "waits" if n % 3 == 0 else "goes-on") for n in range(1, 22_501)]
+    lane = queue()
+    gone: list[int] = []
+    held = False
+    while lane.loaded_to < 22_500 and lane.room > 0:
+        lane.load(one for one in rows[lane.loaded_to : lane.loaded_to + min(lane.room, 1000)])
+        for seq in taken(lane, "waits", count=5000, size=10**9):
+            gone.append(seq)
+            lane.done(seq)
+        if not held:
+            lane.park("waits")
+            held = True
+    assert len(gone) > 13_000
+    assert lane.cursor == 2
+    lane.release("waits")
+    later: list[int] = []
+    while len(later) < 6000:
+        lane.load(one for one in rows[lane.loaded_to : lane.loaded_to + min(lane.room, 1000)])
+        for seq in taken(lane, count=5000, size=10**9):
+            later.append(seq)
+            lane.done(seq)
+    assert [seq for seq in later if seq % 3 == 0][:6000] == list(range(3, 18_001, 3))[: len(later)]
+
+
+@dataclass
+class Message:
+    """A message on the wire: the rows that it waits for, the devices that it keeps busy, the rows to be sent again."""
+
+    waiting: list[Stored]
+    devices: set[str]
+    again: list[Stored] = field(default_factory=list)
+
+
+class OneDestination(RuleBasedStateMachine):
+    """A destination that answers in any order, late, twice or never, over connections that break, with tiny limits."""
+
+    messages: Bundle[Message] = Bundle("messages")
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.limits = pytest.MonkeyPatch()
+        for name, value in {"READ_AHEAD": 8, "SET_ASIDE": 2, "REFILL_BELOW": 3, "BEYOND": 40}.items():
+            self.limits.setattr(lane_queue, name, value)
+        self.table: list[Stored] = []
+        self.confirmed: set[int] = set()
+        self.busy: set[str] = set()
+        self.held: set[str] = set()
+        self.aloft: list[Message] = []
+        self.landed: list[Message] = []
+        self.lane = LaneQueue(Lane.C, "d", cursor=0, ahead=[])
+
+    def teardown(self) -> None:
+        try:
+            self.run_dry()
+        finally:
+            self.limits.undo()
+
+    @initialize(devices=st.lists(st.sampled_from("abc"), min_size=1, max_size=30))
+    def begin_with_a_backlog(self, devices: list[str]) -> None:
+        self.store(devices, wanted=True)
+
+    @rule(devices=st.lists(st.sampled_from("abc"), min_size=1, max_size=8), wanted=st.booleans())
+    def store(self, devices: list[str], wanted: bool) -> None:
+        for device in devices:
+            seq = (self.table[-1].seq if self.table else 0) + 1 + len(self.table) % 2
+            self.table.append(row(seq, device, wanted=wanted))
+
+    @rule(limit=st.integers(1, 8))
+    def load(self, limit: int) -> None:
+        if self.lane.room > 0:
+            after = self.lane.loaded_to
+            self.lane.load([one for one in self.table if one.seq > after][: min(limit, self.lane.room)])
+
+    @rule(count=st.integers(1, 4))
+    def send(self, count: int) -> None:
+        rows = self.lane.take(lambda device: device in self.busy, count=count, size=10**6)
+        if not rows:
+            return
+        for device in {one.device for one in rows}:
+            assert device not in self.busy
+            open_rows = [
+                one.seq
+                for one in self.table
+                if one.device == device and "d" in one.route and one.seq not in self.confirmed
+            ]
+            mine = [one.seq for one in rows if one.device == device]
+            assert mine == open_rows[: len(mine)], "a row overtook an older one of its device, or went again"
+            self.busy.add(device)
+        self.aloft.append(Message(rows, {one.device for one in rows}))
+
+    def answered(self, message: Message, seq: int) -> None:
+        self.lane.done(seq)
+        self.confirmed.add(seq)
+
+    def land(self, message: Message) -> None:
+        self.aloft.remove(message)
+        self.landed.append(message)
+        self.lane.put_back(message.again)
+        for device in message.devices - self.held:
+            self.busy.discard(device)
+            self.lane.release(device)
+
+    @precondition(lambda self: self.aloft)
+    @rule(data=st.data())
+    def accept_one(self, data: st.DataObject) -> None:
+        message = data.draw(st.sampled_from(self.aloft))
+        one = data.draw(st.sampled_from(message.waiting))
+        message.waiting.remove(one)
+        self.answered(message, one.seq)
+        if not message.waiting:
+            self.land(message)
+
+    @rule()
+    def serve_who_may_go(self) -> None:
+        """The common case: read on, send, and everything on the wire is accepted."""
+        self.load(8)
+        self.send(4)
+        for message in list(self.aloft):
+            for one in message.waiting:
+                self.answered(message, one.seq)
+            message.waiting = []
+            self.land(message)
+
+    @precondition(lambda self: self.aloft)
+    @rule(data=st.data())
+    def ask_to_wait(self, data: st.DataObject) -> None:
+        message = data.draw(st.sampled_from(self.aloft))
+        one = data.draw(st.sampled_from(message.waiting))
+        message.waiting.remove(one)
+        message.again.append(one)
+        self.held.add(one.device)
+        self.lane.park(one.device)
+        if not message.waiting:
+            self.land(message)
+
+    @precondition(lambda self: self.aloft)
+    @rule(data=st.data())
+    def time_out(self, data: st.DataObject) -> None:
+        message = data.draw(st.sampled_from(self.aloft))
+        message.again += message.waiting
+        message.waiting = []
+        self.land(message)
+
+    @precondition(lambda self: self.held)
+    @rule(data=st.data())
+    def waiting_ends(self, data: st.DataObject) -> None:
+        device = data.draw(st.sampled_from(sorted(self.held)))
+        self.held.discard(device)
+        if not any(device in one.devices for one in self.aloft):
+            self.busy.discard(device)
+            self.lane.release(device)
+
+    @precondition(lambda self: any(one.again for one in self.landed))
+    @rule(data=st.data())
+    def accept_late(self, data: st.DataObject) -> None:
+        again = [(message, one) for message in self.landed for one in message.again]
+        message, one = data.draw(st.sampled_from(again))
+        message.again.remove(one)
+        carriers = [other for other in self.aloft if one in other.waiting]
+        for other in carriers:
+            other.waiting.remove(one)
+        self.answered(message, one.seq)
+        for other in carriers:
+            if not other.waiting:
+                self.land(other)
+
+    def new_connection(self) -> None:
+        self.aloft.clear()
+        self.landed.clear()
+        self.busy.clear()
+        self.held.clear()
+
+    @rule()
+    def lose_the_connection(self) -> None:
+        self.lane.reset()
+        self.new_connection()
+
+    @rule()
+    def restart(self) -> None:
+        self.lane = LaneQueue(Lane.C, "d", cursor=self.lane.cursor, ahead=self.lane.ahead())
+        self.new_connection()
+
+    @invariant()
+    def what_it_says_is_confirmed_is_what_was_confirmed(self) -> None:
+        ahead = self.lane.ahead()
+        for one in self.table:
+            said = one.seq <= self.lane.cursor or within(ahead, one.seq)
+            if "d" in one.route:
+                assert said == (one.seq in self.confirmed)
+
+    @invariant()
+    def it_holds_no_more_than_its_limits(self) -> None:
+        assert len(self.lane._held) <= 8
+        assert len(self.lane._order) <= 40
+
+    def run_dry(self) -> None:
+        """However it stands: once every device may go on, everything goes out and is confirmed."""
+        while self.aloft:
+            self.time_out_all()
+        for device in sorted(self.held):
+            self.held.discard(device)
+            self.busy.discard(device)
+            self.lane.release(device)
+        for _ in range(len(self.table) + 10):
+            self.serve_who_may_go()
+        assert self.confirmed == {one.seq for one in self.table if "d" in one.route}
+        assert self.lane.cursor == self.table[-1].seq
+        assert self.lane.ahead() == []
+
+    def time_out_all(self) -> None:
+        for message in list(self.aloft):
+            message.again += message.waiting
+            message.waiting = []
+            self.land(message)
+
+
+TestOneDestination = OneDestination.TestCase
+TestOneDestination.settings = settings(max_examples=100, stateful_step_count=40, deadline=None)
+
+
+@pytest.fixture(autouse=True)
+def _limits_are_put_back() -> Iterator[None]:
+    yield
+    assert (lane_queue.READ_AHEAD, lane_queue.BEYOND) == (2_000, 20_000)

@@ -1,0 +1,207 @@
+"""The care lifecycle: what each action makes of an alarm, what is refused, and what a restart brings back."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any
+
+import pytest
+
+from gateway.alarms import KEPT_CLOSED, AlarmBook, AlarmState, Call, Change, document
+from gateway.clock import Stamp
+from gateway.errors import ControlError
+from gateway.events import Lane, Origin
+
+NOW = Stamp(1_800_000_000_000, 5_000, "boot-1", "synced")
+LATER = replace(NOW, wall_ms=NOW.wall_ms + 7_000, mono_ms=12_000)
+CALL = Call("call", "call-1", "201", "2", NOW, code="press", facts={"counter": 7})
+
+
+@pytest.fixture
+def book() -> AlarmBook:
+    return AlarmBook(Origin("org", "site", "gw"), ["district", "street"])
+
+
+def body(change: Change) -> dict[str, Any]:
+    assert change.event is not None
+    return dict(json.loads(change.event.body))
+
+
+def test_a_call_raises_an_alarm_that_is_active_at_once(book: AlarmBook) -> None:
+    change = book.raise_alarm(CALL)
+    alarm = change.alarm
+    assert (alarm.state, alarm.presses, alarm.verified, alarm.raised) == (AlarmState.ACTIVE, 1, True, NOW)
+    event = body(change)
+    assert event["type"] == "cn.eldercare.alarm.raised.v1"
+    assert event["correlationid"] == alarm.id
+    assert event["subject"] == "device/call-1"
+    assert {key: event["data"][key] for key in ("kind", "state", "priority", "room", "bed", "counter", "code")} == {
+        "kind": "call", "state": "ACTIVE", "priority": "emergency", "room": "201", "bed": "2", "counter": 7,
+        "code": "press",
+    }  # fmt: skip
+    assert change.event is not None
+    assert change.event.lane is Lane.A
+
+
+def test_a_repeat_press_counts_up_and_keeps_the_first_moment(book: AlarmBook) -> None:
+    first = book.raise_alarm(CALL).alarm
+    second = book.raise_alarm(replace(CALL, at=LATER, code="double"))
+    assert (second.alarm.id, second.alarm.presses, second.alarm.raised) == (first.id, 2, NOW)
+    assert body(second)["time"] == "2027-01-15T08:00:07.000Z"
+    assert body(second)["data"]["presses"] == 2
+    assert body(second)["id"] != first.last_event
+    assert book.open_count == 1
+
+
+def test_another_device_and_another_kind_are_other_alarms(book: AlarmBook) -> None:
+    ids = {
+        book.raise_alarm(CALL).alarm.id,
+        book.raise_alarm(replace(CALL, device="call-2")).alarm.id,
+        book.raise_alarm(replace(CALL, kind="fall")).alarm.id,
+    }
+    assert len(ids) == 3
+    assert book.open_count == 3
+
+
+def test_a_doubtful_press_is_raised_and_says_why(book: AlarmBook) -> None:
+    data = body(book.raise_alarm(replace(CALL, doubts=("bad-key",))))["data"]
+    assert (data["verified"], data["doubts"]) == (False, ["bad-key"])
+
+
+def test_one_verified_press_verifies_the_alarm_and_a_doubtful_one_does_not_undo_it(book: AlarmBook) -> None:
+    doubtful = replace(CALL, doubts=("unauthenticated",))
+    changes = [book.raise_alarm(call) for call in (doubtful, CALL, doubtful)]
+    assert [change.alarm.verified for change in changes] == [False, True, True]
+    assert [body(change)["data"]["verified"] for change in changes] == [False, True, False]
+
+
+def test_an_acknowledged_alarm_is_active_again_after_a_press(book: AlarmBook) -> None:
+    alarm = book.raise_alarm(CALL).alarm
+    acked = book.acknowledge(alarm.id, " Li  Na ", LATER)
+    assert (acked.alarm.state, acked.alarm.acked_by) == (AlarmState.ACKED, "Li Na")
+    assert body(acked)["type"] == "cn.eldercare.alarm.acknowledged.v1"
+    assert body(acked)["data"]["by"] == "Li Na"
+    again = book.raise_alarm(replace(CALL, at=LATER))
+    assert (again.alarm.state, again.alarm.acked_by, again.alarm.presses) == (AlarmState.ACTIVE, "", 2)
+    assert body(again)["data"]["reopened"] is True
+
+
+def test_acknowledging_twice_changes_nothing(book: AlarmBook) -> None:
+    alarm = book.raise_alarm(CALL).alarm
+    book.acknowledge(alarm.id, "Li Na", NOW)
+    second = book.acknowledge(alarm.id, "Wang Wei", LATER)
+    assert second.event is None
+    assert second.alarm.acked_by == "Li Na"
+
+
+def test_closing_needs_who_and_why_and_ends_it(book: AlarmBook) -> None:
+    alarm = book.raise_alarm(CALL).alarm
+    closed = book.close(alarm.id, "Li Na", "helped up", at=LATER)
+    assert (closed.alarm.state, closed.alarm.closed_by, closed.alarm.why) == (AlarmState.CLOSED, "Li Na", "helped up")
+    assert body(closed)["type"] == "cn.eldercare.alarm.closed.v1"
+    assert book.open_count == 0
+    assert book.raise_alarm(CALL).alarm.id != alarm.id
+
+
+@pytest.mark.parametrize(("by", "why"), [("", "fell"), ("  ", "fell"), ("Li Na", ""), ("Li Na", "\n"), ("x" * 201, "w")])
+def test_closing_without_who_or_why_is_refused_and_the_alarm_stays_open(book: AlarmBook, by: str, why: str) -> None:
+    alarm = book.raise_alarm(CALL).alarm
+    with pytest.raises(ControlError) as refusal:
+        book.close(alarm.id, by, why, at=NOW)
+    assert refusal.value.code == "GW-CTL-03"
+    assert book.open_count == 1
+
+
+def test_what_a_person_says_can_always_be_stored_and_shown(book: AlarmBook) -> None:
+    alarm = book.raise_alarm(CALL).alarm
+    closed = book.close(alarm.id, "李\ud800娜\x1b[2J", "扶起来了\n已安抚", at=NOW).alarm
+    assert (closed.closed_by, closed.why) == ("李?娜?[2J", "扶起来了 已安抚")
+    document(closed).encode()
+
+
+def test_a_closed_alarm_can_be_neither_acknowledged_nor_closed(book: AlarmBook) -> None:
+    alarm = book.raise_alarm(CALL).alarm
+    book.close(alarm.id, "Li Na", "helped up", at=NOW)
+    with pytest.raises(ControlError):
+        book.acknowledge(alarm.id, "Li Na", NOW)
+    with pytest.raises(ControlError):
+        book.close(alarm.id, "Li Na", "again", at=NOW)
+
+
+def test_an_alarm_is_found_by_the_beginning_of_its_id(book: AlarmBook) -> None:
+    first = book.raise_alarm(CALL).alarm
+    second = book.raise_alarm(replace(CALL, device="call-2")).alarm
+    common = "".join(a if a == b else "\n" for a, b in zip(first.id, second.id, strict=True)).partition("\n")[0]
+    for prefix in ("", "no-such", common):
+        with pytest.raises(ControlError):
+            book.acknowledge(prefix, "Li Na", NOW)
+    book.close(second.id, "Li Na", "helped up", at=NOW)
+    assert book.acknowledge(common, "Li Na", NOW).alarm.id == first.id
+
+
+def test_delivery_is_known_for_the_newest_event(book: AlarmBook) -> None:
+    first = book.raise_alarm(CALL).alarm
+    (listed,) = book.listed(with_closed=False)
+    assert listed["delivery"] == {"district": "QUEUED", "street": "QUEUED"}
+    book.delivered("district", first.last_event, "SENT")
+    book.delivered("district", first.last_event, "L2")
+    book.delivered("district", "no-such-event", "L2")
+    assert book.listed(with_closed=False)[0]["delivery"] == {"district": "L2", "street": "QUEUED"}
+    book.raise_alarm(CALL)
+    book.delivered("district", first.last_event, "L2")
+    assert book.listed(with_closed=False)[0]["delivery"] == {"district": "QUEUED", "street": "QUEUED"}
+
+
+def test_the_list_shows_the_oldest_first_and_closed_ones_when_asked(book: AlarmBook) -> None:
+    late = book.raise_alarm(replace(CALL, device="call-2", at=LATER)).alarm
+    early = book.raise_alarm(CALL).alarm
+    assert [one["id"] for one in book.listed(with_closed=False)] == [early.id, late.id]
+    book.close(late.id, "Li Na", "helped up", at=LATER)
+    assert [one["id"] for one in book.listed(with_closed=False)] == [early.id]
+    assert {one["id"]: one["state"] for one in book.listed(with_closed=True)} == {late.id: "CLOSED", early.id: "ACTIVE"}
+    open_alarm = book.open_of("call-1")
+    assert open_alarm is not None
+    assert open_alarm.id == early.id
+    assert book.open_of("call-2") is None
+
+
+def test_a_restart_brings_back_what_was_open_and_what_was_closed(book: AlarmBook) -> None:
+    book.raise_alarm(CALL)
+    alarm = book.raise_alarm(replace(CALL, at=LATER, doubts=("downgrade",))).alarm
+    acked = book.acknowledge(alarm.id, "李娜", LATER).alarm
+    closed = book.close(book.raise_alarm(replace(CALL, device="call-2")).alarm.id, "Li Na", "ok", at=NOW).alarm
+
+    again = AlarmBook(Origin("org", "site", "gw"), ["district"])
+    assert again.load([document(closed), document(acked)]) == [acked]
+    assert {one["id"] for one in again.listed(with_closed=True)} == {acked.id, closed.id}
+    again.delivered("district", acked.last_event, "L2")
+    assert again.listed(with_closed=False)[0]["delivery"] == {"district": "L2"}
+    assert again.raise_alarm(CALL).alarm.presses == 3
+
+
+@pytest.mark.parametrize(
+    "broken",
+    ["", "{", "[]", "7", "null", "{}", '{"id":"x"}', '{"id":"x","raised":null,"state":"ACTIVE","presses":1,"doubts":[]}'],
+)
+def test_an_alarm_that_cannot_be_read_does_not_keep_the_others_from_coming_back(book: AlarmBook, broken: str) -> None:
+    alarm = book.raise_alarm(CALL).alarm
+    assert AlarmBook(Origin("org", "site", "gw")).load([broken, document(alarm), broken]) == [alarm]
+
+
+def test_what_a_newer_gateway_has_added_to_an_alarm_is_left_out(book: AlarmBook) -> None:
+    alarm = book.raise_alarm(CALL).alarm
+    newer = json.loads(document(alarm)) | {"attended_by": "Li Na"}
+    assert AlarmBook(Origin("org", "site", "gw")).load([json.dumps(newer)]) == [alarm]
+
+
+def test_closed_alarms_are_remembered_up_to_the_limit(book: AlarmBook) -> None:
+    for number in range(KEPT_CLOSED + 5):
+        alarm = book.raise_alarm(replace(CALL, device=f"call-{number}")).alarm
+        book.close(alarm.id, "Li Na", "drill", at=NOW)
+    listed = book.listed(with_closed=True)
+    assert len(listed) == 200
+    assert listed[0]["device"] == "call-5"
+    assert len(book._by_event) <= 4 * KEPT_CLOSED
+    assert len(book._delivery) == KEPT_CLOSED
+

@@ -1,0 +1,351 @@
+"""The whole daemon in this process: what it builds from a configuration, and what it survives."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+from structlog.testing import capture_logs
+
+from gateway import app
+from gateway.app import _App, _sole_owner
+from gateway.clock import Stamp
+from gateway.config import load
+from gateway.deliver import Deliverer
+from gateway.errors import GatewayError, StoreError
+from gateway.events import Lane
+
+CONFIG = """
+[gateway]
+id = "gw"
+org = "org"
+site = "site"
+data_dir = "{folder}/data"
+control_socket = "{folder}/control.sock"
+lang = "en"
+
+[[serial]]
+id = "wire"
+port = "socket://127.0.0.1:{line}"
+
+[[device]]
+id = "board-1"
+model = "json-lines"
+link = "wire"
+address = "b1"
+map = {{ signal = [ {{ field = "ev", equals = "press", is = "call" }} ] }}
+
+[[destination]]
+id = "district"
+reconnect_spread_s = 0
+{password}
+  [[destination.path]]
+  url = "mqtt://127.0.0.1:{platform}"
+  {secret}
+{more}
+"""
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@dataclass
+class Daemon:
+    """One daemon, its line, and everything that it logs."""
+
+    folder: Path
+    line: int
+    texts: dict[str, str] = field(default_factory=dict)
+    log: list[Any] = field(default_factory=list)
+    app: _App | None = None
+    task: asyncio.Task[None] | None = None
+
+    async def start(self) -> _App:
+        values = {"password": "", "secret": "", "more": "", "platform": "1", **self.texts}
+        (self.folder / "data").mkdir(exist_ok=True)
+        path = self.folder / "gateway.toml"
+        path.write_text(CONFIG.format(folder=self.folder, line=self.line, **values), encoding="utf-8")
+        self.app = _App(load(path))
+        self.task = asyncio.create_task(self.app.run())
+        await self.until(lambda: (self.folder / "control.sock").exists() or self.ended)
+        return self.app
+
+    @property
+    def ended(self) -> bool:
+        return self.task is not None and self.task.done()
+
+    async def stop(self) -> None:
+        assert self.app is not None
+        assert self.task is not None
+        self.app._stop.set()
+        async with asyncio.timeout(15):
+            await self.task
+        self.task = None
+
+    async def ask(self, op: str, **arguments: object) -> Any:
+        reader, writer = await asyncio.open_unix_connection(self.folder / "control.sock")
+        writer.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
+        async with asyncio.timeout(5):
+            answer = json.loads(await reader.readline())
+        writer.close()
+        await writer.wait_closed()
+        assert answer["ok"], answer
+        return answer["result"]
+
+    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+        async with asyncio.timeout(seconds):
+            while not condition():
+                await asyncio.sleep(0.005)
+
+    def told(self, event: str) -> list[Any]:
+        return [entry for entry in self.log if entry["event"] == event]
+
+    def problems(self) -> set[tuple[str, str]]:
+        assert self.app is not None
+        return {(one.code, one.subject) for one in self.app._health.current()}
+
+
+@pytest.fixture
+async def board() -> AsyncIterator[Any]:
+    """The far end of the line: what is connected to it, and the port."""
+    writers: list[asyncio.StreamWriter] = []
+
+    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writers.append(writer)
+        while await reader.read(1_000):
+            pass
+
+    server = await asyncio.start_server(connected, "127.0.0.1", 0)
+    server.writers = writers  # type: ignore[attr-defined]  # a test's own
+    yield server
+    server.close()
+    for writer in writers:
+        writer.close()
+
+
+@pytest.fixture
+async def daemon(tmp_path: Path, board: Any) -> AsyncIterator[Daemon]:
+    here = Daemon(tmp_path, board.sockets[0].getsockname()[1])
+    with capture_logs() as log:
+        here.log = log
+        yield here
+        if here.task is not None and not here.task.done():
+            await here.stop()
+
+
+async def press(daemon: Daemon, board: Any) -> None:
+    await daemon.until(lambda: bool(board.writers))
+    before = daemon.app._outbox.sequence if daemon.app else 0
+    board.writers[-1].write(b'{"dev":"b1","ev":"press"}\n')
+    await daemon.until(lambda: daemon.app is not None and daemon.app._outbox.sequence > before)
+
+
+# Beginning.
+
+
+def test_the_data_directory_has_one_owner(tmp_path: Path) -> None:
+    with _sole_owner(tmp_path / "deep" / "data"), pytest.raises(GatewayError) as refusal, _sole_owner(tmp_path / "deep" / "data"):  # fmt: skip
+        pass
+    assert refusal.value.code == "GW-RUN-01"
+    with _sole_owner(tmp_path / "deep" / "data"):
+        pass
+
+
+def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    with pytest.raises(GatewayError) as refusal, _sole_owner(tmp_path / "file" / "data"):
+        pass
+    assert refusal.value.code == "GW-RUN-02"
+    assert refusal.value.facts == {"detail": "Not a directory"}
+
+
+async def test_it_serves_what_works_without_a_platform(daemon: Daemon, board: Any) -> None:
+    await daemon.start()
+    await press(daemon, board)
+    status = await daemon.ask("status")
+    assert status["gateway"] == {"id": "gw", "org": "org", "site": "site"}
+    assert status["outbox"]["sequence"] == 2  # the gap of the start, and the press
+    assert [(one["id"], one["hearing"]) for one in status["links"]] == [("wire", True)]
+    assert [(one["id"], one["connected"], one["pending"]["A"]) for one in status["destinations"]] == [
+        ("district", False, 1)
+    ]
+    (alarm,) = await daemon.ask("alarms.list")
+    assert status["devices"][0]["alarm"] == alarm["id"]
+    assert alarm["delivery"] == {"district": "QUEUED"}
+    await daemon.stop()
+    assert daemon.told("ended")[0]["sequence"] == 2
+
+
+async def test_a_password_that_cannot_be_had_stops_nothing(daemon: Daemon, board: Any) -> None:
+    daemon.texts["secret"] = f'username = "gw"\n  password = "file:{daemon.folder}/no-such-file"'
+    await daemon.start()
+    await press(daemon, board)
+    assert "GW-CFG-21" in {code for code, _ in daemon.problems()}
+
+
+async def test_events_wait_for_a_destination_that_is_set_aside(daemon: Daemon, board: Any) -> None:
+    daemon.texts["more"] = '[[destination]]\nid = "street"\ntypes = ["alarm.*"]\n'
+    running = await daemon.start()
+    await press(daemon, board)
+    (row,) = await running._outbox.fetch(Lane.A, 0, 10)
+    assert row.route == {"district": 2, "street": 1}
+    assert running._outbox.pending("street")["A"] == 1
+    assert [one["id"] for one in (await daemon.ask("status"))["destinations"]] == ["district"]
+
+
+async def test_a_torn_alive_file_stops_nothing(daemon: Daemon, board: Any) -> None:
+    (daemon.folder / "data").mkdir()
+    (daemon.folder / "data" / "alive").write_text(
+        '{"wall_ms":"x","mono_ms":[],"boot":7,"clock":null}', encoding="utf-8"
+    )
+    await daemon.start()
+    await press(daemon, board)
+
+
+# Going on.
+
+
+async def test_open_alarms_are_announced_again_after_a_restart_with_their_presses(daemon: Daemon, board: Any) -> None:
+    await daemon.start()
+    await press(daemon, board)
+    await press(daemon, board)
+    (before,) = await daemon.ask("alarms.list")
+    await daemon.stop()
+    daemon.log.clear()
+    await daemon.start()
+    (alarm,) = daemon.told("alarm")
+    assert (alarm["id"], alarm["presses"], alarm["state"]) == (before["id"], 2, "ACTIVE")
+    (after,) = await daemon.ask("alarms.list")
+    assert {key: after[key] for key in ("id", "presses", "raised_at")} == {
+        key: before[key] for key in ("id", "presses", "raised_at")
+    }
+
+
+async def test_people_acknowledge_and_close_over_the_socket(daemon: Daemon, board: Any) -> None:
+    await daemon.start()
+    await press(daemon, board)
+    (alarm,) = await daemon.ask("alarms.list")
+    assert await daemon.ask("alarms.ack", id=alarm["id"], by="Li Na") == {"id": alarm["id"], "state": "ACKED"}
+    assert await daemon.ask("alarms.close", id=alarm["id"], by="Li Na", why="fine") == {
+        "id": alarm["id"],
+        "state": "CLOSED",
+    }
+    assert await daemon.ask("alarms.list") == []
+    assert [one["why"] for one in await daemon.ask("alarms.list", all=True)] == ["fine"]
+    for wrong in ({}, {"id": 7}, {"id": alarm["id"], "by": None}):
+        with pytest.raises(AssertionError, match="GW-CTL-03"):
+            await daemon.ask("alarms.ack", **wrong)
+
+
+async def test_a_bug_in_a_delivery_ends_neither_the_daemon_nor_the_delivery(
+    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Deliverer] = []
+
+    async def run(self: Deliverer) -> None:
+        runs.append(self)
+        if len(runs) < 3:
+            raise IndexError("an answer that nobody thought of")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Deliverer, "run", run)
+    monkeypatch.setattr(app, "REBUILD_CAP_S", 0.01)
+    await daemon.start()
+    await daemon.until(lambda: len(runs) == 3)
+    assert len(set(runs)) == 3
+    assert daemon.app is not None
+    assert daemon.app._deliverers == [runs[-1]]
+    assert ("GW-RUN-03", "district") in daemon.problems()
+    await press(daemon, board)
+
+
+async def test_the_problem_of_the_control_socket_goes_when_its_directory_comes(
+    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(app, "CONTROL_RETRY_S", 0.05)
+    path = daemon.folder / "control.sock"
+    path.mkdir()
+    await daemon.start()
+    await daemon.until(lambda: ("GW-CTL-04", str(path)) in daemon.problems())
+    await press(daemon, board)
+    path.rmdir()
+    await daemon.until(lambda: daemon.problems() == {("GW-NET-02", "district")})
+    assert (await daemon.ask("status"))["alarms"] == {"open": 1}
+
+
+async def test_a_replaced_database_gets_the_open_alarms_and_tells_them_anew(daemon: Daemon, board: Any) -> None:
+    running = await daemon.start()
+    await press(daemon, board)
+    (before,) = await daemon.ask("alarms.list")
+    (daemon.folder / "data" / "outbox.db").unlink()  # what is written from here on is gone with the end
+    fresh = await running._outbox.alarms()
+    assert [row.id for row in fresh] == [before["id"]]
+    running._on_store_trouble(StoreError("GW-STO-02", "outbox.db", path="outbox.db", detail="malformed"))
+    assert await running._outbox.flush(5)
+    rows = await running._outbox.fetch(Lane.A, 0, 10)
+    events = [json.loads(row.body) for row in rows]
+    assert [(one["correlationid"], one["data"]["presses"], one["data"].get("retold")) for one in events] == [
+        (before["id"], 1, None),
+        (before["id"], 1, True),
+    ]
+    assert ("GW-STO-02", "") in daemon.problems()
+
+
+# The alive file, and the end.
+
+
+async def test_the_alive_file_is_never_later_than_what_is_not_yet_durable(
+    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await daemon.start()
+    oldest = Stamp(1_800_000_000_000, 5, running._began.boot)
+    monkeypatch.setattr(type(running._outbox), "oldest_waiting", property(lambda _self: oldest))
+    running._write_alive(running._clock.stamp())
+    assert running._alive.read() == oldest
+
+
+async def test_from_the_moment_it_ends_the_alive_file_stands_still(daemon: Daemon, board: Any) -> None:
+    """Whoever kills it while it says goodbye must find the beginning of the silence."""
+    running = await daemon.start()
+    held = asyncio.Event()
+
+    async def slow(limit_s: float) -> None:
+        async with asyncio.timeout(limit_s):
+            await held.wait()
+
+    running._deliverers[0].drain_alarms = slow  # type: ignore[method-assign]  # a platform that does not answer
+    running._stop.set()
+    stop = asyncio.create_task(daemon.until(lambda: daemon.ended, 15))
+    await daemon.until(lambda: bool(daemon.told("ending")))
+    first = running._alive.read()
+    await asyncio.sleep(1.2)  # longer than the file's rhythm
+    assert running._alive.read() == first
+    held.set()
+    await stop
+    assert running._alive.read() == first
+
+
+async def test_an_alive_file_that_cannot_be_written_is_a_problem_and_no_end(
+    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await daemon.start()
+    path = str(daemon.folder / "data" / "alive")
+
+    def full(_at: Stamp) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(running._alive, "write", full)
+    running._write_alive(running._clock.stamp())
+    assert ("GW-STO-01", path) in daemon.problems()
+    monkeypatch.undo()
+    running._write_alive(running._clock.stamp())
+    assert ("GW-STO-01", path) not in daemon.problems()

@@ -1,0 +1,150 @@
+"""The event on its way out: what is written once, what is spliced in at send time, who wants it."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from gateway.clock import Stamp
+from gateway.events import Lane, Origin, Sending, Stored, new_event, new_id, sending_text, wants
+
+ORIGIN = Origin("cq-kaizhou", "hanfeng", "gw-01", ("cq", "kaizhou", "hanfeng"))
+NOON = Stamp(1_800_000_000_123, 77_000, "boot-1", "synced")
+
+
+def stored(event: Any, seq: int = 42, **route: int) -> Stored:
+    return Stored(
+        seq, event.lane, event.id, event.noun, event.device, 1_800_000_001_456, event.at, route or {"d": 7}, event.body
+    )
+
+
+def sent(row: Stored, **how: Any) -> Any:
+    facts = {"age_ms": 1333, "attempt": 1, "buffered": False, **how}
+    return json.loads(sending_text(row, Sending("d", "stream-1", **facts)))
+
+
+def test_an_event_on_the_wire_is_whole() -> None:
+    event = new_event(
+        "alarm.raised", ORIGIN, device="call-201", at=NOON, data={"kind": "call", "presses": 1}, correlation="alarm-9",
+        event_id="0190-id",
+    )  # fmt: skip
+    assert sent(stored(event), attempt=2, buffered=True) == {
+        "specversion": "1.0",
+        "id": "0190-id",
+        "source": "urn:eldercare:cq-kaizhou:hanfeng:gw-01",
+        "type": "cn.eldercare.alarm.raised.v1",
+        "subject": "device/call-201",
+        "time": "2027-01-15T08:00:00.123Z",
+        "datacontenttype": "application/json",
+        "partitionkey": "call-201",
+        "correlationid": "alarm-9",
+        "data": {
+            "kind": "call",
+            "presses": 1,
+            "org_path": ["cq", "kaizhou", "hanfeng"],
+            "clock": {"state": "synced", "boot": "boot-1", "mono_ms": 77000},
+            "delivery": {"buffered": True, "age_ms": 1333, "attempt": 2},
+        },
+        "sequence": "00000000000000000042",
+        "streamid": "stream-1",
+        "recordedtime": "2027-01-15T08:00:01.456Z",
+        "deliveryseq": "00000000000000000007",
+    }
+
+
+def test_only_an_old_alarm_is_historic() -> None:
+    row = stored(new_event("alarm.raised", ORIGIN, device="a", at=NOON, data={}))
+    assert "historic" not in sent(row)["data"]["delivery"]
+    assert sent(row, historic=True)["data"]["delivery"]["historic"] is True
+
+
+def test_each_destination_gets_its_own_delivery_number() -> None:
+    row = stored(new_event("alarm.raised", ORIGIN, device="a", at=NOON, data={}), d=3, e=900)
+    assert sent(row)["deliveryseq"] == "00000000000000000003"
+    text = sending_text(row, Sending("e", "stream-1", 0, 1, buffered=False))
+    assert json.loads(text)["deliveryseq"] == "00000000000000000900"
+
+
+def test_an_event_without_a_correlation_has_no_such_attribute() -> None:
+    assert "correlationid" not in sent(stored(new_event("gateway.gap", ORIGIN, device="gw-01", at=NOON, data={})))
+
+
+def test_half_a_surrogate_pair_stays_escaped_and_can_be_stored() -> None:
+    event = new_event("device.fault", ORIGIN, device="a", at=NOON, data={"text": "\ud83d 跌倒"})
+    event.body.encode()
+    assert sent(stored(event))["data"]["text"] == "\ud83d 跌倒"
+
+
+def test_chinese_text_is_not_escaped() -> None:
+    assert "跌倒" in new_event("device.fault", ORIGIN, device="a", at=NOON, data={"text": "跌倒"}).body
+
+
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
+    max_leaves=10,
+)
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.dictionaries(st.text(max_size=10), JSON, max_size=5))
+def test_whatever_the_data_the_splice_is_valid_json(data: dict[str, object]) -> None:
+    body = sent(stored(new_event("telemetry.meter", ORIGIN, device="m", at=NOON, data=data)))["data"]
+    assert body.pop("delivery") == {"buffered": False, "age_ms": 1333, "attempt": 1}
+    body.pop("clock")
+    body.pop("org_path")
+    assert body == {key: value for key, value in data.items() if key not in ("delivery", "clock", "org_path")}
+
+
+def test_what_is_spliced_in_fits_the_room_that_batches_leave_for_it() -> None:
+    event = new_event("alarm.raised", ORIGIN, device="a", at=NOON, data={})
+    row = stored(event, 10**20 - 1, d=10**20 - 1)
+    how = Sending("d", new_id(), 10**15, 10**9, buffered=False, historic=True)
+    assert len(sending_text(row, how)) - len(event.body) <= 320
+
+
+@pytest.mark.parametrize(
+    ("noun", "lane"),
+    [
+        ("alarm.raised", Lane.A),
+        ("alarm.acknowledged", Lane.A),
+        ("alarm.closed", Lane.A),
+        ("device.fault", Lane.B),
+        ("device.restored", Lane.B),
+        ("gateway.gap", Lane.B),
+        ("gateway.security", Lane.B),
+        ("telemetry.meter", Lane.C),
+        ("telemetry.environment", Lane.C),
+        ("checkin.card", Lane.C),
+        ("bed.occupancy", Lane.C),
+        ("something.new", Lane.B),
+    ],
+)
+def test_the_type_says_the_lane(noun: str, lane: Lane) -> None:
+    assert new_event(noun, ORIGIN, device="a", at=NOON, data={}).lane is lane
+
+
+@pytest.mark.parametrize(
+    ("patterns", "noun", "wanted"),
+    [
+        (("*",), "gateway.gap", True),
+        (("alarm.*",), "alarm.raised", True),
+        (("alarm.*",), "telemetry.meter", False),
+        (("alarm.*", "telemetry.meter"), "telemetry.meter", True),
+        (("telemetry.meter",), "telemetry.metering", False),
+        ((), "alarm.raised", False),
+    ],
+)
+def test_a_destination_gets_what_its_patterns_name(patterns: tuple[str, ...], noun: str, wanted: bool) -> None:
+    assert wants(patterns, noun) is wanted
+
+
+def test_ids_are_time_ordered_uuids_and_never_the_same() -> None:
+    ids = [new_id() for _ in range(1000)]
+    assert len(set(ids)) == 1000
+    assert {one[14] for one in ids} == {"7"}  # RFC 9562 section 5.7: the version
+    assert {one[19] for one in ids} <= set("89ab")
