@@ -41,7 +41,7 @@ from gateway.links.serial_line import SerialLine
 from gateway.links.state import LinkState
 from gateway.mqtt_session import Endpoint, Tls
 from gateway.operations import Operations, Rooms
-from gateway.outbox import Mark, Outbox, Route
+from gateway.outbox import Mark, Outbox, Quota, Route
 from gateway.outbox.alive import AliveFile
 from gateway.problems import describe
 from gateway.uplinks.mqtt import MqttUplink
@@ -153,8 +153,10 @@ class _App:
             ]
             control = group.create_task(self._serve_control(), name="control")
             alive = group.create_task(self._keep_alive(), name="alive")
+            quota = group.create_task(self._quota().run(), name="quota")
             await self._stop.wait()
             alive.cancel()
+            quota.cancel()
             await self._end(intake, outward)
             outbox.cancel()
             control.cancel()
@@ -210,6 +212,18 @@ class _App:
                 _log.error("the control socket failed and is opened anew", exc_info=bug)
                 self._health.on("GW-CTL-04", str(path), detail=repr(bug)[:200])
             await asyncio.sleep(CONTROL_RETRY_S)
+
+    def _quota(self) -> Quota:
+        def trouble(share: float | None) -> None:
+            if share is None:
+                self._health.off("GW-STO-04")
+            else:
+                self._health.on("GW-STO-04", "", percent=round(100 * share))
+
+        return Quota(
+            self._outbox, self._origin, max_bytes=self._settings.outbox.max_mb * 1024 * 1024, clock=self._clock,
+            loaded=lambda lane: max((one.loaded(lane) for one in self._deliverers), default=0), trouble=trouble,
+        )  # fmt: skip
 
     async def _keep_alive(self) -> None:
         while True:
@@ -286,8 +300,9 @@ class _App:
     def _build_links(self, desks: Mapping[str, Desk]) -> None:
         for ble in self._settings.ble:
             self._radios[ble.id] = BleRadio(
-                link_id=ble.id, adapter=ble.adapter, wanted=self._wanted(ble.id), deliver=self._collector.on_advert,
-                on_state=self._hearing.on_state, on_overflow=self._on_overflow(ble.id), clock=self._clock,
+                link_id=ble.id, adapter=ble.adapter, silence_s=ble.silence_s, wanted=self._wanted(ble.id),
+                deliver=self._collector.on_advert, on_state=self._hearing.on_state,
+                on_overflow=self._on_overflow(ble.id), clock=self._clock,
             )  # fmt: skip
         for serial in self._settings.serial:
             on_line = [desk for desk in desks.values() if desk.link == serial.id]

@@ -117,6 +117,7 @@ class Ble:
 
     id: Id
     adapter: Annotated[StrictStr, Field(pattern=r"^hci[0-9]{1,2}$", description="adapter")] = "hci0"
+    silence_s: Annotated[StrictFloat | StrictInt, Field(ge=10, le=3600, description="silence")] = 60
 
 
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)

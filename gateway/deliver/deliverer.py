@@ -17,6 +17,7 @@ from gateway.clock import Clock
 from gateway.deliver.back_off import BackOff
 from gateway.deliver.dispatch import Dispatch
 from gateway.errors import SessionError
+from gateway.events import Lane
 from gateway.health import Health
 from gateway.outbox import Outbox
 from gateway.uplinks import Uplink
@@ -62,6 +63,10 @@ class Deliverer:
         if self._outbox.alarms_pending(self.name):
             self._alarm.set()
         self._dispatch.wake()
+
+    def loaded(self, lane: Lane) -> int:
+        """Up to which sequence a lane may be on its way."""
+        return self._dispatch.loaded(lane)
 
     @property
     def is_live(self) -> bool:

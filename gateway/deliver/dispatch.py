@@ -101,6 +101,10 @@ class Dispatch:
         self._queues = {lane: self._queue(lane) for lane in Lane}
         self._on_lost("the database was replaced; the platform must learn of the new stream")
 
+    def loaded(self, lane: Lane) -> int:
+        """Up to which sequence a lane may be on its way."""
+        return self._queues[lane].loaded_to
+
     def forget_session(self) -> None:
         """The connection is gone: everything that was not confirmed goes again."""
         self._flights.clear()

@@ -132,7 +132,7 @@ class LaneQueue:
             self._ready.extendleft(reversed(rows))
         skipped = self._skipped.pop(device, None)
         if skipped is not None:
-            pass
+            self.loaded_to = min(self.loaded_to, skipped - 1)
 
     def done(self, seq: int) -> bool:
         """Note one confirmed row; False if it was known."""

@@ -2,6 +2,9 @@
 
 from gateway.outbox.numbers import NumberState
 from gateway.outbox.outbox import Outbox
-from gateway.outbox.rows import AlarmRow, CursorRow, DeadLetter, Mark, Number, Route, Write
+from gateway.outbox.quota import Quota
+from gateway.outbox.rows import AlarmRow, CursorRow, DeadLetter, Drop, Mark, Number, Route, Write
 
-__all__ = ["AlarmRow", "CursorRow", "DeadLetter", "Mark", "Number", "NumberState", "Outbox", "Route", "Write"]
+__all__ = [
+    "AlarmRow", "CursorRow", "DeadLetter", "Drop", "Mark", "Number", "NumberState", "Outbox", "Quota", "Route", "Write",
+]  # fmt: skip

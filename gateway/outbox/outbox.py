@@ -244,6 +244,8 @@ class Outbox:
         for (write, _lanes), rows in zip(batch, stored, strict=True):
             for row in rows:
                 self._stock.add(row)
+            for drop in write.drops:
+                self._stock.drop(drop.lane, drop.rows)
             if write.on_commit:
                 write.on_commit(rows)
         self.on_stored()
@@ -350,6 +352,10 @@ class Outbox:
     async def dead_letters(self, limit: int = 100) -> list[dict[str, object]]:
         """Return the newest dead letters."""
         return await self._in_reader(lambda: self._store.reader.dead_letters(limit))
+
+    async def used_bytes(self) -> int:
+        """Return the bytes of the database that hold something. Raises StoreError."""
+        return await self._in_reader(self._store.reader.used_bytes)
 
     async def next_epoch(self, destination: str) -> int:
         """Count one more connection of a destination, durably if the disk answers within `EPOCH_LIMIT_S`.

@@ -106,6 +106,14 @@ class Reader:
         return dict(self._connection.execute("SELECT device, max(seq) FROM event_d GROUP BY device").fetchall())
 
     @asks
+    def used_bytes(self) -> int:
+        """Return the bytes of the database that hold something: its size without the free pages."""
+        pages = self._connection.execute("PRAGMA page_count").fetchone()[0]
+        free = self._connection.execute("PRAGMA freelist_count").fetchone()[0]
+        size = self._connection.execute("PRAGMA page_size").fetchone()[0]
+        return int((pages - free) * size)
+
+    @asks
     def file_bytes(self) -> int:
         """Return the size of the database in bytes, free pages included."""
         pages = self._connection.execute("PRAGMA page_count").fetchone()[0]

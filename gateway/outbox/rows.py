@@ -70,6 +70,14 @@ class CursorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Drop:
+    """Rows of a lane that must give way to the quota, in the transaction that announces it."""
+
+    lane: Lane
+    rows: tuple[Stored, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Write:
     """What must become durable together. `on_commit` is called with the stored rows, in the event loop."""
 
@@ -79,4 +87,5 @@ class Write:
     alarms: tuple[AlarmRow, ...] = ()
     dead: tuple[DeadLetter, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
+    drops: tuple[Drop, ...] = ()
     on_commit: Callable[[list[Stored]], None] | None = None

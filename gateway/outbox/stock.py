@@ -98,6 +98,15 @@ class Stock:
             behind[0] -= 1
             behind[1] = row.seq
 
+    def drop(self, lane: Lane, rows: Sequence[Stored]) -> None:
+        """Rows gave way to the quota: no destination waits for them any more."""
+        gone = {row.seq for row in rows}
+        self._recent[lane] = deque(row for row in self._recent[lane] if row.seq not in gone)
+        self.rows[lane] -= len(rows)
+        for row in rows:
+            for destination in row.route:
+                self.pending[destination, lane] -= 1
+
     def recent(self, lane: Lane, after: int, limit: int) -> list[Stored] | None:
         """Return up to `limit` rows beyond `after`, in order; None when some of them are only on the disk."""
         if after < self._recent_from[lane]:

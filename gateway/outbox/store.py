@@ -210,6 +210,11 @@ class Store:
             )
         self._put_dead(write.dead)
         self._put_facts(write.facts)
+        for drop in write.drops:
+            self._writer.executemany(
+                f"DELETE FROM {TABLES[drop.lane]} WHERE seq = ?",  # noqa: S608 - a table of ours
+                [(row.seq,) for row in drop.rows],
+            )
         return rows
 
     def _put_dead(self, dead: Sequence[DeadLetter]) -> None:

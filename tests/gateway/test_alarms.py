@@ -104,7 +104,9 @@ def test_closing_needs_who_and_why_and_ends_it(book: AlarmBook) -> None:
     assert book.raise_alarm(CALL).alarm.id != alarm.id
 
 
-@pytest.mark.parametrize(("by", "why"), [("", "fell"), ("  ", "fell"), ("Li Na", ""), ("Li Na", "\n"), ("x" * 201, "w")])
+@pytest.mark.parametrize(
+    ("by", "why"), [("", "fell"), ("  ", "fell"), ("Li Na", ""), ("Li Na", "\n"), ("x" * 201, "w")]
+)
 def test_closing_without_who_or_why_is_refused_and_the_alarm_stays_open(book: AlarmBook, by: str, why: str) -> None:
     alarm = book.raise_alarm(CALL).alarm
     with pytest.raises(ControlError) as refusal:
@@ -182,7 +184,16 @@ def test_a_restart_brings_back_what_was_open_and_what_was_closed(book: AlarmBook
 
 @pytest.mark.parametrize(
     "broken",
-    ["", "{", "[]", "7", "null", "{}", '{"id":"x"}', '{"id":"x","raised":null,"state":"ACTIVE","presses":1,"doubts":[]}'],
+    [
+        "",
+        "{",
+        "[]",
+        "7",
+        "null",
+        "{}",
+        '{"id":"x"}',
+        '{"id":"x","raised":null,"state":"ACTIVE","presses":1,"doubts":[]}',
+    ],
 )
 def test_an_alarm_that_cannot_be_read_does_not_keep_the_others_from_coming_back(book: AlarmBook, broken: str) -> None:
     alarm = book.raise_alarm(CALL).alarm
@@ -204,4 +215,3 @@ def test_closed_alarms_are_remembered_up_to_the_limit(book: AlarmBook) -> None:
     assert listed[0]["device"] == "call-5"
     assert len(book._by_event) <= 4 * KEPT_CLOSED
     assert len(book._delivery) == KEPT_CLOSED
-

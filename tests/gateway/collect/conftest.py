@@ -77,9 +77,7 @@ class Centre:
         await self.close()
         await self.open()
 
-    def hear(
-        self, address: str, *, service: dict[int, str] | None = None, maker: dict[int, str] | None = None
-    ) -> None:
+    def hear(self, address: str, *, service: dict[int, str] | None = None, maker: dict[int, str] | None = None) -> None:
         """Let the radio hand over one advert; data as hexadecimal."""
         services = {key: bytes.fromhex(value) for key, value in (service or {}).items()}
         makers = {key: bytes.fromhex(value) for key, value in (maker or {}).items()}

@@ -182,7 +182,7 @@ async def test_a_wrong_mic_raises_nothing_again_after_a_restart(opened: Opener, 
     centre.desks["call-1"].last_undecipherable = None
     await centre.restart()
     centre.hear(BUTTON, service=sealed(1000, key=OTHER_KEY))
-    assert [noun for noun, in await centre.told()] == ["alarm.raised", "gateway.security"]
+    assert [noun for (noun,) in await centre.told()] == ["alarm.raised", "gateway.security"]
 
 
 async def test_a_flood_of_wrong_mics_raises_one_call_in_ten_seconds(opened: Opener, radio: Radio) -> None:
@@ -255,7 +255,7 @@ async def test_readings_of_a_message_from_behind_are_not_believed(opened: Opener
     centre = await opened([radio("call-1", "bthome-button", BUTTON, key=KEY)])
     centre.hear(BUTTON, service=sealed(1000, "3a01"))
     centre.hear(BUTTON, service=sealed(3, PRESS))
-    assert "telemetry.environment" not in [noun for noun, in await centre.told()]
+    assert "telemetry.environment" not in [noun for (noun,) in await centre.told()]
 
 
 # Readings and levels.
@@ -346,7 +346,7 @@ async def test_an_advert_that_is_refused_is_counted_and_heard(opened: Opener, ra
     assert await centre.events() == []
 
 
-def _broken(may_call: bool) -> Advertises:  # noqa: FBT001 - a test's own
+def _broken(may_call: bool) -> Advertises:
     def decode(advert: Advert, key: bytes | None) -> Decoded:
         if 2 in advert.manufacturer_data:
             raise Rejected(Reason.NOT_MINE)
@@ -393,7 +393,7 @@ async def test_an_alarm_that_cannot_be_announced_is_stored(opened: Opener, radio
 
     centre.collector._announce = announce
     centre.hear(BUTTON, service=plain(1, "3a01"))
-    assert [noun for noun, in await centre.told()] == ["alarm.raised"]
+    assert [noun for (noun,) in await centre.told()] == ["alarm.raised"]
 
 
 async def test_an_alarm_is_announced_before_it_is_stored(opened: Opener, radio: Radio) -> None:
@@ -443,7 +443,7 @@ async def test_a_listener_sees_everything_and_a_broken_one_harms_nobody(opened: 
         ("call-1", BUTTON, "unsupported: BTHome version 1", -60),
     ]
     assert seen[1].raw == "maker 004c=0215"
-    assert [noun for noun, in await centre.told()].count("alarm.raised") == 2
+    assert [noun for (noun,) in await centre.told()].count("alarm.raised") == 2
 
 
 # People.
@@ -475,4 +475,3 @@ async def test_the_alarm_of_a_device_that_left_the_configuration_can_be_closed(o
     (alarm,) = centre.alarms.listed(with_closed=False)
     centre.collector.close(alarm["id"], "Li Na", "moved out")
     assert (await centre.told("state"))[-1] == ("alarm.closed", "CLOSED")
-

@@ -198,7 +198,17 @@ def test_a_gap_that_a_full_queue_refused_is_not_forgotten(bench: Bench) -> None:
     assert bench.told() == [("air", "restart", 0, 9, 0)]
 
 
-@pytest.mark.parametrize("value", ["", "{", "7", "null", '{"since":{},"reason":"x"}', '{"since":{"wall_ms":"x","mono_ms":1,"boot":""},"reason":"x"}'])  # fmt: skip
+@pytest.mark.parametrize(
+    "value",
+    [
+        "",
+        "{",
+        "7",
+        "null",
+        '{"since":{},"reason":"x"}',
+        '{"since":{"wall_ms":"x","mono_ms":1,"boot":""},"reason":"x"}',
+    ],
+)
 def test_a_mark_that_cannot_be_read_leaves_the_last_sign_of_life(bench: Bench, value: str) -> None:
     bench.marks["link:air", "deaf"] = Mark("link:air", "deaf", value)
     bench.start(deaf_since=later(5)).on_state(hears("air", later(6)))
@@ -220,6 +230,8 @@ def test_status_shows_since_when(bench: Bench, still_clock: Any) -> None:
 
 BEGAN = later(1_000)
 OTHER_BOOT = Stamp(later(500).wall_ms, 5_000, "boot-0")
+THIRD_BOOT = Stamp(later(510).wall_ms, 1_000, "boot-x")
+UNSYNCED = replace(ALIVE, wall_ms=0)
 
 
 @pytest.mark.parametrize(
@@ -233,8 +245,8 @@ OTHER_BOOT = Stamp(later(500).wall_ms, 5_000, "boot-0")
         pytest.param(ALIVE, later(30), later(30), id="a power cut left the file behind"),
         pytest.param(later(900), OTHER_BOOT, later(900), id="of two boots the one that goes on"),
         pytest.param(OTHER_BOOT, later(1), later(1), id="also when the file is of the other"),
-        pytest.param(replace(ALIVE, wall_ms=0), later(-5), replace(ALIVE, wall_ms=0), id="within a boot the wall clock does not count"),
-        pytest.param(replace(ALIVE, boot="a"), replace(later(9), boot="b"), replace(later(9), boot="b"), id="else the wall clock"),
+        pytest.param(UNSYNCED, later(-5), UNSYNCED, id="within a boot the wall clock does not count"),
+        pytest.param(OTHER_BOOT, THIRD_BOOT, THIRD_BOOT, id="else the wall clock"),
         pytest.param(Stamp("x", 1, ""), ALIVE, ALIVE, id="a torn file"),  # type: ignore[arg-type]  # as JSON gives it
         pytest.param(Stamp(10**30, 1, ""), None, BEGAN, id="a moment that no clock shows"),
     ],

@@ -40,9 +40,7 @@ class Bench:
         return self._keep(self.judge.counter(device, Counter(value, bits, authenticated=proven), at(seconds, boot)))
 
     def counts(self, values: list[int], *, bits: int, every_s: float = 1.0) -> list[Verdict]:
-        return [
-            self.count(value, number * every_s, bits=bits, proven=bits > 8) for number, value in enumerate(values)
-        ]
+        return [self.count(value, number * every_s, bits=bits, proven=bits > 8) for number, value in enumerate(values)]
 
     def level(self, seconds: float, *, on: bool, boot: str = BOOT, hold_s: float = 25.0) -> Verdict:
         return self._keep(self.judge.level("p1", "fall:", on=on, at=at(seconds, boot), hold_s=hold_s))
@@ -180,7 +178,16 @@ def test_a_repeat_leaves_no_mark_and_a_new_boot_is_a_lapse() -> None:
 
 @pytest.mark.parametrize(
     "value",
-    ["", "{", "null", "[]", "7", '{"main":[]}', '{"main":["a",0,"b",0],"reset":null}', '{"main":[1,2,"b"],"reset":null}'],
+    [
+        "",
+        "{",
+        "null",
+        "[]",
+        "7",
+        '{"main":[]}',
+        '{"main":["a",0,"b",0],"reset":null}',
+        '{"main":[1,2,"b"],"reset":null}',
+    ],
 )
 @pytest.mark.parametrize("key", ["counter:proven:32", "level:fall:"])
 def test_a_mark_that_cannot_be_read_makes_the_next_press_new(key: str, value: str) -> None:

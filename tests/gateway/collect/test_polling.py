@@ -56,7 +56,7 @@ def _talk(target: str) -> Generator[Ask, bytes, tuple[Observation, ...]]:
 
 
 METER = Answers(
-    "meter", Title("", ""), lambda: LineFramer(), lambda address, raw: address, _talk, (), every_s=60.0
+    "meter", Title("", ""), LineFramer, lambda address, raw: address, _talk, (), every_s=60.0
 )  # fmt: skip
 
 
@@ -97,7 +97,7 @@ async def polled(master: BusMaster, until: Callable[[], bool]) -> None:
     """Let the master run until something is so."""
     running = asyncio.create_task(master.run())
     async with asyncio.timeout(10):
-        while not until():
+        while not until():  # noqa: ASYNC110 - what happens in tasks and processes gives no event
             await asyncio.sleep(0)
     running.cancel()
     await asyncio.wait({running})
@@ -122,7 +122,9 @@ async def test_a_real_meter_is_read_as_its_published_frames_say(opened: Opener) 
     assert isinstance(driver, Answers)
     vector = driver.vectors[0]  # a log of 2014, meter 000000193600
     replies = {request: reply for request, reply in vector.exchange if reply is not None}
-    desk = Desk("m1", driver.model, "bus", vector.address, "", "", driver, driver.options(vector.address, vector.options))
+    desk = Desk(
+        "m1", driver.model, "bus", vector.address, "", "", driver, driver.options(vector.address, vector.options)
+    )
     centre = await opened([desk])
     bus: Any = Bus(lambda request: replies[request])
     master = BusMaster(bus, [desk], collector=centre.collector, clock=centre.clock, health=centre.health)
@@ -207,7 +209,7 @@ def _bad_talk(_target: str) -> Generator[Ask, bytes, tuple[Observation, ...]]:
 
 
 async def test_a_reply_that_a_driver_cannot_stand_costs_that_poll_only(bench: Any) -> None:
-    bad = Answers("bad", Title("", ""), lambda: LineFramer(), lambda address, raw: address, _bad_talk, ())
+    bad = Answers("bad", Title("", ""), LineFramer, lambda address, raw: address, _bad_talk, ())
     master, _, centre = await bench(lambda _request: b"kwh=1", meter("m1", driver=bad), meter("m2"))
     for turn in master._turns:
         await master._poll(turn)
@@ -223,9 +225,7 @@ async def test_a_reply_that_breaks_the_line_s_own_reading_costs_that_poll_only(b
     assert centre.desks["m1"].polls_failed == 1
 
 
-async def test_turns_are_fair_and_a_dead_meter_starves_nobody(
-    bench: Any, quick_sleep: Callable[[Any], None]
-) -> None:
+async def test_turns_are_fair_and_a_dead_meter_starves_nobody(bench: Any, quick_sleep: Callable[[Any], None]) -> None:
     def answers(request: bytes) -> bytes | Exception:
         return NoReply("silence") if request == b"dead" else b"kwh=1"
 

@@ -103,7 +103,9 @@ async def test_a_resent_line_is_known_after_a_restart(bench: Bench) -> None:
     bench.say('{"dev":"b1","n":7,"ev":"press"}')
     await bench.centre.restart()
     again = Bench(bench.centre)
-    again.say('{"dev":"b1","n":7,"ev":"press"}', '{"dev":"b2","n":7,"ev":"press"}', '{"dev":"b1","n":7,"s":"y","ev":"press"}')
+    again.say(
+        '{"dev":"b1","n":7,"ev":"press"}', '{"dev":"b2","n":7,"ev":"press"}', '{"dev":"b1","n":7,"s":"y","ev":"press"}'
+    )
     assert again.wire.written == [b'{"ack": 7}\n']
     assert len(await bench.centre.events()) == 3
 
@@ -219,7 +221,7 @@ async def test_a_little_noise_between_good_lines_is_no_problem(bench: Bench) -> 
 
 async def test_an_odd_value_in_a_sound_line_is_no_garbage(bench: Bench) -> None:
     for n in range(100):
-        bench.say('{"dev":"b1","n":%d,"kwh":"%s"}' % (n, "x" * 40))
+        bench.say(f'{{"dev":"b1","n":{n},"kwh":"{"x" * 40}"}}')
     assert bench.centre.problems == []
     assert bench.centre.desks["board-1"].rejects == {"implausible": 100}
     assert bench.centre.desks["board-1"].heard == 0

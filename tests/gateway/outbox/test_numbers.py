@@ -38,7 +38,7 @@ NUMBERS = st.one_of(
 )
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150, deadline=None, derandomize=True)
 @given(st.lists(NUMBERS, max_size=60), st.lists(NUMBERS, max_size=20))
 def test_a_number_set_judges_as_a_plain_set_does(added: list[int], asked: list[int]) -> None:
     numbers, plain = NumberSet(), PlainSet()
@@ -52,7 +52,7 @@ def test_a_number_set_judges_as_a_plain_set_does(added: list[int], asked: list[i
         assert (n in numbers) == (n in plain.numbers)
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.lists(NUMBERS, max_size=60))
 def test_ranges_stay_ascending_apart_and_within_the_window(added: list[int]) -> None:
     numbers = NumberSet()

@@ -1,0 +1,219 @@
+"""The real daemon as a process of its own: started, asked over its control socket, and read from its log."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+
+
+class Silent(Exception):
+    """The daemon does not answer (yet)."""
+
+
+@dataclass
+class Gateway:
+    """One configuration, and the processes that run it one after the other. Everything they say is in one file."""
+
+    folder: Path
+    env: dict[str, str] = field(default_factory=dict)
+    process: asyncio.subprocess.Process | None = None
+
+    @property
+    def config(self) -> Path:
+        return self.folder / "gateway.toml"
+
+    @property
+    def control(self) -> Path:
+        return self.folder / "control.sock"
+
+    @property
+    def log(self) -> Path:
+        return self.folder / "gateway.log"
+
+    def configure(self, text: str, **values: object) -> None:
+        self.config.write_text(text.format(folder=self.folder, **values), encoding="utf-8")
+
+    async def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable, "-m", "gateway", "run", "--config", str(self.config),
+                cwd=ROOT, env={**os.environ, "NO_COLOR": "1", **self.env}, stdout=log, stderr=log,
+            )  # fmt: skip
+
+    async def end(self, number: int = signal.SIGTERM, *, within_s: float = 15.0) -> tuple[int, float]:
+        """Send a signal; return the exit status and how many seconds the end took."""
+        assert self.process is not None
+        began = time.monotonic()
+        with suppress(ProcessLookupError):
+            self.process.send_signal(number)
+        try:
+            async with asyncio.timeout(within_s):
+                await self.process.wait()
+        finally:
+            with suppress(ProcessLookupError):
+                self.process.kill()
+            await self.process.wait()
+        assert self.process.returncode is not None
+        return self.process.returncode, time.monotonic() - began
+
+    async def ended(self, *, within_s: float = 15.0) -> int:
+        """Wait until it ends by itself."""
+        assert self.process is not None
+        async with asyncio.timeout(within_s):
+            return await self.process.wait()
+
+    async def ask(self, op: str, **arguments: object) -> Any:
+        """Ask once. Raises Silent."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(self.control, limit=4_000_000)
+        except OSError as error:
+            raise Silent(str(error)) from error
+        try:
+            async with asyncio.timeout(5):
+                writer.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
+                answer = json.loads(await reader.readline())
+        except (OSError, ValueError) as error:
+            raise Silent(str(error)) from error
+        finally:
+            writer.close()
+            with suppress(OSError):
+                await writer.wait_closed()
+        assert answer["ok"], answer
+        return answer["result"]
+
+    async def until(self, what: str, condition: Callable[[dict[str, Any]], bool], *, within_s: float = 15.0) -> Any:
+        """Look at its status until something is so; return that status."""
+        status: dict[str, Any] = {}
+        end = time.monotonic() + within_s
+        while True:
+            with suppress(Silent):
+                status = await self.ask("status")
+                if condition(status):
+                    return status
+            assert time.monotonic() < end, f"not {what}; status {json.dumps(status, ensure_ascii=False)}\n{self.said()}"
+            await asyncio.sleep(0.02)
+
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8") if self.log.exists() else ""
+
+    def entries(self) -> list[dict[str, Any]]:
+        """Every log line that is JSON."""
+        return [json.loads(line) for line in self.said().splitlines() if line.startswith("{")]
+
+    def turns(self) -> list[tuple[str, str, str]]:
+        """Each problem that came or went, in order: code, subject, "on" or "off"."""
+        return [(one["code"], one["subject"], one["turn"]) for one in self.entries() if "turn" in one]
+
+
+def problems(status: Mapping[str, Any]) -> set[tuple[str, str]]:
+    """Codes and subjects of the problems in a status."""
+    return {(one["code"], one["subject"]) for one in status["problems"]}
+
+
+@dataclass
+class Board:
+    """A microcontroller behind TCP that writes JSON lines: what it was acknowledged, and how to let it speak."""
+
+    port: int
+    acks: list[int] = field(default_factory=list)
+    writers: list[asyncio.StreamWriter] = field(default_factory=list)
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.writers.append(writer)
+        with suppress(OSError):
+            while line := await reader.readline():
+                self.acks.append(json.loads(line)["ack"])
+
+    @property
+    def connected(self) -> bool:
+        return bool(self.writers) and not self.writers[-1].is_closing()
+
+    async def say(self, data: bytes) -> None:
+        await self._wait(lambda: self.connected, "never connected")
+        self.writers[-1].write(data)
+        await self.writers[-1].drain()
+
+    async def press(self, n: int) -> None:
+        """Press, and wait for the acknowledgement."""
+        await self.say(b'{"dev":"b1","n":%d,"ev":"press"}\n' % n)
+        await self.acknowledged(n)
+
+    async def acknowledged(self, n: int, within_s: float = 10.0) -> None:
+        await self._wait(lambda: n in self.acks, f"{n} was not acknowledged", within_s)
+
+    async def _wait(self, condition: Callable[[], bool], why: str, within_s: float = 10.0) -> None:
+        end = time.monotonic() + within_s
+        while not condition():
+            assert time.monotonic() < end, why
+            await asyncio.sleep(0.01)
+
+
+@pytest.fixture
+async def board() -> AsyncIterator[Board]:
+    """A board that listens for the gateway."""
+    here = Board(0)
+    server = await asyncio.start_server(here.serve, "127.0.0.1", 0)
+    here.port = server.sockets[0].getsockname()[1]
+    yield here
+    server.close()
+    for writer in here.writers:
+        writer.close()
+        with suppress(OSError):
+            await writer.wait_closed()
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    """A gateway in an empty folder. Whatever happens, no process stays behind."""
+    here = Gateway(tmp_path)
+    yield here
+    if here.process is not None and here.process.returncode is None:
+        await here.end(signal.SIGKILL)
+
+
+@pytest.fixture
+def problems_of() -> Callable[[Mapping[str, Any]], set[tuple[str, str]]]:
+    """Return codes and subjects of the problems in a status."""
+    return problems
+
+
+@pytest.fixture
+def free_port() -> Callable[[], int]:
+    """Return a TCP port that nobody listens on."""
+
+    def free() -> int:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            return int(probe.getsockname()[1])
+
+    return free
+
+
+Eventually = Callable[[Callable[[], bool], str], Awaitable[None]]
+
+
+@pytest.fixture
+def eventually() -> Eventually:
+    """Wait until something is so, 15 s at most."""
+
+    async def wait(condition: Callable[[], bool], why: str) -> None:
+        end = time.monotonic() + 15
+        while not condition():
+            assert time.monotonic() < end, why
+            await asyncio.sleep(0.02)
+
+    return wait

@@ -1,0 +1,105 @@
+"""What gives way when the outbox is full, and what never does."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from gateway.clock import SystemClock
+from gateway.events import Event, Lane, Origin, new_event
+from gateway.outbox import Outbox, Quota, Route, Write, quota
+
+ORIGIN = Origin("org", "site", "gw")
+CLOCK = SystemClock()
+MEGABYTE = 1024 * 1024
+
+
+def event(noun: str, device: str, *, size: int = 900) -> Event:
+    return new_event(noun, ORIGIN, device=device, at=CLOCK.stamp(), data={"filler": "x" * size})
+
+
+@pytest.fixture
+async def outbox(tmp_path: Path) -> AsyncIterator[Outbox]:
+    box = Outbox(tmp_path / "outbox.db", [Route("district", ("*",))], clock=CLOCK)
+    await box.open()
+    box.live = lambda: False
+    task = asyncio.create_task(box.run())
+    yield box
+    task.cancel()
+    await asyncio.gather(task, return_exceptions=True)
+    await box.close()
+
+
+async def fill(box: Outbox, noun: str, count: int) -> None:
+    for n in range(count):
+        assert box.submit(Write((event(noun, f"dev-{n % 5}"),)))
+    assert await box.flush(30)
+
+
+def watch(box: Outbox, megabytes: float, told: list[float | None]) -> Quota:
+    return Quota(
+        box, ORIGIN, max_bytes=int(megabytes * MEGABYTE), clock=CLOCK, loaded=lambda _lane: 0, trouble=told.append
+    )
+
+
+async def test_below_four_fifths_nothing_is_dropped_and_no_problem_is_raised(outbox: Outbox) -> None:
+    await fill(outbox, "telemetry.meter", 500)
+    told: list[float | None] = []
+    await watch(outbox, 16, told).check()
+    assert told == [None]
+    assert outbox.pending("district") == {"A": 0, "B": 0, "C": 0, "D": 500}
+
+
+async def test_the_oldest_backlog_gives_way_and_the_drop_is_announced_with_its_ranges(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "SPARED", 10)
+    await fill(outbox, "telemetry.meter", 3000)
+    told: list[float | None] = []
+    watched = watch(outbox, 6, told)
+    await watched.check()
+    assert told[0] is not None
+    assert told[0] > 0.8
+    assert watched.dropped == 1000
+    assert outbox.pending("district") == {"A": 0, "B": 1, "C": 0, "D": 2000}
+    gap = json.loads((await outbox.fetch(Lane.B, 0, 10))[0].body)["data"]
+    assert (gap["reason"], gap["link"], gap["lane"], gap["dropped"]) == ("quota", "outbox", "D", 1000)
+    assert gap["sequences"] == [[11, 1010]]
+    assert gap["deliveryseqs"] == {"district": [[11, 1010]]}
+    left = [row.seq for row in await outbox.fetch(Lane.D, 0, 3000)]
+    assert left == [*range(1, 11), *range(1011, 3001)]
+
+
+async def test_alarms_and_faults_are_never_dropped_however_full_it_is(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "SPARED", 0)
+    await fill(outbox, "alarm.raised", 300)
+    await fill(outbox, "device.fault", 300)
+    await fill(outbox, "telemetry.meter", 1500)
+    await watch(outbox, 0.1, []).check()
+    pending = outbox.pending("district")
+    assert (pending["A"], pending["D"]) == (300, 0)
+    assert pending["B"] == 300 + 2  # two gap events, for 1,000 and 500 rows
+
+
+async def test_what_was_dropped_does_not_come_back_after_a_restart(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "SPARED", 0)
+    for expected in (None, 501):
+        box = Outbox(tmp_path / "outbox.db", [Route("district", ("*",))], clock=CLOCK)
+        await box.open()
+        box.live = lambda: False
+        task = asyncio.create_task(box.run())
+        if expected is None:
+            await fill(box, "telemetry.meter", 1500)
+            await watch(box, 1.8, []).check()
+        else:
+            assert sum(box.pending("district").values()) == expected
+            assert box.sequence == 1501
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await box.close()
