@@ -145,6 +145,7 @@ class _App:
                 *(group.create_task(radio.run(), name=f"radio {name}") for name, radio in self._radios.items()),
                 *(group.create_task(line.run(), name=f"line {name}") for name, line in self._lines.items()),
                 *(group.create_task(master.run(), name="bus master") for master in self._masters),
+                *(group.create_task(one.keep_asking(), name=f"poll {name}") for name, one in self._readers.items()),
             ]
             outbox = group.create_task(self._outbox.run(), name="outbox")
             outward = [

@@ -10,6 +10,7 @@ at a time (the source's own limit).
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Final
 
@@ -85,6 +86,14 @@ class StreamReader:
         if self._paused_at is None and self._outbox.waiting > HIGH_WATER and self._line is not None:
             self._paused_at = at
             self._line.pause()
+
+    async def keep_asking(self) -> None:
+        """Send the poll that the driver declares, for ever; return at once where it declares none."""
+        poll = self._driver.poll
+        while poll is not None:
+            if self._line is not None:
+                self._line.write(poll.request)  # refused while the line is down: the next one follows
+            await asyncio.sleep(poll.every_s)
 
     def on_stored(self) -> None:
         """A commit is through: its acknowledgements go out together, and the line may go on. Harmless at any time."""

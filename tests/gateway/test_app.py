@@ -320,6 +320,7 @@ async def test_from_the_moment_it_ends_the_alive_file_stands_still(
     """Whoever kills it while it says goodbye must find the beginning of the silence."""
     monkeypatch.setattr(app, "TICK_S", 0.01)
     running = await daemon.start()
+    await press(daemon, board)  # nothing is on its way to the disk from here on
     held = asyncio.Event()
 
     async def slow(limit_s: float) -> None:

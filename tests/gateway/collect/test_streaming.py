@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from drivers.kit import Counter, Decoded, Framer, Signal, SignalKind, SourceNumber, Streams, Title, catalogue
+from drivers.kit import Counter, Decoded, Framer, Poll, Signal, SignalKind, SourceNumber, Streams, Title, catalogue
 from drivers.kit.framing import LineFramer
 from gateway.clock import Stamp
 from gateway.collect import Desk, StreamReader
@@ -297,3 +297,25 @@ async def test_a_stuck_disk_holds_the_line_back_and_the_pause_is_told(bench: Ben
     assert b"".join(bench.wire.written) == b'{"ack": 1}\n{"ack": 2}\n'
     bench.reader.on_stored()
     assert bench.wire.done == ["pause", "resume"]
+
+
+# Polls.
+
+
+async def test_a_poll_that_the_driver_declares_is_sent_at_its_interval(opened: Opener) -> None:
+    listens = json_desk("radar", "b1")
+    assert isinstance(listens.driver, Streams)
+    asks = replace(listens.driver, poll=Poll(b"state?\n", every_s=0.01))
+    bench = Bench(await opened([replace(listens, driver=asks)]))
+    task = asyncio.create_task(bench.reader.keep_asking())
+    async with asyncio.timeout(5):
+        while len(bench.wire.written) < 3:
+            await asyncio.sleep(0.005)
+    task.cancel()
+    assert bench.wire.written[:3] == [b"state?\n"] * 3
+
+
+async def test_a_driver_without_a_poll_is_left_to_speak_by_itself(bench: Bench) -> None:
+    async with asyncio.timeout(5):
+        await bench.reader.keep_asking()
+    assert bench.wire.written == []

@@ -59,13 +59,14 @@ class Shelf:
         self.routes = [Route("district", ("*",))]
         self.troubles: list[str | None] = []
         self.outbox: Outbox
+        self.is_open = False
         self.running: asyncio.Task[None] | None = None
 
     async def open(self, *, running: bool = True) -> Outbox:
         outbox = Outbox(self.path, self.routes, clock=self.clock)
         outbox.on_trouble = self._on_trouble
         await outbox.open()
-        self.outbox = outbox
+        self.outbox, self.is_open = outbox, True
         if running:
             self.run()
         return outbox
@@ -81,7 +82,9 @@ class Shelf:
             self.running.cancel()
             await asyncio.wait({self.running})
             self.running = None
-        await self.outbox.close()
+        if self.is_open:
+            self.is_open = False
+            await self.outbox.close()
 
     async def reopen(self, *, running: bool = True) -> Outbox:
         assert await self.outbox.flush(10)
@@ -134,8 +137,7 @@ async def closed_shelf(tmp_path: Path) -> AsyncIterator[Shelf]:
     """A shelf that the test opens itself."""
     made = Shelf(tmp_path)
     yield made
-    if hasattr(made, "outbox"):
-        await made.close()
+    await made.close()
 
 
 @pytest.fixture

@@ -7,6 +7,7 @@ import gc
 import resource
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -129,16 +130,20 @@ async def test_the_oldest_thing_that_waits_is_found_wherever_it_waits(
     closed_shelf: Any, write: Maker, alarm: Maker
 ) -> None:
     outbox = await closed_shelf.open(running=False)
-    assert outbox.oldest_waiting is None
+
+    def oldest() -> int | None:
+        at = outbox.oldest_waiting
+        return at.mono_ms if at else None
+
     outbox.submit(Write(marks=(Mark("m1", "k", "v"),)))
-    assert outbox.oldest_waiting is None
+    assert oldest() is None
     outbox.submit(write(mono_ms=500))
     outbox.submit(write(mono_ms=600))
     outbox.submit(alarm(mono_ms=700))
-    assert outbox.oldest_waiting.mono_ms == 500
+    assert oldest() == 500
     outbox._gather()
     outbox.submit(write(mono_ms=800))
-    assert outbox.oldest_waiting.mono_ms == 500
+    assert oldest() == 500
 
 
 async def test_flush_waits_for_what_was_there_and_not_for_what_keeps_coming(shelf: Any, write: Maker) -> None:
@@ -175,7 +180,8 @@ async def test_memory_and_disk_tell_the_same(shelf: Any, write: Maker) -> None:
 
 
 async def test_fetch_after_a_restart_reads_the_disk(shelf: Any, write: Maker) -> None:
-    await shelf.store(write("alarm.raised"), write(), write("alarm.closed"))
+    for noun in ("alarm.raised", "telemetry.meter", "alarm.closed"):
+        await shelf.store(write(noun))
     outbox = await shelf.reopen()
     assert [row.seq for row in await outbox.fetch(Lane.A, 0, 10)] == [1, 3]
     assert outbox.last(Lane.A) == 3
@@ -380,8 +386,6 @@ async def test_a_full_disk_loses_nothing_and_is_told_until_it_has_room(
     assert await shelf.outbox.flush(10)
     assert shelf.sequences() == list(range(1, 53))
     assert shelf.troubles[-1] is None
-    # While it waited the alarm came to the front.
-    assert [row.seq for row in await shelf.outbox.fetch(Lane.A, 0, 9)][0] <= 52
 
 
 async def test_a_disk_that_errs_is_tried_again_and_each_write_is_stored_once(
@@ -578,5 +582,5 @@ async def test_closing_lets_go_of_every_file(closed_shelf: Any, write: Maker) ->
     await closed_shelf.open()
     await closed_shelf.store(write())
     await closed_shelf.close()
-    held = [one.readlink() for one in closed_shelf.path.parent.joinpath("/proc/self/fd").iterdir() if one.is_symlink()]
+    held = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
     assert [one for one in held if one.parent == closed_shelf.path.parent] == []
