@@ -103,7 +103,7 @@ class Dispatch:
 
     def loaded(self, lane: Lane) -> int:
         """Up to which sequence a lane may be on its way."""
-        return self._queues[lane].loaded_to
+        return self._queues[lane].read_to
 
     def forget_session(self) -> None:
         """The connection is gone: everything that was not confirmed goes again."""
@@ -161,9 +161,10 @@ class Dispatch:
         if queue.loaded_to != after or queue is not self._queues[queue.lane]:
             return  # a device was released, or the stream replaced: reading begins again, elsewhere
         before = queue.cursor
-        queue.load(rows)
-        if not rows:  # the lane's last row has left the database already
-            queue.loaded_to = last
+        if rows:
+            queue.load(rows)
+        else:  # the lane's last row has left the database already
+            queue.exhausted(last)
         if queue.cursor != before:
             self._outbox.confirm(self._name, queue.lane, seq=queue.cursor, ahead=queue.ahead, done=0)
 

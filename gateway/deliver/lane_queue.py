@@ -46,6 +46,11 @@ class LaneQueue:
         return min(READ_AHEAD - len(self._held), BEYOND - len(self._order))
 
     @property
+    def read_to(self) -> int:
+        """Up to where rows were read at all: beyond it nothing is on its way."""
+        return max(self.loaded_to, self._ordered_to)
+
+    @property
     def wants_more(self) -> bool:
         """Is it time to read on, before the last loaded row is sent?"""
         return len(self._ready) < REFILL_BELOW and self.room > 0
@@ -77,8 +82,10 @@ class LaneQueue:
 
     def load(self, rows: Iterable[Stored]) -> None:
         """Take rows in order, as they follow `loaded_to`."""
+        began, seen = self.loaded_to, set()
         for row in rows:
             self.loaded_to = row.seq
+            seen.add(row.seq)
             if row.seq > self._ordered_to:
                 self._ordered_to = row.seq
                 self._order.append(row.seq)
@@ -91,7 +98,21 @@ class LaneQueue:
                 continue
             self._held.add(row.seq)
             self._ready.append(row)
+        if began < self._ordered_to:
+            self._give_up(began, self.loaded_to, seen)
         self._advance()
+
+    def exhausted(self, last: int) -> None:
+        """There is nothing between `loaded_to` and `last` any more."""
+        self._give_up(self.loaded_to, last, set())
+        self.loaded_to = max(self.loaded_to, last)
+        self._advance()
+
+    def _give_up(self, began: int, ended: int, seen: set[int]) -> None:
+        """Rows that were skipped and are not there when they are read again gave way to the quota: wait no longer."""
+        self._done.update(
+            seq for seq in self._order if began < seq <= ended and seq not in seen and seq not in self._held
+        )
 
     def take(self, busy: Callable[[str], bool], *, count: int, size: int) -> list[Stored]:
         """Take up to `count` rows that make at most `size` bytes on the wire (one always fits), oldest first.

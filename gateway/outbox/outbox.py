@@ -17,6 +17,7 @@ import random
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -117,6 +118,10 @@ class Outbox:
         self._is_aside = True
         store = Store(self._path, self._store.routes)
         stock = await self._in_writer(lambda: self._opened(store))
+        for queue in (self._in_commit, self._urgent, self._rest):
+            for at, (write, lanes) in enumerate(queue):
+                if write.drops:  # they name rows of the old stream
+                    queue[at] = (replace(write, drops=()), lanes)
         for write, lanes in (*self._in_commit, *self._urgent, *self._rest):
             for event, lane in zip(write.events, lanes, strict=True):
                 if lane is Lane.D:

@@ -68,7 +68,8 @@ class Quota:
             rows = await self._oldest()
             if not rows:
                 return  # only what is never dropped is left
-            await self._drop(rows)
+            if not await self._drop(rows):
+                return  # the disk does not keep up: the next look tries again
             used = await self._outbox.used_bytes()
 
     async def _oldest(self) -> list[Stored]:
@@ -78,7 +79,7 @@ class Quota:
                 return rows[SPARED:]
         return []
 
-    async def _drop(self, rows: Sequence[Stored]) -> None:
+    async def _drop(self, rows: Sequence[Stored]) -> bool:
         by_destination: dict[str, list[int]] = {}
         for row in rows:
             for destination, number in row.route.items():
@@ -101,9 +102,16 @@ class Quota:
         gateway = self._origin.gateway
         event = new_event("gateway.gap", self._origin, device=gateway, at=self._clock.stamp(), data=data)
         drop = Drop(rows[0].lane, tuple(rows))
-        self._outbox.submit(Write((event,), drops=(drop,), on_commit=lambda _rows: done.set_result(None)))
+        if not self._outbox.submit(Write((event,), drops=(drop,), on_commit=lambda _rows: _settle(done))):
+            return False
         await done
         self.dropped += len(rows)
+        return True
+
+
+def _settle(done: asyncio.Future[None]) -> None:
+    if not done.done():  # cancelled: the gateway ends
+        done.set_result(None)
 
 
 def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:

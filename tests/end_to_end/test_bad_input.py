@@ -313,7 +313,7 @@ async def test_a_second_daemon_does_not_take_the_control_socket_of_another(
     second.config.write_text(other_data, encoding="utf-8")
     await second.start()
     async with asyncio.timeout(15):
-        while not any(code == "GW-CTL-04" for code, _, _ in second.turns()):  # noqa: ASYNC110 - what happens in tasks and processes gives no event
+        while not any(code == "GW-CTL-04" for code, _, _ in second.turns()):
             await asyncio.sleep(0.02)
     assert (await second.end())[0] == 0
     assert (await gateway.ask("status"))["pid"] == gateway.process.pid

@@ -103,7 +103,7 @@ class Daemon:
 
     async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
         async with asyncio.timeout(seconds):
-            while not condition():  # noqa: ASYNC110 - what happens in tasks and processes gives no event
+            while not condition():
                 await asyncio.sleep(0.005)
 
     def told(self, event: str) -> list[Any]:

@@ -106,7 +106,7 @@ async def gone(writer: asyncio.StreamWriter) -> None:
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     async with asyncio.timeout(seconds):
-        while not condition():  # noqa: ASYNC110 - what happens in tasks and processes gives no event
+        while not condition():
             await asyncio.sleep(0.002)
 
 
@@ -194,7 +194,7 @@ async def test_one_client_too_many_is_told_so(bench: Bench, monkeypatch: pytest.
     assert "too many clients" in (await bench.ask(b'{"op": "echo"}\n'))["error"]["message"]
     await gone(held[0][1])
     async with asyncio.timeout(5):
-        while not (await bench.ask(b'{"op": "echo"}\n'))["ok"]:  # noqa: ASYNC110 - as in `until`
+        while not (await bench.ask(b'{"op": "echo"}\n'))["ok"]:
             await asyncio.sleep(0.01)
     await gone(held[1][1])
 

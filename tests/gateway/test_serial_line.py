@@ -133,7 +133,7 @@ class Watched:
 async def until(condition: Callable[[], object], *, timeout_s: float = 3.0) -> None:
     """Wait for a condition, at most so long."""
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+        while not condition():
             await asyncio.sleep(0.002)
 
 

@@ -54,7 +54,7 @@ async def bus(run: Path, meters: Sequence[Meter], *, echo: bool = False) -> Asyn
     master = Master(run / "ttyMETER")
     try:
         async with asyncio.timeout(3):
-            while not wires.port.held:  # noqa: ASYNC110 - the port tells nobody else
+            while not wires.port.held:
                 await asyncio.sleep(0.001)
         yield master
     finally:
@@ -188,7 +188,7 @@ async def test_the_process_plays_meters_and_controllers_until_it_is_told_to_end(
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", play, str(tmp_path))
     try:
         async with asyncio.timeout(10):
-            while not (tmp_path / "ttyMETER").exists():  # noqa: ASYNC110 - another process makes it
+            while not (tmp_path / "ttyMETER").exists():
                 await asyncio.sleep(0.01)
             master = Master(tmp_path / "ttyMETER")
             await asyncio.sleep(0.05)
@@ -203,7 +203,7 @@ async def test_the_process_plays_meters_and_controllers_until_it_is_told_to_end(
             ]
             assert "dev" not in lines[0]
             writer.write(b'{"ack":1}\n{"ack":2}\n')
-            while len(rows(tmp_path / "lines.jsonl")) < 4:  # noqa: ASYNC110 - another process writes it
+            while len(rows(tmp_path / "lines.jsonl")) < 4:
                 await asyncio.sleep(0.01)
             process.send_signal(signal.SIGTERM)
             assert await process.wait() == 0

@@ -18,7 +18,7 @@ from simulator.pty_port import PENDING_BYTES, PtyPort
 
 async def until(condition: Callable[[], object], *, timeout_s: float = 3.0) -> None:
     async with asyncio.timeout(timeout_s):
-        while not condition():  # noqa: ASYNC110 - what is waited for sets no event
+        while not condition():
             await asyncio.sleep(0.002)
 
 

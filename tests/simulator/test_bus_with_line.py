@@ -76,7 +76,7 @@ async def plugged(cable: Cable) -> AsyncIterator[Cable]:
     tasks = [asyncio.create_task(cable.bus.run()), asyncio.create_task(cable.line.run())]
     try:
         async with asyncio.timeout(3):
-            while not (cable.line.is_open and cable.bus.port.held):  # noqa: ASYNC110 - two ends, no event
+            while not (cable.line.is_open and cable.bus.port.held):
                 await asyncio.sleep(0.002)
         yield cable
     finally:
@@ -142,7 +142,7 @@ async def test_the_cable_is_pulled_in_the_middle_and_polling_goes_on_when_it_is_
         await asyncio.sleep(0.3)
         cable.bus.port.plug()
         async with asyncio.timeout(3):
-            while not (cable.line.is_open and cable.bus.port.held):  # noqa: ASYNC110 - two ends, no event
+            while not (cable.line.is_open and cable.bus.port.held):
                 await asyncio.sleep(0.01)
         assert await cable.poll("000000193600", "frequency")
         assert [state.problem for state in cable.states] == [None, "GW-SER-04", "GW-SER-01", None]
@@ -171,7 +171,7 @@ async def test_numbered_lines_reach_a_streaming_line_and_its_acknowledgements_re
     for _ in range(1000):
         source.emit({"temp": 20.5})
     async with asyncio.timeout(5):
-        while source.unacknowledged:  # noqa: ASYNC110 - the source tells nobody
+        while source.unacknowledged:
             await asyncio.sleep(0.01)
     for task in tasks:
         task.cancel()

@@ -135,7 +135,7 @@ def uid(n: int) -> str:
 
 async def until(condition: Callable[[], object], limit_s: float = 8.0) -> None:
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - what happens in threads and processes gives no event
+        while not condition():
             await asyncio.sleep(0.005)
 
 

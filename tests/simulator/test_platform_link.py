@@ -68,7 +68,7 @@ async def hang_up(*connections: Connection) -> None:
 
 async def until(condition: Callable[[], object], limit_s: float = 5.0) -> None:
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - what happens in threads and processes gives no event
+        while not condition():
             await asyncio.sleep(0.005)
 
 

@@ -76,7 +76,7 @@ async def platform_process(run: Path) -> AsyncIterator[Remote]:
 
 async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
     async with asyncio.timeout(limit_s):
-        while not condition():  # noqa: ASYNC110 - what happens in threads and processes gives no event
+        while not condition():
             await asyncio.sleep(0.01)
 
 
@@ -154,7 +154,7 @@ async def test_stats_tell_what_the_demo_shows(tmp_path: Path) -> None:
     async with platform_process(tmp_path) as remote:
         await asyncio.to_thread(publish_once, remote.port, (GOLDEN / "alarm.json").read_text())
         async with asyncio.timeout(10):
-            while (stats := await remote.ask("stats"))["accepted"] != 1:  # noqa: ASYNC110 - as in `until`
+            while (stats := await remote.ask("stats"))["accepted"] != 1:
                 await asyncio.sleep(0.01)
         assert {name: stats[name] for name in ("destination", "online", "epoch", "duplicates", "retried")} == {
             "destination": "district",

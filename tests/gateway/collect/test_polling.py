@@ -97,7 +97,7 @@ async def polled(master: BusMaster, until: Callable[[], bool]) -> None:
     """Let the master run until something is so."""
     running = asyncio.create_task(master.run())
     async with asyncio.timeout(10):
-        while not until():  # noqa: ASYNC110 - what happens in tasks and processes gives no event
+        while not until():
             await asyncio.sleep(0)
     running.cancel()
     await asyncio.wait({running})

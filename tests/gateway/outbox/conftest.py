@@ -202,7 +202,7 @@ def when() -> Callable[[Callable[[], bool]], Awaitable[None]]:
 
     async def until(true: Callable[[], bool]) -> None:
         async with asyncio.timeout(10):
-            while not true():  # noqa: ASYNC110 - what it waits for has no event of its own
+            while not true():
                 await asyncio.sleep(0)
 
     return until
