@@ -10,14 +10,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
-import os
 import random
 import signal
 import sys
-import threading
-from collections.abc import Callable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -36,6 +32,7 @@ from gateway.errors import GatewayError, SecretError, StoreError
 from gateway.events import Origin, wants
 from gateway.health import Health
 from gateway.journal import configure_log
+from gateway.lifetime import end_after, sole_owner
 from gateway.links.ble_radio import BleRadio
 from gateway.links.serial_line import SerialLine
 from gateway.links.state import LinkState
@@ -62,32 +59,13 @@ def run(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status: 0 after an orderly end, 2 when it could not begin."""
     configure_log()
     try:
-        with _sole_owner(settings.gateway.data_dir):
+        with sole_owner(settings.gateway.data_dir):
             asyncio.run(_App(settings).run())
     except GatewayError as error:
         text = describe(error.code, settings.gateway.lang, error.subject, error.facts)
         print(f"{error.code} {text.title}\n{text.remedy}", file=sys.stderr)
         return 2
     return 0
-
-
-@contextlib.contextmanager
-def _sole_owner(data_dir: Path) -> Iterator[None]:
-    """Hold the data directory for this process alone. Raises GatewayError: GW-RUN-01 held, GW-RUN-02 not writable."""
-    try:
-        data_dir.mkdir(mode=0o750, parents=True, exist_ok=True)
-        lock = os.open(data_dir / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise GatewayError("GW-RUN-02", str(data_dir), detail=error.strerror or str(error)) from error
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        os.close(lock)
-        raise GatewayError("GW-RUN-01", str(data_dir), detail=error.strerror or str(error)) from error
-    try:
-        yield
-    finally:
-        os.close(lock)
 
 
 class _App:
@@ -117,8 +95,7 @@ class _App:
 
     async def run(self) -> None:
         """Build, run, end. Raises StoreError when there is no database to be had."""
-        last_resort = threading.Timer(END_LIMIT_S, _end_anyway)
-        last_resort.daemon = True
+        last_resort = end_after(END_LIMIT_S)
 
         def end() -> None:
             if not self._stop.is_set():
@@ -412,10 +389,3 @@ async def _cancelled(tasks: list[asyncio.Task[None]], limit_s: float) -> None:
         task.cancel()
     if tasks:
         await asyncio.wait(tasks, timeout=limit_s)
-
-
-def _end_anyway() -> None:
-    """End the process though something still holds it: a disk or a bus that hangs would hold it for ever."""
-    with contextlib.suppress(Exception):  # a log that hangs is no reason to stay
-        _log.error("the orderly end took too long; ended without it", limit_s=END_LIMIT_S)
-    os._exit(1)

@@ -23,9 +23,9 @@ r"""Any device or bridge that writes JSON lines on a serial port: what its field
     quantity = "energy_active_import"
     channel = "T1"             # left out: none
 
-Devices on one line must agree on `address`. A field that is null counts as absent. A reading that is no plausible
-number rejects the line, a number or session that cannot be acknowledged too, but never a line with a call or a fall in
-it: that is raised without them.
+Devices on one line must agree on `address`. A field that is null counts as absent. A reading that is no plausible number
+rejects the line, unless the line is numbered or calls for help: then the rest is taken, the number acknowledged, and the
+reading told as a fault. A number or session that cannot be acknowledged rejects the line, but never one that calls.
 
 Limits: 32 signals and 32 readings; n from 0 to 2**63-1; sessions and addresses of at most 64 printable characters;
 readings below 1e15 with at most 12 decimals.
@@ -146,20 +146,24 @@ def decode(frame: bytes, meaning: Map) -> Decoded:
     if address is None:
         raise Rejected(Reason.NOT_MINE, f"field {meaning.address} names no device")
     signals = _signals(fields, meaning.signals)
+    raising = any(signal.kind in RAISING for signal in signals)
     try:
-        readings = _readings(fields, meaning.readings)
         number = _number(fields, meaning)
     except Rejected:
-        # A call for help is raised whatever stands beside it; without its number it will come again.
-        if not any(signal.kind in RAISING for signal in signals):
+        if not raising:
             raise
-        return Decoded(tuple(signals), address=address)
+        number = None  # a call for help is raised whatever stands beside it; without its number it will come again
+    readings, refused = _readings(fields, meaning.readings)
+    if refused and number is None and not raising:
+        raise Rejected(Reason.IMPLAUSIBLE, refused[0])
     if number is None:
-        return Decoded((*signals, *readings), address=address)
+        return Decoded((*signals, *readings), address=address, refused=refused)
     session = _quoted(number.session) if fields.get(meaning.session) is not None else None
     reply = f'{{"ack": {number.n}}}\n' if session is None else f'{{"ack": {number.n}, "s": {session}}}\n'
     replies = (Reply(reply.encode(), when="committed"),)
-    return Decoded((*signals, *readings), address=address, source_number=number, replies=replies)
+    return Decoded(
+        (*signals, *readings), address=address, source_number=number, replies=replies, refused=refused
+    )
 
 
 def _signals(fields: Mapping[str, object], rules: tuple[_SignalRule, ...]) -> list[Signal]:
@@ -181,13 +185,21 @@ def _signals(fields: Mapping[str, object], rules: tuple[_SignalRule, ...]) -> li
     return found
 
 
-def _readings(fields: Mapping[str, object], rules: tuple[_ReadingRule, ...]) -> list[Reading]:
+def _readings(
+    fields: Mapping[str, object], rules: tuple[_ReadingRule, ...]
+) -> tuple[list[Reading], tuple[str, ...]]:
+    """Return what can be read, and in words what cannot."""
     found: list[Reading] = []
+    refused: list[str] = []
     for rule in rules:
         value = fields.get(rule.field)
-        if value is not None:
+        if value is None:
+            continue
+        try:
             found.append(Reading(rule.quantity, _value(value, rule.field), rule.channel))
-    return found
+        except Rejected as rejected:
+            refused.append(rejected.detail)
+    return found, tuple(refused)
 
 
 def _value(value: object, field: str) -> Decimal:

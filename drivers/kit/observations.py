@@ -98,7 +98,8 @@ class Decoded:
     """What one advert or frame says.
 
     `authenticated`: a key proved the sender. `address` names the device on a line that several share.
-    `source_number` is set where the source resends until acknowledged.
+    `source_number` is set where the source resends until acknowledged. `refused` names what in it could not be taken
+    (an implausible value) beside what could: it is told as a fault of the device, not dropped.
     """
 
     observations: tuple[Observation, ...] = ()
@@ -107,6 +108,7 @@ class Decoded:
     address: str = ""
     source_number: SourceNumber | None = None
     replies: tuple[Reply, ...] = ()
+    refused: tuple[str, ...] = ()
 
 
 class Reason(StrEnum):

@@ -186,6 +186,9 @@ class Collector:
                 self._judge_signal(batch, observation, counted=decoded.counter is not None)
         if readings and verdict is not Verdict.RESET:
             self._readings(batch, readings)
+        for detail in decoded.refused:
+            batch.desk.reject(Reason.IMPLAUSIBLE)
+            self._event(batch, "device.fault", {"kind": "implausible", "detail": detail})
 
     @staticmethod
     def _number(batch: _Batch, number: SourceNumber | None) -> None:

@@ -205,7 +205,7 @@ class Dispatch:
         self._flights.add(
             Flight(
                 token, lane, self._clock.monotonic() + ACK_LIMIT_S[lane], {row.id: row for row in rows},
-                {row.device for row in rows}, sum(len(text) for text in texts.values()),
+                tuple(dict.fromkeys(row.device for row in rows)), sum(len(text) for text in texts.values()),
             )
         )  # fmt: skip
         if lane is Lane.A:
@@ -284,8 +284,8 @@ class Dispatch:
         self.accepted += 1
         self.last_accepted = self._clock.monotonic()
         self._on_accepted()
-        self._health.off("GW-PLT-01", self._name)
-        self._health.off("GW-PLT-03", self._name)
+        if not self._flights.holds:
+            self._health.off("GW-PLT-03", self._name)
         if row.lane is Lane.A:
             self._delivered(row.id, self._finish)
         self._done(row)
@@ -301,6 +301,8 @@ class Dispatch:
     def _done(self, row: Stored) -> None:
         self._attempts.pop(row.id, None)
         self._unanswered.pop(row.id, None)
+        if not self._unanswered:
+            self._health.off("GW-PLT-01", self._name)
         self._flights.forget(row.id)
         queue = self._queues[row.lane]
         if queue.done(row.seq):
@@ -320,7 +322,7 @@ class Dispatch:
         """Every row of a message is answered or given up: let its devices go on."""
         free = self._flights.land(flight)
         self._queues[flight.lane].put_back(flight.again)
-        for device in free:
+        for device in reversed(free):  # each goes to the front: the oldest row last
             self._release(flight.kind, device)
         self._wake.set()
 

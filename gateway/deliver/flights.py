@@ -17,13 +17,16 @@ CLASS_OF_LANE: Final = {Lane.A: "A", Lane.B: "B", Lane.C: "T", Lane.D: "T"}
 
 @dataclass(slots=True)
 class Flight:
-    """One message on the wire and the rows that it still waits for. `arrived`: its transport has confirmed it (L1)."""
+    """One message on the wire and the rows that it still waits for. `arrived`: its transport has confirmed it (L1).
+
+    `devices` are those of its rows, each once, the oldest row's first.
+    """
 
     token: int
     lane: Lane
     deadline: float
     waiting: dict[str, Stored]
-    devices: set[str]
+    devices: tuple[str, ...]
     size: int
     arrived: bool = False
     again: list[Stored] = field(default_factory=list)

@@ -237,7 +237,16 @@ def test_a_line_over_the_limit_is_too_long() -> None:
     "value", ['"12"', "true", "[1]", "{}", "1e15", "1e-13", "0.1234567890123", "1e300", "1" * 300, "-1e20"]
 )
 def test_a_reading_that_is_no_plausible_number_rejects_the_line(value: str) -> None:
-    assert refusal(f'{{"dev": "b", "n": 1, "kwh": {value}}}\n').reason is Reason.IMPLAUSIBLE
+    assert refusal(f'{{"dev": "b", "kwh": {value}}}\n').reason is Reason.IMPLAUSIBLE
+
+
+def test_a_numbered_line_with_a_broken_reading_is_acknowledged_and_tells_what_was_refused() -> None:
+    """Else its source would bring it again for ever, and nothing behind it."""
+    decoded = decode('{"dev": "b", "n": 1, "kwh": "broken", "temp": 21.5}\n')
+    assert [one.quantity for one in decoded.observations if isinstance(one, Reading)] == ["temperature"]
+    assert decoded.source_number == SourceNumber("", 1)
+    assert decoded.replies == (Reply(b'{"ack": 1}\n', when="committed"),)
+    assert decoded.refused == ("kwh is no number",)
 
 
 @pytest.mark.parametrize("n", ["-1", "9223372036854775808", "1.0", '"1"', "true", "[]"])
@@ -250,9 +259,22 @@ def test_a_session_that_cannot_be_returned_rejects_the_line(session: str) -> Non
     assert refusal(f'{{"dev": "b", "n": 1, "s": {session}, "kwh": 1}}\n').reason is Reason.MALFORMED
 
 
-@pytest.mark.parametrize("beside", ['"kwh": "broken"', '"n": -1', '"n": 1, "s": 7', '"n": 1, "temp": 1e99'])
-def test_a_call_is_never_refused_for_what_stands_beside_it(beside: str) -> None:
+@pytest.mark.parametrize("beside", ['"n": -1', '"n": 1, "s": 7'])
+def test_a_call_is_never_refused_for_a_number_that_cannot_be_acknowledged(beside: str) -> None:
     assert decode(f'{{"dev": "b", "ev": "press", {beside}}}\n') == Decoded((CALL,), address="b")
+
+
+def test_a_call_is_never_refused_for_a_broken_reading_beside_it() -> None:
+    decoded = decode('{"dev": "b", "ev": "press", "kwh": "broken"}\n')
+    assert decoded == Decoded((CALL,), address="b", refused=("kwh is no number",))
+
+
+def test_a_numbered_call_keeps_its_number_beside_a_broken_reading() -> None:
+    """Without it the call would never be acknowledged, and each resend would raise it again."""
+    decoded = decode('{"dev": "b", "n": 7, "ev": "press", "temp": 1e99}\n')
+    assert decoded.observations == (CALL,)
+    assert decoded.source_number == SourceNumber("", 7)
+    assert decoded.refused == ("temp is out of range",)
 
 
 @pytest.mark.parametrize(

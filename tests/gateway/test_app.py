@@ -14,11 +14,11 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway import app
-from gateway.app import _App, _sole_owner
+from gateway.app import _App
 from gateway.clock import Stamp
 from gateway.config import load
 from gateway.deliver import Deliverer
-from gateway.errors import GatewayError, StoreError
+from gateway.errors import StoreError
 from gateway.events import Lane
 
 CONFIG = """
@@ -153,23 +153,6 @@ async def press(daemon: Daemon, board: Any) -> None:
 
 
 # Beginning.
-
-
-def test_the_data_directory_has_one_owner(tmp_path: Path) -> None:
-    data = tmp_path / "deep" / "data"
-    with _sole_owner(data), pytest.raises(GatewayError) as refusal, _sole_owner(data):
-        pass
-    assert refusal.value.code == "GW-RUN-01"
-    with _sole_owner(data):
-        pass
-
-
-def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
-    (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(GatewayError) as refusal, _sole_owner(tmp_path / "file" / "data"):
-        pass
-    assert refusal.value.code == "GW-RUN-02"
-    assert refusal.value.facts == {"detail": "Not a directory"}
 
 
 async def test_it_serves_what_works_without_a_platform(daemon: Daemon, board: Any) -> None:

@@ -116,6 +116,18 @@ async def test_a_line_that_says_nothing_of_interest_is_acknowledged_too(bench: B
     assert bench.wire.written == [b'{"ack": 8}\n']
 
 
+async def test_a_numbered_call_with_a_broken_reading_is_raised_once_and_the_reading_told_as_a_fault(bench: Bench) -> None:
+    line = '{"dev":"b1","n":9,"ev":"press","kwh":"broken"}'
+    bench.say(line, line)
+    assert await bench.centre.told("kind", "n", "detail") == [
+        ("alarm.raised", "call", 9, None), ("device.fault", "implausible", 9, "kwh is no number"),
+    ]  # fmt: skip
+    bench.say(line)
+    assert len(await bench.centre.events()) == 2
+    assert bench.wire.written == [b'{"ack": 9}\n'] * 2
+    assert bench.centre.desks["board-1"].rejects == {"implausible": 1}
+
+
 async def test_a_line_without_a_number_is_stored_and_not_answered(bench: Bench) -> None:
     bench.say('{"dev":"b1","ev":"press"}', '{"dev":"b1","ev":"press"}')
     assert await bench.centre.told("presses") == [("alarm.raised", 1), ("alarm.raised", 2)]

@@ -1,0 +1,239 @@
+"""The outbox against a model in memory: whatever is stored, confirmed, restarted and killed, and in whichever order."""
+
+from __future__ import annotations
+
+import asyncio
+import tempfile
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+
+from gateway.clock import Stamp
+from gateway.deliver.lane_queue import LaneQueue
+from gateway.events import Event, Lane, Origin, Stored, new_event
+from gateway.outbox import Mark, Number, NumberState, Outbox, Route, Write
+from gateway.outbox.numbers import within
+
+ORIGIN = Origin("org", "site", "gw")
+NOUNS = ("alarm.raised", "gateway.gap", "telemetry.meter", "telemetry.environment")
+ROUTES = (Route("all", ("*",)), Route("some", ("alarm.*", "telemetry.meter")))
+
+
+class StillClock:
+    """A clock that stands still."""
+
+    def stamp(self) -> Stamp:
+        return Stamp(1_800_000_000_000, 1_000_000, "boot-1", "synced")
+
+    def monotonic(self) -> float:
+        return 1000.0
+
+
+@dataclass
+class Durable:
+    """What must be in the database: rows as they were told, and who has confirmed what, at least and at most."""
+
+    rows: list[Stored] = field(default_factory=list)
+    numbers: set[tuple[str, int]] = field(default_factory=set)
+    marks: dict[str, str] = field(default_factory=dict)
+    surely: dict[str, set[int]] = field(default_factory=lambda: {route.destination: set() for route in ROUTES})
+    perhaps: dict[str, set[int]] = field(default_factory=lambda: {route.destination: set() for route in ROUTES})
+
+
+class OutboxModel(RuleBasedStateMachine):
+    """One outbox, two destinations. Nothing is committed but by `commit`, so that a kill can come at any moment."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.folder = tempfile.TemporaryDirectory()
+        self.runner = asyncio.Runner()
+        self.durable = Durable()
+        self.version = 0
+        self.next_n: dict[str, int] = {}
+
+    @initialize()
+    def begin(self) -> None:
+        self.open()
+
+    def open(self) -> None:
+        async def opened() -> Outbox:
+            outbox = Outbox(Path(self.folder.name) / "outbox.db", ROUTES, clock=StillClock())
+            await outbox.open()
+            return outbox
+
+        self.outbox = self.runner.run(opened())
+        self.queues = {
+            (route.destination, lane): self.queue(route.destination, lane) for route in ROUTES for lane in Lane
+        }
+        self.waiting: list[tuple[Write, list[tuple[str, int]]]] = []
+        self.told: list[Stored] = []
+
+    def queue(self, destination: str, lane: Lane) -> LaneQueue:
+        cursor, ahead = self.outbox.cursor(destination, lane)
+        return LaneQueue(lane, destination, cursor=cursor, ahead=ahead)
+
+    def teardown(self) -> None:
+        if hasattr(self, "outbox"):
+            self.runner.run(self.outbox.close())
+        self.runner.close()
+        self.folder.cleanup()
+
+    # -- what happens -------------------------------------------------------------------------------------------
+
+    @rule(noun=st.sampled_from(NOUNS), device=st.sampled_from("abc"), live=st.booleans(), numbered=st.booleans())
+    def submit(self, noun: str, device: str, live: bool, numbered: bool) -> None:
+        event = self.event(noun, device)
+        self.version += 1
+        numbers: tuple[Number, ...] = ()
+        if numbered:
+            self.next_n[device] = self.next_n.get(device, 0) + 1
+            numbers = (Number(device, "", self.next_n[device]),)
+        mark = Mark(device, "counter", str(self.version), self.version)
+        write = Write((event,), (mark,), numbers, on_commit=self.told.extend)
+        self.outbox.live = lambda: live
+        assert self.outbox.submit(write)
+        self.waiting.append((write, [(one.device, one.n) for one in numbers]))
+
+    @staticmethod
+    def event(noun: str, device: str) -> Event:
+        return new_event(noun, ORIGIN, device=device, at=StillClock().stamp(), data={})
+
+    @rule()
+    def commit(self) -> None:
+        self.told.clear()
+        self.runner.run(self.outbox._commit_once())
+        told = {row.id for row in self.told}
+        committed = [entry for entry in self.waiting if entry[0].events[0].id in told]
+        assert len(committed) == len(self.told)
+        self.durable.rows += self.told
+        for write, numbers in committed:
+            self.waiting.remove((write, numbers))
+            self.durable.numbers.update(numbers)
+            [mark] = write.marks
+            if int(mark.value) > int(self.durable.marks.get(mark.device, "0")):
+                self.durable.marks[mark.device] = mark.value
+        for name, perhaps in self.durable.perhaps.items():
+            self.durable.surely[name] |= perhaps
+
+    @rule(
+        destination=st.sampled_from([route.destination for route in ROUTES]),
+        lane=st.sampled_from(list(Lane)),
+        count=st.integers(1, 6),
+        which=st.sets(st.integers(0, 5)),
+    )
+    def confirm(self, destination: str, lane: Lane, count: int, which: set[int]) -> None:
+        """Read on, and confirm some of it in any order; what is not confirmed is read again later."""
+        queue = self.queues[destination, lane]
+        rows = self.runner.run(self.outbox.fetch(lane, queue.loaded_to, count))
+        before = queue.cursor
+        queue.load(rows)
+        sent = queue.take(lambda _device: False, count=count, size=10**6)
+        done = [row for at, row in enumerate(sent) if at in which]
+        for row in done:
+            assert queue.done(row.seq)
+            self.durable.perhaps[destination].add(row.seq)
+        if done or queue.cursor != before:
+            self.outbox.confirm(destination, lane, seq=queue.cursor, ahead=queue.ahead, done=len(done))
+        queue.reset()
+
+    @rule()
+    def restart(self) -> None:
+        while self.waiting or self.outbox._dirty:
+            self.commit()
+        self.runner.run(self.outbox.close())
+        self.open()
+        assert self.confirmed() == self.durable.surely
+
+    @rule()
+    def kill(self) -> None:
+        self.runner.run(self.outbox.close())
+        self.open()
+        for name, confirmed in self.confirmed().items():
+            assert self.durable.surely[name] <= confirmed <= self.durable.perhaps[name]
+            self.durable.perhaps[name] = set(confirmed)
+
+    def confirmed(self) -> dict[str, set[int]]:
+        """What the outbox, just opened, takes for confirmed, of the rows that a destination wants."""
+        found: dict[str, set[int]] = {}
+        for route in ROUTES:
+            found[route.destination] = set()
+            for row in self.durable.rows:
+                seq, ahead = self.outbox.cursor(route.destination, row.lane)
+                if route.destination in row.route and (row.seq <= seq or within(ahead, row.seq)):
+                    found[route.destination].add(row.seq)
+        return found
+
+    # -- what must hold -----------------------------------------------------------------------------------------
+
+    @invariant()
+    def the_sequence_has_no_gap_and_no_number_twice(self) -> None:
+        if hasattr(self, "outbox"):
+            rows = self.durable.rows
+            assert [row.seq for row in rows] == list(range(1, len(rows) + 1))
+            assert self.outbox.sequence == len(rows)
+            for route in ROUTES:
+                numbers = [row.route[route.destination] for row in rows if route.destination in row.route]
+                assert numbers == list(range(1, len(numbers) + 1))
+
+    @invariant()
+    def everything_unconfirmed_can_be_fetched(self) -> None:
+        if not hasattr(self, "outbox"):
+            return
+        for lane in Lane:
+            there = {row.seq: row for row in self.fetched(lane)}
+            for row in self.durable.rows:
+                if row.lane is lane and any(row.seq not in self.durable.perhaps[name] for name in row.route):
+                    assert there[row.seq] == row
+
+    def fetched(self, lane: Lane) -> list[Stored]:
+        return self.runner.run(self.outbox.fetch(lane, 0, 10_000))
+
+    @invariant()
+    def what_is_pending_is_counted(self) -> None:
+        if not hasattr(self, "outbox"):
+            return
+        for route in ROUTES:
+            pending = dict.fromkeys(("A", "B", "C", "D"), 0)
+            for row in self.durable.rows:
+                if route.destination in row.route and row.seq not in self.durable.perhaps[route.destination]:
+                    pending[row.lane.name] += 1
+            assert self.outbox.pending(route.destination) == pending
+
+    @invariant()
+    def numbers_and_marks_are_durable_with_their_events(self) -> None:
+        if not hasattr(self, "outbox"):
+            return
+        for device, last in self.next_n.items():
+            for n in range(1, last + 1):
+                durable = self.outbox.number_state(device, "", n) is NumberState.DURABLE
+                assert durable == ((device, n) in self.durable.numbers)
+        marks: list[Any] = self.runner.run(self.outbox.marks())
+        assert {mark.device: mark.value for mark in marks} == self.durable.marks
+
+    @invariant()
+    def telemetry_of_a_device_goes_back_to_live_only_behind_its_confirmed_backlog(self) -> None:
+        for device in "abc":
+            backlog = [row for row in self.durable.rows if row.device == device and row.lane is Lane.D]
+            for row in self.durable.rows:
+                if row.device == device and row.lane is Lane.C:
+                    before = [one.seq for one in backlog if one.seq < row.seq]
+                    assert all(seq in self.durable.perhaps["all"] for seq in before)
+
+
+def _with_quick_settings(machine: type[RuleBasedStateMachine]) -> Any:
+    case = machine.TestCase
+    case.settings = settings(
+        max_examples=30,
+        stateful_step_count=30,
+        deadline=None,
+        derandomize=True,
+        suppress_health_check=[HealthCheck.too_slow],
+    )
+    return case
+
+
+TestOutboxModel = _with_quick_settings(OutboxModel)
