@@ -236,7 +236,7 @@ async def test_an_odd_value_in_a_sound_line_is_no_garbage(bench: Bench) -> None:
         bench.say(f'{{"dev":"b1","n":{n},"kwh":"{"x" * 40}"}}')
     assert bench.centre.problems == []
     assert bench.centre.desks["board-1"].rejects == {"implausible": 100}
-    assert bench.centre.desks["board-1"].heard == 0
+    assert bench.centre.desks["board-1"].heard == 100
 
 
 async def test_half_a_line_is_void_after_a_reopening(bench: Bench) -> None:
