@@ -20,6 +20,8 @@ from gateway.errors import ControlError
 from gateway.events import Event, Origin, new_event, new_id
 
 KEPT_CLOSED: Final = 200
+UNDELIVERED_AFTER_MS: Final = 30_000
+_ON_THE_WAY: Final = frozenset({"QUEUED", "SENT"})
 MAX_TEXT: Final = 200
 
 _log = structlog.get_logger("alarms")
@@ -88,6 +90,7 @@ class AlarmBook:
         self._closed: dict[str, Alarm] = {}
         self._by_event: dict[str, str] = {}
         self._delivery: dict[str, dict[str, str]] = {}
+        self._told: dict[str, Stamp] = {}
 
     def load(self, documents: Iterable[str]) -> list[Alarm]:
         """Take the stored alarms back, and return those that are open: they are announced again.
@@ -176,6 +179,7 @@ class AlarmBook:
         while len(self._by_event) > 4 * KEPT_CLOSED:
             del self._by_event[next(iter(self._by_event))]
         self._delivery[alarm.id] = dict.fromkeys(self._destinations, "QUEUED")
+        self._told[alarm.id] = at
         return Change(alarm, event)
 
     def _remember_closed(self, alarm: Alarm) -> None:
@@ -184,6 +188,7 @@ class AlarmBook:
             oldest = next(iter(self._closed))
             del self._closed[oldest]
             self._delivery.pop(oldest, None)
+            self._told.pop(oldest, None)
 
     def _find(self, prefix: str) -> Alarm:
         alarms = [*self._open.values(), *self._closed.values()]
@@ -215,7 +220,14 @@ class AlarmBook:
         """How many alarms are open."""
         return len(self._open)
 
-    def listed(self, *, with_closed: bool) -> list[dict[str, Any]]:
+    def _delivery_of(self, alarm: Alarm, now: Stamp) -> dict[str, str]:
+        """How far the newest event of an alarm has come; one that has not come far in time is UNDELIVERED."""
+        told = self._told.get(alarm.id)
+        late = told is not None and told.boot == now.boot and now.mono_ms - told.mono_ms > UNDELIVERED_AFTER_MS
+        levels = self._delivery.get(alarm.id, {})
+        return {name: "UNDELIVERED" if late and level in _ON_THE_WAY else level for name, level in levels.items()}
+
+    def listed(self, now: Stamp, *, with_closed: bool) -> list[dict[str, Any]]:
         """Return the alarms for people, oldest first."""
         alarms = sorted(self._open.values(), key=lambda alarm: alarm.raised.wall_ms)
         if with_closed:
@@ -225,7 +237,7 @@ class AlarmBook:
                 "id": one.id, "kind": one.kind, "device": one.device, "room": one.room, "bed": one.bed,
                 "state": one.state.value, "raised_at": iso(one.raised.wall_ms), "presses": one.presses,
                 "verified": one.verified, "doubts": one.doubts, "acked_by": one.acked_by, "closed_by": one.closed_by,
-                "why": one.why, "delivery": self._delivery.get(one.id, {}),
+                "why": one.why, "delivery": self._delivery_of(one, now),
             }
             for one in alarms
         ]  # fmt: skip

@@ -26,6 +26,7 @@ from paho.mqtt.properties import Properties
 from gateway.errors import SessionError
 
 CONNECT_LIMIT_S: Final = 15.0
+TCP_LIMIT_S: Final = 10.0  # for each address that the name has
 KEEP_ALIVE_S: Final = 30
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 _LOGIN_REFUSED: Final = {0x84, 0x85, 0x86, 0x87, 0x8C}
@@ -82,6 +83,8 @@ class MqttSession:
         self._misc: asyncio.Task[None] | None = None
         self._socket: Any = None
         self._ended = False
+        self._is_open = False
+        self._tls: ssl.SSLContext | None = None
         self._thread = threading.get_ident()
         self.receive_maximum = 65_535  # MQTT 5.0 section 3.2.2.3.3: what a CONNACK without it means
         self.maximum_packet = 268_435_460  # section 3.2.2.3.6: no limit but the protocol's own
@@ -96,6 +99,7 @@ class MqttSession:
         client.will_set(will.topic, will.payload, qos=1, retain=True)
         if end.username:
             client.username_pw_set(end.username, end.password or None)
+        client._create_socket = self._dial  # type: ignore[method-assign]  # noqa: SLF001 - see there
         client.on_connect = self._connected
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._lost(f"disconnected: {reason}")
         client.on_message = lambda _c, _u, message: self._on_message(message.topic, bytes(message.payload))
@@ -116,7 +120,7 @@ class MqttSession:
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
                 if end.tls is not None:
-                    self._client.tls_set_context(await self._in_thread(lambda: _tls_context(end.tls)))
+                    self._tls = await self._in_thread(lambda: _tls_context(end))
                 await self._in_thread(self._connect_blocking)
                 self._attach()
                 reason = await self._connack
@@ -126,24 +130,41 @@ class MqttSession:
         except (OSError, ValueError) as error:
             await self.close()
             raise _connect_error(error, end) from error
-        except asyncio.CancelledError:
+        except (SessionError, asyncio.CancelledError):
             await self.close()
             raise
         if reason >= 0x80:  # MQTT 5.0 section 2.4: reason codes from 0x80 are failures
             await self.close()
             code = "GW-NET-04" if reason in _LOGIN_REFUSED else "GW-NET-05"
             raise SessionError(code, end.host, port=end.port, error=f"CONNACK reason 0x{reason:02X}")
+        if self._ended:
+            raise SessionError("GW-NET-05", end.host, port=end.port, error="ended right after CONNACK")
+        self._is_open = True
 
     def _connect_blocking(self) -> None:
         properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own hole
         properties.MaximumPacketSize = MAX_MESSAGE_BYTES
-        self._client.connect_timeout = 10.0
+        self._client.connect_timeout = TCP_LIMIT_S
         end = self._endpoint
         try:
             self._client.connect(end.host, end.port, keepalive=KEEP_ALIVE_S, clean_start=True, properties=properties)
         finally:
             if self._ended:  # we were given up meanwhile
                 self._client._sock_close()  # noqa: SLF001 - as in `_detach`
+
+    def _dial(self) -> socket.socket:
+        """Connect, and shake hands if it is to be TLS; here, because paho does not close a socket whose handshake fails."""
+        end = self._endpoint
+        line = socket.create_connection((end.host, end.port), timeout=TCP_LIMIT_S)
+        if self._tls is None:
+            return line
+        try:
+            line = self._tls.wrap_socket(line, server_hostname=end.host, do_handshake_on_connect=False)
+            line.do_handshake()
+        except BaseException:
+            line.close()
+            raise
+        return line
 
     def _attach(self) -> None:
         self._socket = self._client.socket()
@@ -184,9 +205,9 @@ class MqttSession:
         for waiting in self._subacks.values():
             if not waiting.done():
                 waiting.set_exception(OSError(why))
-        if self._connack.done():
+        if self._is_open:
             self._on_lost(why)
-        else:
+        elif not self._connack.done():
             self._connack.set_exception(OSError(why))
 
     # -- traffic ------------------------------------------------------------------------------------------------
@@ -236,6 +257,8 @@ class MqttSession:
             done.set_result(max(reasons, default=0))
 
     def _read(self) -> None:
+        if self._socket is None:
+            return  # it ended between a turn for what TLS held and this one
         # Brokers leave Nagle's algorithm on: their next message would wait for our delayed TCP ACK, 40 ms.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if self._client.loop_read() != paho.MQTT_ERR_SUCCESS:
@@ -293,11 +316,16 @@ class MqttSession:
         return await done
 
 
-def _tls_context(tls: Tls | None) -> ssl.SSLContext:
-    context = ssl.create_default_context(cafile=tls.ca_file if tls else None)
-    context.minimum_version = ssl.TLSVersion.TLSv1_2
-    if tls and tls.cert_file:
-        context.load_cert_chain(tls.cert_file, tls.key_file)
+def _tls_context(end: Endpoint) -> ssl.SSLContext:
+    """Read the certificates. Raises SessionError GW-NET-03: a file that is missing is not a platform that is away."""
+    tls = end.tls or Tls()
+    try:
+        context = ssl.create_default_context(cafile=tls.ca_file)
+        context.minimum_version = ssl.TLSVersion.TLSv1_2
+        if tls.cert_file:
+            context.load_cert_chain(tls.cert_file, tls.key_file)
+    except (OSError, ValueError) as error:
+        raise SessionError("GW-NET-03", end.host, port=end.port, error=f"certificates: {error}") from error
     return context
 
 

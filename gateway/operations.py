@@ -97,6 +97,7 @@ class Operations:
             problems.append({
                 "code": one.code, "subject": one.subject, "severity": one.severity, "hidden": one.hidden,
                 "since_s": round(now - one.since_monotonic, 1), "title": text.title, "remedy": text.remedy,
+                "facts": dict(one.facts),
             })  # fmt: skip
         return problems
 
@@ -105,7 +106,7 @@ class Operations:
         return alarm.id if alarm else None
 
     async def _alarms(self, request: Mapping[str, Any]) -> object:
-        return self._rooms.alarms.listed(with_closed=bool(request.get("all")))
+        return self._rooms.alarms.listed(self._rooms.clock.stamp(), with_closed=bool(request.get("all")))
 
     async def _acknowledge(self, request: Mapping[str, Any]) -> object:
         change = self._rooms.collector.acknowledge(_text(request, "id"), _text(request, "by"))

@@ -113,6 +113,7 @@ class Deliverer:
             if code != error.code:
                 self._health.off(code, self.name)
         facts = {"host": error.subject, **error.facts}
+        facts["detail"] = facts.pop("error", "")  # what the texts of the problems call it
         self._health.on(error.code, self.name, **facts)
 
     async def _wait(self, *, established: bool) -> None:

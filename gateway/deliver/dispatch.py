@@ -291,6 +291,8 @@ class Dispatch:
         self._done(row)
 
     def _dead(self, row: Stored, code: str, reason: str) -> None:
+        if row.lane is Lane.A:
+            self._delivered(row.id, "DEAD_LETTER")
         self.rejected += 1
         self.dead_letters += 1
         # Handed over before the row is confirmed: the outbox makes it durable no later.

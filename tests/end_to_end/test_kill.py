@@ -160,7 +160,6 @@ def stored(path: Path) -> tuple[list[int], list[int], int]:
 def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     chance = random.Random(20261121)  # noqa: S311 - kills that can be repeated
     source = Source(tmp_path / "outbox.db")
-    began = time.monotonic()
     for life in range(KILLS):
         source.live(acks=chance.choice((1, 20, 200, 600)), then_s=chance.uniform(0, 0.004))
         sequences, numbers, mark = stored(source.path)
@@ -168,6 +167,6 @@ def test_twenty_kills_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
         assert len(numbers) == len(set(numbers)), f"an input was stored twice by kill {life + 1}"
         assert source.acked <= set(numbers), f"an acknowledged input is gone after kill {life + 1}"
         assert mark == numbers[-1], "the mark and its event part"
-    print("known", source.known, len(source.acked))
+    # Committed and not acknowledged before the kill: recognised when it came again.
+    assert source.known > 0
     assert len(source.acked) > 2_000
-    assert time.monotonic() - began < LIMIT_S

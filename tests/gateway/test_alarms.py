@@ -144,24 +144,32 @@ def test_an_alarm_is_found_by_the_beginning_of_its_id(book: AlarmBook) -> None:
 
 def test_delivery_is_known_for_the_newest_event(book: AlarmBook) -> None:
     first = book.raise_alarm(CALL).alarm
-    (listed,) = book.listed(with_closed=False)
+    (listed,) = book.listed(NOW, with_closed=False)
     assert listed["delivery"] == {"district": "QUEUED", "street": "QUEUED"}
     book.delivered("district", first.last_event, "SENT")
     book.delivered("district", first.last_event, "L2")
     book.delivered("district", "no-such-event", "L2")
-    assert book.listed(with_closed=False)[0]["delivery"] == {"district": "L2", "street": "QUEUED"}
+    assert book.listed(NOW, with_closed=False)[0]["delivery"] == {"district": "L2", "street": "QUEUED"}
     book.raise_alarm(CALL)
     book.delivered("district", first.last_event, "L2")
-    assert book.listed(with_closed=False)[0]["delivery"] == {"district": "QUEUED", "street": "QUEUED"}
+    assert book.listed(NOW, with_closed=False)[0]["delivery"] == {"district": "QUEUED", "street": "QUEUED"}
+
+
+def test_what_no_platform_has_taken_within_half_a_minute_is_shown_as_undelivered(book: AlarmBook) -> None:
+    alarm = book.raise_alarm(CALL).alarm
+    book.delivered("street", alarm.last_event, "L2")
+    later = replace(NOW, mono_ms=NOW.mono_ms + 30_001)
+    assert book.listed(later, with_closed=False)[0]["delivery"] == {"district": "UNDELIVERED", "street": "L2"}
+    assert book.listed(NOW, with_closed=False)[0]["delivery"] == {"district": "QUEUED", "street": "L2"}
 
 
 def test_the_list_shows_the_oldest_first_and_closed_ones_when_asked(book: AlarmBook) -> None:
     late = book.raise_alarm(replace(CALL, device="call-2", at=LATER)).alarm
     early = book.raise_alarm(CALL).alarm
-    assert [one["id"] for one in book.listed(with_closed=False)] == [early.id, late.id]
+    assert [one["id"] for one in book.listed(NOW, with_closed=False)] == [early.id, late.id]
     book.close(late.id, "Li Na", "helped up", at=LATER)
-    assert [one["id"] for one in book.listed(with_closed=False)] == [early.id]
-    assert {one["id"]: one["state"] for one in book.listed(with_closed=True)} == {late.id: "CLOSED", early.id: "ACTIVE"}
+    assert [one["id"] for one in book.listed(NOW, with_closed=False)] == [early.id]
+    assert {one["id"]: one["state"] for one in book.listed(NOW, with_closed=True)} == {late.id: "CLOSED", early.id: "ACTIVE"}
     open_alarm = book.open_of("call-1")
     assert open_alarm is not None
     assert open_alarm.id == early.id
@@ -176,9 +184,9 @@ def test_a_restart_brings_back_what_was_open_and_what_was_closed(book: AlarmBook
 
     again = AlarmBook(Origin("org", "site", "gw"), ["district"])
     assert again.load([document(closed), document(acked)]) == [acked]
-    assert {one["id"] for one in again.listed(with_closed=True)} == {acked.id, closed.id}
+    assert {one["id"] for one in again.listed(NOW, with_closed=True)} == {acked.id, closed.id}
     again.delivered("district", acked.last_event, "L2")
-    assert again.listed(with_closed=False)[0]["delivery"] == {"district": "L2"}
+    assert again.listed(NOW, with_closed=False)[0]["delivery"] == {"district": "L2"}
     assert again.raise_alarm(CALL).alarm.presses == 3
 
 
@@ -210,7 +218,7 @@ def test_closed_alarms_are_remembered_up_to_the_limit(book: AlarmBook) -> None:
     for number in range(KEPT_CLOSED + 5):
         alarm = book.raise_alarm(replace(CALL, device=f"call-{number}")).alarm
         book.close(alarm.id, "Li Na", "drill", at=NOW)
-    listed = book.listed(with_closed=True)
+    listed = book.listed(NOW, with_closed=True)
     assert len(listed) == 200
     assert listed[0]["device"] == "call-5"
     assert len(book._by_event) <= 4 * KEPT_CLOSED

@@ -90,7 +90,7 @@ JSON = st.recursive(
 )
 
 
-@settings(max_examples=200, deadline=None, derandomize=True)
+@settings(max_examples=100, deadline=None, derandomize=True)
 @given(st.dictionaries(st.text(max_size=10), JSON, max_size=5))
 def test_whatever_the_data_the_splice_is_valid_json(data: dict[str, object]) -> None:
     body = sent(stored(new_event("telemetry.meter", ORIGIN, device="m", at=NOON, data=data)))["data"]

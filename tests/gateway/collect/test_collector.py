@@ -472,6 +472,6 @@ async def test_the_alarm_of_a_device_that_left_the_configuration_can_be_closed(o
     centre.hear(BUTTON, service=plain(1, "3a01"))
     centre.desks.clear()
     await centre.restart()
-    (alarm,) = centre.alarms.listed(with_closed=False)
+    (alarm,) = centre.alarms.listed(centre.clock.stamp(), with_closed=False)
     centre.collector.close(alarm["id"], "Li Na", "moved out")
     assert (await centre.told("state"))[-1] == ("alarm.closed", "CLOSED")

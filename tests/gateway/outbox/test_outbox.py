@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import gc
+import os
 import resource
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -262,13 +264,14 @@ async def test_a_dead_letter_is_durable_no_later_than_the_confirmation_of_its_ro
     assert (closed_shelf.sql("SELECT seq FROM cursor"), 1 in closed_shelf.sequences()) == ([(1,)], False)
 
 
-async def test_dead_letters_are_never_refused(closed_shelf: Any, write: Maker) -> None:
+async def test_dead_letters_are_never_refused(closed_shelf: Any, write: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_QUEUED", 500)
     outbox = await closed_shelf.open()
     await closed_shelf.store(write())
     [row] = await outbox.fetch(Lane.C, 0, 1)
     closed_shelf.running.cancel()
     await asyncio.wait({closed_shelf.running})
-    for _ in range(MAX_QUEUED):
+    for _ in range(500):
         outbox.submit(write())
     outbox.dead_letter(DeadLetter("district", row, "unwanted", "why", 7))
     await outbox._commit_once()
@@ -310,10 +313,13 @@ async def test_after_a_restart_only_devices_with_an_unconfirmed_backlog_are_behi
     assert await lane_of(shelf, write(device="done")) == "c"
 
 
-async def test_a_refused_reading_does_not_leave_its_device_behind(closed_shelf: Any, write: Maker) -> None:
+async def test_a_refused_reading_does_not_leave_its_device_behind(
+    closed_shelf: Any, write: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_QUEUED", 500)
     outbox = await closed_shelf.open(running=False)
     outbox.live = lambda: False
-    for _ in range(MAX_QUEUED):
+    for _ in range(500):
         outbox.submit(write(device="m1"))
     assert not outbox.submit(write(device="m2"))
     outbox.live = lambda: True
@@ -344,9 +350,12 @@ async def test_a_disk_that_fails_does_not_keep_a_destination_from_connecting(
     assert await outbox.next_epoch("district") == 4
 
 
-async def test_an_epoch_does_not_wait_behind_a_full_queue(closed_shelf: Any, write: Maker) -> None:
+async def test_an_epoch_does_not_wait_behind_a_full_queue(
+    closed_shelf: Any, write: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "MAX_QUEUED", 500)
     outbox = await closed_shelf.open(running=False)
-    for _ in range(MAX_QUEUED):
+    for _ in range(500):
         outbox.submit(write())
     epoch = asyncio.create_task(outbox.next_epoch("district"))
     await asyncio.sleep(0)
@@ -386,6 +395,42 @@ async def test_a_full_disk_loses_nothing_and_is_told_until_it_has_room(
     assert await shelf.outbox.flush(10)
     assert shelf.sequences() == list(range(1, 53))
     assert shelf.troubles[-1] is None
+
+
+def mounted(folder: Path, options: str) -> bool:
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False).returncode == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], bool]]]:
+    """A file system of 1 MiB, and how to make it larger. Only root may have one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or not mounted(folder, "size=1m"):
+        pytest.skip("a file system of its own needs root and the right to mount")
+    try:
+        yield folder, lambda: mounted(folder, "remount,size=16m")
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+async def test_a_file_system_that_is_really_full_gives_what_it_holds_and_takes_the_rest_when_it_has_room(
+    small_disk: tuple[Path, Callable[[], bool]], closed_shelf: Any, write: Maker, when: Maker
+) -> None:
+    folder, make_room = small_disk
+    closed_shelf.path = folder / "outbox.db"
+    outbox = await closed_shelf.open()
+    for _ in range(3000):
+        outbox.submit(write(text="x" * 300))
+    await when(lambda: "GW-STO-03" in closed_shelf.troubles)
+    stored = outbox.sequence
+    assert [row.seq for row in await outbox.fetch(Lane.C, 0, 3000)] == list(range(1, stored + 1))
+    assert outbox.waiting + stored == 3000
+    assert make_room()
+    assert await outbox.flush(10)
+    assert closed_shelf.sequences() == list(range(1, 3001))
+    assert (closed_shelf.troubles[-1], outbox.poisoned, outbox.refused) == (None, 0, 0)
+    await closed_shelf.close()
 
 
 async def test_a_disk_that_errs_is_tried_again_and_each_write_is_stored_once(

@@ -227,8 +227,8 @@ class OutboxModel(RuleBasedStateMachine):
 def _with_quick_settings(machine: type[RuleBasedStateMachine]) -> Any:
     case = machine.TestCase
     case.settings = settings(
-        max_examples=30,
-        stateful_step_count=30,
+        max_examples=25,
+        stateful_step_count=25,
         deadline=None,
         derandomize=True,
         suppress_health_check=[HealthCheck.too_slow],
