@@ -54,7 +54,10 @@ class Event:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """One event as the outbox holds it. `route` maps each destination that wants it to its delivery sequence."""
+    """One event as the outbox holds it. `route` maps each destination that wants it to its delivery sequence.
+
+    `seq` 0 is an alarm that a failing disk has not stored yet: it has no number, and `recorded_ms` is when it was sent.
+    """
 
     seq: int
     lane: Lane
@@ -143,9 +146,12 @@ def sending_text(row: Stored, how: Sending) -> str:
     delivery: dict[str, object] = {"buffered": how.buffered, "age_ms": how.age_ms, "attempt": how.attempt}
     if how.historic:
         delivery["historic"] = True
+    stored, numbers = ',"stored":false', ""
+    if row.seq:
+        stored, numbers = "", f',"sequence":"{row.seq:020d}","deliveryseq":"{row.route[how.destination]:020d}"'
     return (
-        f'{row.body[:-2]},"delivery":{json.dumps(delivery)}}},"sequence":"{row.seq:020d}","streamid":"{how.streamid}",'
-        f'"recordedtime":"{iso(row.recorded_ms)}","deliveryseq":"{row.route[how.destination]:020d}"}}'
+        f'{row.body[:-2]}{stored},"delivery":{json.dumps(delivery)}}},"streamid":"{how.streamid}",'
+        f'"recordedtime":"{iso(row.recorded_ms)}"{numbers}}}'
     )
 
 

@@ -60,9 +60,9 @@ class Deliverer:
 
     def wake(self) -> None:
         """Something was stored, or something changed: look again."""
-        if self._outbox.alarms_pending(self.name):
-            self._alarm.set()
         self._dispatch.wake()
+        if self._dispatch.alarms_pending:
+            self._alarm.set()
 
     def loaded(self, lane: Lane) -> int:
         """Up to which sequence a lane may be on its way."""
@@ -118,7 +118,7 @@ class Deliverer:
 
     async def _wait(self, *, established: bool) -> None:
         """Wait before the next attempt; an alarm that comes meanwhile shortens the wait."""
-        pending = self._outbox.alarms_pending(self.name)
+        pending = self._dispatch.alarms_pending
         wait = self._back_off.next_wait(established=established, alarm=pending)
         if not pending:
             self._alarm.clear()
@@ -135,7 +135,7 @@ class Deliverer:
         """Wait until lane A is confirmed, for an orderly end."""
         try:
             async with asyncio.timeout(limit_s):
-                while self.connected and self._outbox.alarms_pending(self.name):  # noqa: ASYNC110 - once, at the end
+                while self.connected and self._dispatch.alarms_pending:  # noqa: ASYNC110 - once, at the end
                     await asyncio.sleep(0.02)
         except TimeoutError:
             _log.warning("alarms were still unconfirmed at the end", destination=self.name)

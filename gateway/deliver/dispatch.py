@@ -3,7 +3,8 @@
 Lane A overtakes everything and has slots of its own; the others share the rest of the window, and of telemetry only
 `WIRE_BYTES` are under way, for on one connection an alarm waits behind every byte that was written before it. Of one
 device one message is on the wire in a lane class, so that a lost or refused message cannot be overtaken by its
-successor. The cursor moves in memory and costs no fsync. Limits: `Uplink.window` messages in flight, 100 events or
+successor. The cursor moves in memory and costs no fsync. An alarm that a failing disk does not take goes out all the
+same, without a number, and again when it has one. Limits: `Uplink.window` messages in flight, 100 events or
 64 KiB a message, acknowledgement within 10 s (A) or 30 s, else the same ids go again: over a new connection if not even
 the transport has confirmed them, in smaller batches if it has.
 """
@@ -21,7 +22,7 @@ from gateway.deliver.back_off import jittered
 from gateway.deliver.flights import CLASS_OF_LANE, Flight, Flights
 from gateway.deliver.lane_queue import LaneQueue
 from gateway.errors import SessionError, StoreError
-from gateway.events import Lane, Sending, Stored, sending_text
+from gateway.events import Event, Lane, Sending, Stored, sending_text
 from gateway.health import Health
 from gateway.outbox import DeadLetter, Outbox
 from gateway.uplinks import Ack, AckStatus, Uplink, UplinkEvents
@@ -69,6 +70,7 @@ class Dispatch:
         self._attempts: dict[str, int] = {}
         self._unanswered: dict[str, int] = {}
         self._unreadable: dict[Lane, float] = {}
+        self._taken_unstored: set[str] = set()
         self.accepted = self.rejected = self.resent = self.dead_letters = 0
         self.last_accepted: float | None = None
 
@@ -100,6 +102,14 @@ class Dispatch:
         self._unanswered.clear()
         self._queues = {lane: self._queue(lane) for lane in Lane}
         self._on_lost("the database was replaced; the platform must learn of the new stream")
+
+    @property
+    def alarms_pending(self) -> bool:
+        """Is there an alarm that the platform does not have, stored or not?"""
+        return self._outbox.alarms_pending(self._name) or bool(self._unstored())
+
+    def _unstored(self) -> list[Event]:
+        return [one for one in self._outbox.unstored_alarms(self._name) if one.id not in self._taken_unstored]
 
     def loaded(self, lane: Lane) -> int:
         """Up to which sequence a lane may be on its way."""
@@ -170,8 +180,9 @@ class Dispatch:
 
     def _pump(self) -> bool:
         """Fill the window; True when a lane ran dry although more is stored, so that it is worth reading on at once."""
+        self._send_unstored()
         for lane in Lane:
-            if lane is Lane.D and (self._outbox.alarms_pending(self._name) or not self._queues[Lane.C].is_dry):
+            if lane is Lane.D and (self.alarms_pending or not self._queues[Lane.C].is_dry):
                 continue
             while self._has_room(lane) and self._send_next(lane):
                 pass
@@ -187,20 +198,31 @@ class Dispatch:
             return False
         return lane not in _TELEMETRY or self._flights.bytes_under_way(_TELEMETRY) < WIRE_BYTES
 
+    def _send_unstored(self) -> None:
+        for event in self._unstored():
+            if self._has_room(Lane.A) and not self._flights.is_busy(CLASS_OF_LANE[Lane.A], event.device):
+                now_ms = self._clock.stamp().wall_ms
+                self._send(
+                    Lane.A, [Stored(0, Lane.A, event.id, event.noun, event.device, now_ms, event.at, {}, event.body)]
+                )
+
     def _send_next(self, lane: Lane) -> bool:
         queue = self._queues[lane]
-        most = self._uplink.max_bytes
         rows = queue.take(
             lambda device: self._flights.is_busy(CLASS_OF_LANE[lane], device),
             count=self._batch_events(queue) if lane in _TELEMETRY else 1,
-            size=min(BATCH_BYTES, most - 1024),
+            size=min(BATCH_BYTES, self._uplink.max_bytes - 1024),
         )
-        if not rows:
-            return False
+        if rows:
+            self._send(lane, rows)
+        return bool(rows)
+
+    def _send(self, lane: Lane, rows: list[Stored]) -> None:
+        most = self._uplink.max_bytes
         texts = {row.id: text for row in rows if (text := self._text(row, most=most))}
         rows = [row for row in rows if row.id in texts]
         if not rows:
-            return True
+            return
         token = self._uplink.send(lane, list(texts.values()))
         self._flights.add(
             Flight(
@@ -210,7 +232,6 @@ class Dispatch:
         )  # fmt: skip
         if lane is Lane.A:
             self._delivered(rows[0].id, "SENT")
-        return True
 
     def _batch_events(self, queue: LaneQueue) -> int:
         """A batch that was never answered may hold one event that the platform chokes on: halve it each time."""
@@ -281,7 +302,7 @@ class Dispatch:
         if ack.status is AckStatus.REJECTED:
             self._dead(row, ack.code or "rejected", "refused by the platform")
             return
-        self.accepted += 1
+        self.accepted += bool(row.seq)
         self.last_accepted = self._clock.monotonic()
         self._on_accepted()
         if not self._flights.holds:
@@ -293,6 +314,10 @@ class Dispatch:
     def _dead(self, row: Stored, code: str, reason: str) -> None:
         if row.lane is Lane.A:
             self._delivered(row.id, "DEAD_LETTER")
+        if not row.seq:  # it will be refused again when it is stored: then it can be kept
+            _log.error("an alarm that is not stored was refused", destination=self._name, id=row.id, code=code)
+            self._done(row)
+            return
         self.rejected += 1
         self.dead_letters += 1
         # Handed over before the row is confirmed: the outbox makes it durable no later.
@@ -306,6 +331,10 @@ class Dispatch:
         if not self._unanswered:
             self._health.off("GW-PLT-01", self._name)
         self._flights.forget(row.id)
+        if not row.seq:
+            self._taken_unstored.add(row.id)
+            return
+        self._taken_unstored.discard(row.id)
         queue = self._queues[row.lane]
         if queue.done(row.seq):
             self._outbox.confirm(self._name, row.lane, seq=queue.cursor, ahead=queue.ahead, done=1)
@@ -323,7 +352,7 @@ class Dispatch:
     def _land(self, flight: Flight) -> None:
         """Every row of a message is answered or given up: let its devices go on."""
         free = self._flights.land(flight)
-        self._queues[flight.lane].put_back(flight.again)
+        self._queues[flight.lane].put_back(row for row in flight.again if row.seq)
         for device in reversed(free):  # each goes to the front: the oldest row last
             self._release(flight.kind, device)
         self._wake.set()

@@ -3,10 +3,10 @@
 One writer thread makes one transaction at a time from what has gathered meanwhile (group commit): alarms first, at most
 `MAX_COMMIT_EVENTS` events, so an alarm waits for at most the commit in progress. One thread of its own instead of
 aiosqlite: docs/decisions/0002-one-writer-thread.md has the measurement. Limits: `MAX_QUEUED` writes wait for the disk;
-beyond that telemetry is refused (the caller counts it, numbered sources are simply not acknowledged), at five times
-that faults and status, alarms never. Confirmations of destinations cost no fsync of their own: they ride on the next
-commit, or go after `CURSOR_LINGER_S`. A database that turns out corrupt is set aside while running, too: a new stream
-begins, and what was submitted goes into it.
+beyond that telemetry is refused (the caller counts it, numbered sources are simply not acknowledged). Confirmations of
+destinations cost no fsync of their own: they ride on the next commit, or go after `CURSOR_LINGER_S`. A disk that fails,
+or that has not answered for `SLOW_DISK_S`, does not keep alarms from being sent: `unstored_alarms`. A database that
+turns out corrupt is set aside while running, too: a new stream begins, and what was submitted goes into it.
 """
 
 from __future__ import annotations
@@ -14,10 +14,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import deque
-from collections.abc import Callable, Coroutine, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -25,24 +23,25 @@ import structlog
 
 from gateway.clock import Clock, Stamp
 from gateway.errors import StoreError
-from gateway.events import Lane, Stored
+from gateway.events import Event, Lane, Stored, wants
+from gateway.outbox.intake import MAX_QUEUED, Intake
 from gateway.outbox.numbers import NumberState, Ranges
 from gateway.outbox.quarantine import discard, set_aside
 from gateway.outbox.rows import AlarmRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.stock import LANES, Stock
 from gateway.outbox.store import DELETE_STEP, Store
 
-MAX_COMMIT_EVENTS: Final = 1000
-MAX_QUEUED: Final = 20_000
-MAX_QUEUED_STATUS: Final = 5 * MAX_QUEUED
+MAX_COMMIT_EVENTS: Final = 250
 CURSOR_LINGER_S: Final = 1.0
 DELETE_PAUSE_S: Final = 0.1
 RETRY_CAP_S: Final = 1.0
+SLOW_DISK_S: Final = 2.0
 EPOCH_LIMIT_S: Final = 2.0
+
+__all__ = ["MAX_QUEUED", "Outbox"]
 
 _log = structlog.get_logger("outbox")
 T = TypeVar("T")
-_Entry = tuple[Write, tuple[Lane, ...]]
 
 
 class Outbox:
@@ -56,10 +55,9 @@ class Outbox:
         self._stock = Stock(self._destinations)
         self._writer = ThreadPoolExecutor(1, "outbox-writer")
         self._reader = ThreadPoolExecutor(1, "outbox-reader")
-        self._urgent: deque[_Entry] = deque()
-        self._rest: deque[_Entry] = deque()
-        self._in_commit: list[_Entry] = []
+        self._intake = Intake()
         self._suspect = False
+        self._is_failing = False
         self._corrupt: StoreError | None = None
         self._is_aside = False
         self._wake = asyncio.Event()
@@ -118,11 +116,8 @@ class Outbox:
         self._is_aside = True
         store = Store(self._path, self._store.routes)
         stock = await self._in_writer(lambda: self._opened(store))
-        for queue in (self._in_commit, self._urgent, self._rest):
-            for at, (write, lanes) in enumerate(queue):
-                if write.drops:  # they name rows of the old stream
-                    queue[at] = (replace(write, drops=()), lanes)
-        for write, lanes in (*self._in_commit, *self._urgent, *self._rest):
+        self._intake.forget_drops()
+        for write, lanes in self._intake:
             for event, lane in zip(write.events, lanes, strict=True):
                 if lane is Lane.D:
                     stock.expect(event.device)
@@ -137,7 +132,7 @@ class Outbox:
         """Commit what is submitted, for ever. A failing disk is retried with back-off; nothing submitted is forgotten."""
         delay = 0.0
         while True:
-            if not self._in_commit:
+            if not self._intake.batch:
                 await self._wait_for_work()
             try:
                 if self._corrupt is not None:
@@ -150,15 +145,16 @@ class Outbox:
                     self._corrupt = error
                 else:
                     self.on_trouble(error)
+                self._fails()
                 delay = min(RETRY_CAP_S, delay * 2 or 0.25)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             else:
                 if delay:
                     self.on_trouble(None)
-                delay = 0.0
+                delay, self._is_failing = 0.0, False
 
     async def _wait_for_work(self) -> None:
-        while not self._urgent and not self._rest and not self._facts and self._corrupt is None:
+        while self._intake.is_empty and not self._facts and self._corrupt is None:
             self._wake.clear()
             linger = DELETE_PAUSE_S if self._stock.is_deleting else CURSOR_LINGER_S
             try:
@@ -171,7 +167,7 @@ class Outbox:
         """Wait until all that was submitted before and the confirmations are durable; False when time ran out."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # The last of the queue that alarms overtake: when it is durable, so is everything before it.
-        self._rest.append((Write(on_commit=lambda _rows: _settle(done)), ()))
+        self._intake.put(Write(on_commit=lambda _rows: _settle(done)), ())
         self._wake.set()
         try:
             async with asyncio.timeout(limit_s):
@@ -190,16 +186,17 @@ class Outbox:
 
     def submit(self, write: Write) -> bool:
         """Queue a write; False (and counted) when the queue is full and the write raises no alarm."""
-        lanes = {event.lane for event in write.events}
-        # A dead letter hurries, too: the confirmation that lets its row go must not be durable before it.
-        urgent = bool(write.alarms or write.dead) or Lane.A in lanes
-        if not urgent and len(self._rest) >= (MAX_QUEUED_STATUS if Lane.B in lanes else MAX_QUEUED):
+        if self._intake.refuses(write):
             self.refused += 1
             return False
+        lanes = {event.lane for event in write.events}
         live = Lane.C in lanes and self.live()
-        given = tuple(self._stock.lane_for(event.lane, event.device, live=live) for event in write.events)
-        (self._urgent if urgent else self._rest).append((write, given))
+        self._intake.put(
+            write, tuple(self._stock.lane_for(event.lane, event.device, live=live) for event in write.events)
+        )
         self._wake.set()
+        if self._is_failing and Lane.A in lanes:
+            asyncio.get_running_loop().call_soon(self.on_stored)  # not stored, but there to be sent
         return True
 
     def number_state(self, device: str, session: str, n: int) -> NumberState:
@@ -210,25 +207,34 @@ class Outbox:
     @property
     def waiting(self) -> int:
         """Writes that are not yet durable."""
-        return len(self._urgent) + len(self._rest) + len(self._in_commit)
+        return len(self._intake)
 
     @property
     def oldest_waiting(self) -> Stamp | None:
         """When the oldest event that is not yet durable happened."""
-        entries = list(self._in_commit)
-        for queue in (self._urgent, self._rest):  # each is in the order in which things happened
-            entries += [next((entry for entry in queue if entry[0].events), (Write(), ()))]
-        stamps = [event.at for write, _lanes in entries for event in write.events]
-        return min(stamps, key=lambda at: at.mono_ms, default=None)
+        return self._intake.oldest()
+
+    def unstored_alarms(self, destination: str) -> list[Event]:
+        """Return the alarms for a destination that a failing disk keeps from being stored (northbound rule 1)."""
+        if not self._is_failing:
+            return []
+        types = next(route.types for route in self._store.routes if route.destination == destination)
+        return [event for event in self._intake.alarms() if wants(types, event.noun)]
+
+    def _fails(self) -> None:
+        if not self._is_failing:
+            self._is_failing = True
+            self.on_stored()
 
     # -- the commit ---------------------------------------------------------------------------------------------
 
     async def _commit_once(self) -> None:
-        if not self._in_commit:
+        intake, store = self._intake, self._store
+        if not intake.batch:
             self._gather()
-        batch, store = self._in_commit, self._store
+        batch = intake.batch
         # Confirmations and deletions wait while a dead letter may still be queued, and while a poisoned write is looked for.
-        alone = bool(self._urgent) or self._suspect
+        alone = intake.is_urgent or self._suspect
         confirmed = () if alone else tuple(self._dirty)
         cursors = [self._stock.cursor_row(*key) for key in confirmed]
         delete = {} if alone else self._stock.deletable()
@@ -236,7 +242,10 @@ class Outbox:
         for key in confirmed:
             del self._dirty[key]
         try:
-            stored, deleted = await self._in_writer(lambda: store.commit(batch, cursors, now_ms=now_ms, delete=delete))
+            job = self._in_writer(lambda: store.commit(batch, cursors, now_ms=now_ms, delete=delete))
+            if not (await asyncio.wait({job}, timeout=SLOW_DISK_S))[0]:
+                self._fails()
+            stored, deleted = await job
         except StoreError:
             self._dirty.update(dict.fromkeys(confirmed))
             raise
@@ -244,7 +253,7 @@ class Outbox:
             self._dirty.update(dict.fromkeys(confirmed))
             self._isolate(error)
             return
-        self._in_commit, self._suspect = [], False
+        intake.batch, self._suspect = [], False
         self._stock.note_deleted(deleted, upto=delete, step=DELETE_STEP)
         for (write, _lanes), rows in zip(batch, stored, strict=True):
             for row in rows:
@@ -259,31 +268,24 @@ class Outbox:
         if self._facts:
             facts, durable = tuple(self._facts.items()), self._facts_durable
             self._facts, self._facts_durable = {}, None
-            self._in_commit.append((Write(facts=facts, on_commit=lambda _rows: _settle(durable)), ()))
-        events = 0
-        for queue in (self._urgent, self._rest):
-            while queue and events < MAX_COMMIT_EVENTS:
-                entry = queue.popleft()
-                events += max(1, len(entry[0].events))
-                self._in_commit.append(entry)
+            self._intake.batch.append((Write(facts=facts, on_commit=lambda _rows: _settle(durable)), ()))
+        self._intake.gather(MAX_COMMIT_EVENTS)
 
     def _isolate(self, error: Exception) -> None:
         """Halve the batch until the write is found that fails alone; it is set aside, counted and logged whole."""
         if not self._suspect:  # first see whether the batch is to blame at all
             self._suspect = True
             return
-        if len(self._in_commit) > 1:
-            half = len(self._in_commit) // 2
-            self._urgent.extendleft(reversed(self._in_commit[half:]))
-            self._in_commit = self._in_commit[:half]
+        if len(self._intake.batch) > 1:
+            self._intake.halve()
             return
-        for write, lanes in self._in_commit:
+        for write, lanes in self._intake.batch:
             self.poisoned += 1
             for event, lane in zip(write.events, lanes, strict=True):
                 if lane is Lane.D:
                     self._stock.withdraw(event.device)
             _log.error("a write that cannot be stored was set aside", error=repr(error), write=repr(write))
-        self._in_commit, self._suspect = [], False
+        self._intake.batch, self._suspect = [], False
 
     # -- out ----------------------------------------------------------------------------------------------------
 
@@ -390,15 +392,11 @@ class Outbox:
             "bytes": self._file_bytes,
         }
 
-    def _in_writer(self, work: Callable[[], T]) -> Coroutine[Any, Any, T]:
-        return _in_thread(self._writer, work)
+    def _in_writer(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._writer, work)
 
-    def _in_reader(self, work: Callable[[], T]) -> Coroutine[Any, Any, T]:
-        return _in_thread(self._reader, work)
-
-
-async def _in_thread(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
-    return await asyncio.get_running_loop().run_in_executor(pool, work)
+    def _in_reader(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._reader, work)
 
 
 def _settle(done: asyncio.Future[None] | None) -> None:

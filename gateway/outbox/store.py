@@ -2,7 +2,7 @@
 
 WAL with synchronous=FULL: NORMAL loses the last commits at a power cut. The WAL is never truncated on purpose, because a
 growing WAL costs three times the bytes of one that is reused in place. Limits: one transaction holds at most what the
-outbox hands over (1,000 events) and deletes 500 rows a lane; of a device the last 8 sessions of numbers are kept, of a
+outbox hands over (250 events) and deletes 500 rows a lane; of a device the last 8 sessions of numbers are kept, of a
 destination 10,000 dead letters (those of alarms are never dropped), and 1,000 closed alarms.
 """
 

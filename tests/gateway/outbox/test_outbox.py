@@ -18,8 +18,9 @@ from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Lane
 from gateway.outbox import DeadLetter, Mark, Number, NumberState, Route, Write
+from gateway.outbox import intake as intake_module
 from gateway.outbox import outbox as outbox_module
-from gateway.outbox.outbox import MAX_QUEUED, MAX_QUEUED_STATUS
+from gateway.outbox.intake import MAX_QUEUED, MAX_QUEUED_STATUS
 
 Maker = Callable[..., Any]
 Ranges = list[tuple[int, int]]
@@ -63,13 +64,13 @@ async def test_an_alarm_behind_20000_readings_is_in_the_next_commit(
 
 async def test_what_waits_is_committed_together(closed_shelf: Any, write: Maker) -> None:
     outbox = await closed_shelf.open(running=False)
-    for _ in range(2500):
+    for _ in range(600):
         outbox.submit(write())
     sequences = []
     for _ in range(3):
         await outbox._commit_once()
         sequences.append(outbox.sequence)
-    assert sequences == [1000, 2000, 2500]
+    assert sequences == [250, 500, 600]
 
 
 async def test_beyond_the_bound_readings_are_refused_and_counted_alarms_and_status_are_not(
@@ -90,7 +91,7 @@ async def test_even_status_is_bounded_alarms_never_are(
     closed_shelf: Any, write: Maker, alarm: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert MAX_QUEUED_STATUS == 100_000
-    monkeypatch.setattr(outbox_module, "MAX_QUEUED_STATUS", 50)
+    monkeypatch.setattr(intake_module, "MAX_QUEUED_STATUS", 50)
     outbox = await closed_shelf.open(running=False)
     assert [outbox.submit(write("gateway.gap")) for _ in range(52)] == [True] * 50 + [False] * 2
     assert all(outbox.submit(alarm()) for _ in range(50))
@@ -143,7 +144,7 @@ async def test_the_oldest_thing_that_waits_is_found_wherever_it_waits(
     outbox.submit(write(mono_ms=600))
     outbox.submit(alarm(mono_ms=700))
     assert oldest() == 500
-    outbox._gather()
+    outbox._intake.gather(2)
     outbox.submit(write(mono_ms=800))
     assert oldest() == 500
 
@@ -252,7 +253,7 @@ async def test_a_dead_letter_is_durable_no_later_than_the_confirmation_of_its_ro
     [row] = await outbox.fetch(Lane.C, 0, 1)
     closed_shelf.running.cancel()
     await asyncio.wait({closed_shelf.running})
-    for _ in range(1500):
+    for _ in range(300):
         outbox.submit(alarm())
     outbox.dead_letter(DeadLetter("district", row, "unwanted", "refused by the platform", 7))
     confirm(closed_shelf, Lane.C, 1, done=1)
@@ -265,7 +266,7 @@ async def test_a_dead_letter_is_durable_no_later_than_the_confirmation_of_its_ro
 
 
 async def test_dead_letters_are_never_refused(closed_shelf: Any, write: Maker, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(outbox_module, "MAX_QUEUED", 500)
+    monkeypatch.setattr(intake_module, "MAX_QUEUED", 500)
     outbox = await closed_shelf.open()
     await closed_shelf.store(write())
     [row] = await outbox.fetch(Lane.C, 0, 1)
@@ -316,7 +317,7 @@ async def test_after_a_restart_only_devices_with_an_unconfirmed_backlog_are_behi
 async def test_a_refused_reading_does_not_leave_its_device_behind(
     closed_shelf: Any, write: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "MAX_QUEUED", 500)
+    monkeypatch.setattr(intake_module, "MAX_QUEUED", 500)
     outbox = await closed_shelf.open(running=False)
     outbox.live = lambda: False
     for _ in range(500):
@@ -353,7 +354,7 @@ async def test_a_disk_that_fails_does_not_keep_a_destination_from_connecting(
 async def test_an_epoch_does_not_wait_behind_a_full_queue(
     closed_shelf: Any, write: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "MAX_QUEUED", 500)
+    monkeypatch.setattr(intake_module, "MAX_QUEUED", 500)
     outbox = await closed_shelf.open(running=False)
     for _ in range(500):
         outbox.submit(write())
@@ -570,7 +571,8 @@ async def test_a_database_that_turns_corrupt_is_replaced_while_running(shelf: An
     assert shelf.troubles == ["GW-STO-02", None]
     assert stored == [1, 2]
     assert shelf.outbox.streamid != before
-    assert streams[0] == shelf.outbox.streamid
+    # Whoever delivers is woken with the new stream before anything of it is stored.
+    assert shelf.outbox.streamid in streams[:2]
     assert shelf.outbox.pending("district") == {"A": 1, "B": 0, "C": 0, "D": 1}
     assert shelf.sequences() == [1, 2]
     assert [name for name in shelf.set_aside() if not name.endswith(("-wal", "-shm"))] != []

@@ -1,0 +1,99 @@
+"""What waits for the disk: alarms and dead letters before the rest, each in the order in which it was submitted.
+
+Pure: no IO. Limits: `MAX_QUEUED` writes; beyond that telemetry is refused, at `MAX_QUEUED_STATUS` faults and status, too;
+alarms and dead letters never.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import chain
+from typing import Final
+
+from gateway.clock import Stamp
+from gateway.events import Event, Lane
+from gateway.outbox.rows import Write
+
+MAX_QUEUED: Final = 20_000
+MAX_QUEUED_STATUS: Final = 5 * MAX_QUEUED
+
+Entry = tuple[Write, tuple[Lane, ...]]
+"""A write, and the lane of each of its events."""
+
+
+class Intake:
+    """The writes that are not durable yet. `batch` is what is being committed, or will be tried again."""
+
+    def __init__(self) -> None:
+        self.batch: list[Entry] = []
+        self._urgent: deque[Entry] = deque()
+        self._rest: deque[Entry] = deque()
+
+    def __len__(self) -> int:
+        """How many writes wait, those of the commit in progress included."""
+        return len(self._urgent) + len(self._rest) + len(self.batch)
+
+    def __iter__(self) -> Iterator[Entry]:
+        """Every write that waits, in the order in which they will be committed."""
+        return chain(self.batch, self._urgent, self._rest)
+
+    @property
+    def is_urgent(self) -> bool:
+        """Does something urgent wait beyond the batch?"""
+        return bool(self._urgent)
+
+    @property
+    def is_empty(self) -> bool:
+        """Does nothing wait beyond the batch?"""
+        return not self._urgent and not self._rest
+
+    def refuses(self, write: Write) -> bool:
+        """Is there no room for such a write?"""
+        lanes = {event.lane for event in write.events}
+        limit = MAX_QUEUED_STATUS if Lane.B in lanes else MAX_QUEUED
+        return not _is_urgent(write) and len(self._rest) >= limit
+
+    def put(self, write: Write, lanes: tuple[Lane, ...]) -> None:
+        """Take a write, whatever room there is."""
+        (self._urgent if _is_urgent(write) else self._rest).append((write, lanes))
+
+    def gather(self, most: int) -> None:
+        """Move what comes next into the batch, until it has at least `most` events."""
+        events = sum(max(1, len(write.events)) for write, _lanes in self.batch)
+        for queue in (self._urgent, self._rest):
+            while queue and events < most:
+                entry = queue.popleft()
+                events += max(1, len(entry[0].events))
+                self.batch.append(entry)
+
+    def halve(self) -> None:
+        """Put the second half of the batch back, before everything else."""
+        half = len(self.batch) // 2
+        self._urgent.extendleft(reversed(self.batch[half:]))
+        self.batch = self.batch[:half]
+
+    def forget_drops(self) -> None:
+        """The stream was replaced: what was to be dropped named rows of the old one."""
+        for queue in (self.batch, self._urgent, self._rest):
+            for at, (write, lanes) in enumerate(queue):
+                if write.drops:
+                    queue[at] = (replace(write, drops=()), lanes)
+
+    def oldest(self) -> Stamp | None:
+        """When the oldest event that waits happened; each queue is in the order in which things happened."""
+        heads = (next((entry for entry in queue if entry[0].events), None) for queue in (self._urgent, self._rest))
+        entries = [*self.batch, *(entry for entry in heads if entry is not None)]
+        stamps = [event.at for write, _lanes in entries for event in write.events]
+        return min(stamps, key=lambda at: at.mono_ms, default=None)
+
+    def alarms(self) -> list[Event]:
+        """Every alarm and alarm state that waits."""
+        entries = chain(self.batch, self._urgent)
+        return [event for write, _lanes in entries for event in write.events if event.lane is Lane.A]
+
+
+def _is_urgent(write: Write) -> bool:
+    # A dead letter hurries, too: the confirmation that lets its row go must not be durable before it.
+    return bool(write.alarms or write.dead) or any(event.lane is Lane.A for event in write.events)
