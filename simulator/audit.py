@@ -23,6 +23,7 @@ from typing import Any, Final
 from simulator.consistency import judge_numbers, judge_order, judge_registers
 from simulator.findings import GAP, OFFENCES, RAISED, TELEMETRY, Book, Taken, decimal, moment, take
 from simulator.ledgers import Decision, Emission, Ledgers
+from simulator.promises import judge_promises
 
 GAP_TOLERANCE_S: Final = 0.05
 EARLY_S: Final = 0.25
@@ -46,6 +47,7 @@ def audit(ledgers: Ledgers) -> dict[str, Any]:
         judge_registers(ledgers, road.taken, book)
         judge_order(road.taken, book)
         judge_numbers(ledgers, road.taken, book)
+        judge_promises(ledgers, road.taken, road.gaps, road.windows, book)
     return _report(ledgers, roads, book)
 
 
@@ -106,7 +108,7 @@ class _Road:
         self._book = book
         self._devices = {device["id"]: device for device in ledgers.scenario.get("devices", ())}
         self._downtime = _downtime(ledgers, taken)
-        self._windows = merged(self.gaps)
+        self.windows = merged(self.gaps)
 
     def judge(self) -> None:
         """Enter phantoms, doubles, unheard and lost inputs in the book."""
@@ -140,7 +142,7 @@ class _Road:
         if decision.type != RAISED:
             return
         self.alarms += 1
-        deaf = self._windows.get(self._link(emission.device), ())
+        deaf = self.windows.get(self._link(emission.device), ())
         if not any(first <= decision.t and emission.t <= last for first, last in (*self._downtime, *deaf)):
             self.latencies.append(decision.t - emission.t)
 
@@ -164,7 +166,7 @@ class _Road:
                 self._book.counts["held"] += 1
             elif emission.n is not None:
                 self._book.offence("lost", emission.device, {"why": "an acknowledged input", "n": emission.n, **facts})
-            elif any(_inside(emission, window) for window in self._windows.get(self._link(emission.device), ())):
+            elif any(_inside(emission, window) for window in self.windows.get(self._link(emission.device), ())):
                 self._book.counts["unheard"] += 1
                 self._book.devices[emission.device]["unheard"] += 1
             else:

@@ -18,6 +18,7 @@ MAX_DETAILS: Final = 100
 RAISED: Final = "cn.eldercare.alarm.raised.v1"
 METER: Final = "cn.eldercare.telemetry.meter.v1"
 GAP: Final = "cn.eldercare.gateway.gap.v1"
+ALARM: Final = "cn.eldercare.alarm."
 TELEMETRY: Final = "cn.eldercare.telemetry."
 
 # Each makes a run unclean; the words end a sentence that begins with their number.
@@ -32,6 +33,11 @@ OFFENCES: Final = {
     "conflicts": "numbers that stand for two events",
     "stale_meters": "meters without a recent accepted reading",
     "rejected": "events rejected by the platform",
+    "unconfirmed": "events taken for accepted although the platform's answer was lost",
+    "acked_early": "lines acknowledged before they were recorded",
+    "silent_gaps": "dead times of a link that no gap told of",
+    "wide_gaps": "gaps that claim more than the dead time",
+    "untold": "alarms of which staff's doings never reached the platform",
 }
 
 

@@ -77,7 +77,7 @@ class Fault:
 
 @dataclass(frozen=True, slots=True)
 class Ledgers:
-    """All of one run. `acked`: (device, n) of the lines that the gateway has acknowledged.
+    """All of one run. `acked`: (device, n) of the lines that the gateway has acknowledged, `acked_at` when.
 
     `status` and `alarms` are the gateway's own words at the end; None when it did not answer.
     """
@@ -88,6 +88,7 @@ class Ledgers:
     decisions: Mapping[str, tuple[Decision, ...]] = field(default_factory=dict)
     faults: tuple[Fault, ...] = ()
     acked: frozenset[tuple[str, int]] = frozenset()
+    acked_at: Mapping[tuple[str, int], float] = field(default_factory=dict)
     status: Mapping[str, Any] | None = None
     alarms: tuple[Mapping[str, Any], ...] | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
@@ -100,7 +101,7 @@ def read(run: Path) -> Ledgers:
     scenario = _document(run / "scenario.json")
     emissions: list[Emission] = []
     polls: list[PollReply] = []
-    acked: set[tuple[str, int]] = set()
+    acked: dict[tuple[str, int], float] = {}
     for name in ("air.jsonl", "lines.jsonl", "bus.jsonl"):
         for where, row in _rows(run / name, torn):
             try:
@@ -109,7 +110,7 @@ def read(run: Path) -> Ledgers:
                 elif row.get("kind") == "poll":
                     polls.append(_poll(row))
                 elif "acked" in row:
-                    acked.add((str(row["device"]), int(row["acked"])))
+                    acked.setdefault((str(row["device"]), int(row["acked"])), float(row["t"]))
             except (KeyError, TypeError, ValueError) as error:
                 raise LedgerError(f"{where}: {error!r}") from error
     decisions = {
@@ -126,6 +127,7 @@ def read(run: Path) -> Ledgers:
         decisions=decisions,
         faults=tuple(sorted(faults, key=lambda fault: fault.t)),
         acked=frozenset(acked),
+        acked_at=acked,
         status=final.get("status"),
         alarms=None if alarms is None else tuple(alarms),
         versions=final.get("versions", {}),

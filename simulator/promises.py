@@ -1,0 +1,111 @@
+"""What a gateway could get away with when only the outcome is counted: judged by when things happened, not by luck.
+
+- What the platform took while its answers were lost must come again: a gateway that takes PUBACK for acceptance sends once.
+- A numbered line may be acknowledged only after its event was recorded.
+- Every kill leaves a gap on every link, covering the dead time; and a gap excuses no more than that.
+- What staff did with an alarm reaches the platform as well as the alarm itself.
+
+Limits: an answer may have left 50 ms before the mute took hold; a gap may begin 3 s before a kill (the sign of life is
+written once a second, later on a loaded machine) and end 10 s after the new start; a run that ends within 5 s of a start is
+not asked for its gap.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from simulator.findings import ALARM, Book, Taken, moment
+from simulator.ledgers import Decision, Ledgers
+
+MUTE_SLACK_S: Final = 0.05
+GAP_SLACK_S: Final = 0.05
+EARLY_GAP_S: Final = 3.0
+LATE_GAP_S: Final = 10.0
+SETTLE_S: Final = 5.0
+
+Window = tuple[float, float]
+
+
+def judge_promises(
+    ledgers: Ledgers,
+    taken: Taken,
+    gaps: Sequence[Mapping[str, Any]],
+    windows: Mapping[str, Sequence[Window]],
+    book: Book,
+) -> None:
+    """Enter what is against the promises in the book. `gaps` as accepted; `windows` are their times merged, by link."""
+    _unconfirmed(ledgers, taken, book)
+    _acked_early(ledgers, taken, book)
+    _silent_gaps(ledgers, taken, windows, book)
+    _wide_gaps(ledgers, gaps, book)
+    _untold(ledgers, taken, book)
+
+
+def spans(ledgers: Ledgers, begin: str, end: str) -> list[Window]:
+    """From each `begin` fault to the next `end`; one that was never ended is left out."""
+    ends = [fault.t for fault in ledgers.faults if fault.fault == end]
+    begun = [fault.t for fault in ledgers.faults if fault.fault == begin]
+    return [(t, ends[at]) for t in begun if (at := bisect_right(ends, t)) < len(ends)]
+
+
+def _unconfirmed(ledgers: Ledgers, taken: Taken, book: Book) -> None:
+    arrivals = Counter(one.id for one in ledgers.decisions.get(taken.destination, ()))
+    for muted, healed in spans(ledgers, "mute", "heal"):
+        for one in taken.first.values():
+            if muted + MUTE_SLACK_S < one.t < healed and arrivals[one.id] < 2:
+                book.offence("unconfirmed", one.device, {"id": one.id, "type": one.type, "t": one.t})
+
+
+def _acked_early(ledgers: Ledgers, taken: Taken, book: Book) -> None:
+    for one in taken.first.values():
+        n = one.data.get("n")
+        acked = ledgers.acked_at.get((one.device, n)) if isinstance(n, int) else None
+        recorded = moment(one.event.get("recordedtime"))
+        # recordedtime is taken before the commit and cut to milliseconds: an honest acknowledgement is always later.
+        if acked is not None and recorded is not None and acked < recorded:
+            book.offence("acked_early", one.device, {"id": one.id, "n": n, "acked": acked, "recorded": recorded})
+
+
+def _silent_gaps(ledgers: Ledgers, taken: Taken, windows: Mapping[str, Sequence[Window]], book: Book) -> None:
+    links = sorted({str(device["link"]) for device in ledgers.scenario.get("devices", ()) if device.get("link")})
+    last = max((one.t for one in taken.first.values()), default=0.0)
+    for killed, started in spans(ledgers, "kill", "start"):
+        if last < started + SETTLE_S:
+            continue
+        for link in links:
+            told = windows.get(link, ())
+            if not any(a - GAP_SLACK_S <= killed and started <= b + GAP_SLACK_S for a, b in told):
+                book.offence("silent_gaps", "", {"link": link, "killed": killed, "started": started})
+
+
+def _wide_gaps(ledgers: Ledgers, gaps: Sequence[Mapping[str, Any]], book: Book) -> None:
+    zero = ledgers.scenario.get("start")
+    if not isinstance(zero, int | float):
+        return
+    dead = spans(ledgers, "kill", "start")
+    for gap in gaps:
+        first, last = gap["from"], gap["to"]
+        if gap["reason"] != "restart" or first is None or last is None or last <= zero:
+            continue
+        if not any(killed - EARLY_GAP_S <= first and last <= started + LATE_GAP_S for killed, started in dead):
+            book.offence("wide_gaps", "", {"link": gap["link"], "from": first, "to": last})
+
+
+def _untold(ledgers: Ledgers, taken: Taken, book: Book) -> None:
+    told: dict[str, set[str]] = {}
+    for one in taken.first.values():
+        if one.type.startswith(ALARM):
+            told.setdefault(_alarm(one), set()).add(one.type.removeprefix(ALARM).partition(".")[0])
+    for alarm in ledgers.alarms or ():
+        wanted = {"acknowledged"} if alarm.get("acked_by") else set()
+        wanted |= {"closed"} if alarm.get("state") == "CLOSED" else set()
+        missing = wanted - told.get(str(alarm["id"]), set())
+        if missing:
+            book.offence("untold", str(alarm.get("device", "")), {"alarm": alarm["id"], "missing": sorted(missing)})
+
+
+def _alarm(decision: Decision) -> str:
+    return str(decision.event.get("correlationid", ""))

@@ -1,0 +1,103 @@
+"""What only counting the outcome would not find: ledgers written by hand, one offence each."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from simulator.audit import audit, reasons
+from simulator.ledgers import Decision, Emission, Fault, Ledgers
+
+T0 = 1_700_000_000.0
+PREFIX = "cn.eldercare."
+SCENARIO: dict[str, Any] = {
+    "name": "by-hand", "seed": 1, "seconds": 40.0, "start": T0,
+    "devices": [{"id": "button", "role": "button", "link": "air"}, {"id": "board", "role": "controller", "link": "wire-1"}],
+}  # fmt: skip
+
+
+def rfc3339(t: float) -> str:
+    return datetime.fromtimestamp(t, UTC).isoformat(timespec="milliseconds")
+
+
+def accepted(
+    number: int, type_: str, *, at: float, device: str = "button", alarm: str = "", **data: object
+) -> Decision:
+    event: dict[str, Any] = {"time": rfc3339(at - 0.1), "recordedtime": rfc3339(at - 0.05), "data": data}
+    return Decision(
+        t=at, id=f"id-{number}", type=f"{PREFIX}{type_}.v1", device=device, status="accepted", lane="alarm",
+        sequence=number, deliveryseq=number, streamid="s", event=event | ({"correlationid": alarm} if alarm else {}),
+    )  # fmt: skip
+
+
+def gap(number: int, link: str, *, first: float, last: float) -> Decision:
+    data = {"link": link, "reason": "restart", "from": rfc3339(first), "to": rfc3339(last)}
+    return accepted(number, "gateway.gap", at=last + 0.3, device="gw", **data)
+
+
+PRESS = Emission(T0 + 1, T0 + 2, "button", "press", counter=1)
+RAISED = accepted(1, "alarm.raised", at=T0 + 1.1, alarm="a", kind="call", counter=1)
+KILL = (Fault(T0 + 10, "kill"), Fault(T0 + 10.05, "start"))
+GAPS = (gap(2, "air", first=T0 + 9.5, last=T0 + 11), gap(3, "wire-1", first=T0 + 9.5, last=T0 + 11))
+LATER = accepted(4, "device.restored", at=T0 + 20, kind="low_battery")
+MUTE = (Fault(T0 + 0.5, "mute"), Fault(T0 + 2, "cut"), Fault(T0 + 4, "heal"))
+
+
+def run(*decisions: Decision, **rest: Any) -> Ledgers:
+    status = {
+        "outbox": {"stream": "s", "sequence": len({one.id for one in decisions}), "unstored": 0},
+        "destinations": [{"pending": {"A": 0, "B": 0, "C": 0, "D": 0}, "dead_letters": 0}],
+    }
+    fields = {"emissions": (PRESS,), "status": status, **rest}
+    return Ledgers(scenario=SCENARIO, decisions={"district": decisions}, **fields)
+
+
+def test_a_run_that_keeps_every_promise_is_clean() -> None:
+    twice = replace(RAISED, t=T0 + 4.2, status="duplicate")
+    faults = tuple(sorted((*MUTE, *KILL), key=lambda fault: fault.t))
+    assert reasons(audit(run(RAISED, twice, *GAPS, LATER, faults=faults))) == []
+
+
+def test_what_was_taken_while_the_answers_were_lost_must_come_again() -> None:
+    report = audit(run(RAISED, faults=MUTE))
+    assert report["unconfirmed"] == 1
+    assert "1 events taken for accepted although the platform's answer was lost" in reasons(report)
+
+
+def test_a_line_acknowledged_before_it_was_recorded_is_an_offence() -> None:
+    line = Emission(T0 + 5, T0 + 5, "board", "line", n=7, session="x", value={"call": 1})
+    told = accepted(2, "alarm.raised", at=T0 + 5.2, device="board", kind="call", n=7, session="x")
+    emissions = (PRESS, line)
+    early = run(RAISED, told, emissions=emissions, acked_at={("board", 7): T0 + 5.1})
+    assert audit(early)["acked_early"] == 1
+    honest = run(RAISED, told, emissions=emissions, acked_at={("board", 7): T0 + 5.16})
+    assert audit(honest)["acked_early"] == 0
+
+
+def test_a_kill_without_a_gap_on_each_link_is_an_offence() -> None:
+    report = audit(run(RAISED, gap(2, "air", first=T0 + 9.5, last=T0 + 11), replace(LATER, sequence=3), faults=KILL))
+    assert report["silent_gaps"] == 1
+    assert report["offences"][-1]["link"] == "wire-1"
+
+
+def test_a_gap_that_does_not_reach_back_to_the_kill_is_no_gap() -> None:
+    late = tuple(gap(n, link, first=T0 + 10.2, last=T0 + 11) for n, link in ((2, "air"), (3, "wire-1")))
+    assert audit(run(RAISED, *late, LATER, faults=KILL))["silent_gaps"] == 2
+
+
+def test_a_gap_that_claims_more_than_the_dead_time_is_an_offence() -> None:
+    wide = gap(2, "air", first=T0 - 10, last=T0 + 11)
+    assert audit(run(RAISED, wide, GAPS[1], LATER, faults=KILL))["wide_gaps"] == 1
+    before_second_0 = gap(5, "air", first=T0 - 10, last=T0 - 1)
+    assert audit(run(RAISED, *GAPS, LATER, before_second_0, faults=KILL))["wide_gaps"] == 0
+
+
+def test_what_staff_did_must_reach_the_platform_too() -> None:
+    alarms = ({"id": "a", "device": "button", "state": "CLOSED", "acked_by": "liu"},)
+    report = audit(run(RAISED, accepted(2, "alarm.acknowledged", at=T0 + 3, alarm="a"), alarms=alarms))
+    assert report["untold"] == 1
+    assert report["offences"][-1]["missing"] == ["closed"]
+    closed = accepted(3, "alarm.closed", at=T0 + 4, alarm="a")
+    whole = run(RAISED, accepted(2, "alarm.acknowledged", at=T0 + 3, alarm="a"), closed, alarms=alarms)
+    assert reasons(audit(whole)) == []
