@@ -8,7 +8,7 @@ the last `KEPT_CLOSED` closed ones are remembered; how far an alarm has come at 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import asdict, dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
@@ -200,6 +200,12 @@ class AlarmBook:
             raise ControlError("GW-CTL-03", prefix, reason=reason)
         return found[0]
 
+    def seed_delivery(self, destination: str, pending: Collection[str], *, finish: str) -> None:
+        """After a start: the newest event of an open alarm is either among what is still pending, or was taken."""
+        for alarm in self._open.values():
+            level = "QUEUED" if alarm.last_event in pending else finish
+            self._delivery.setdefault(alarm.id, {})[destination] = level
+
     # -- what others ask ----------------------------------------------------------------------------------------
 
     def delivered(self, destination: str, event_id: str, level: str) -> None:
@@ -222,8 +228,8 @@ class AlarmBook:
 
     def _delivery_of(self, alarm: Alarm, now: Stamp) -> dict[str, str]:
         """How far the newest event of an alarm has come; one that has not come far in time is UNDELIVERED."""
-        told = self._told.get(alarm.id)
-        late = told is not None and told.boot == now.boot and now.mono_ms - told.mono_ms > UNDELIVERED_AFTER_MS
+        told = self._told.get(alarm.id, alarm.raised)
+        late = told.boot != now.boot or now.mono_ms - told.mono_ms > UNDELIVERED_AFTER_MS
         levels = self._delivery.get(alarm.id, {})
         return {name: "UNDELIVERED" if late and level in _ON_THE_WAY else level for name, level in levels.items()}
 

@@ -246,6 +246,9 @@ class _App:
         self._collector.on_refused = self._hearing.on_refused
         for alarm in self._alarms.load(row.doc for row in await self._outbox.alarms()):
             self._announce(Change(alarm, None))
+        for one in settings.destinations:
+            pending = await self._outbox.pending_alarm_ids(one.id)
+            self._alarms.seed_delivery(one.id, pending, finish=one.finish)
         self._is_built = True
         self._hearing.begin()
         self._build_links(desks)

@@ -147,13 +147,14 @@ def decode(frame: bytes, meaning: Map) -> Decoded:
         raise Rejected(Reason.NOT_MINE, f"field {meaning.address} names no device")
     signals = _signals(fields, meaning.signals)
     raising = any(signal.kind in RAISING for signal in signals)
+    readings, refused = _readings(fields, meaning.readings)
     try:
         number = _number(fields, meaning)
-    except Rejected:
+    except Rejected as wrong:
         if not raising:
             raise
         number = None  # a call for help is raised whatever stands beside it; without its number it will come again
-    readings, refused = _readings(fields, meaning.readings)
+        refused = (*refused, wrong.detail)
     if refused and number is None and not raising:
         raise Rejected(Reason.IMPLAUSIBLE, refused[0])
     if number is None:
@@ -161,9 +162,7 @@ def decode(frame: bytes, meaning: Map) -> Decoded:
     session = _quoted(number.session) if fields.get(meaning.session) is not None else None
     reply = f'{{"ack": {number.n}}}\n' if session is None else f'{{"ack": {number.n}, "s": {session}}}\n'
     replies = (Reply(reply.encode(), when="committed"),)
-    return Decoded(
-        (*signals, *readings), address=address, source_number=number, replies=replies, refused=refused
-    )
+    return Decoded((*signals, *readings), address=address, source_number=number, replies=replies, refused=refused)
 
 
 def _signals(fields: Mapping[str, object], rules: tuple[_SignalRule, ...]) -> list[Signal]:
@@ -185,9 +184,7 @@ def _signals(fields: Mapping[str, object], rules: tuple[_SignalRule, ...]) -> li
     return found
 
 
-def _readings(
-    fields: Mapping[str, object], rules: tuple[_ReadingRule, ...]
-) -> tuple[list[Reading], tuple[str, ...]]:
+def _readings(fields: Mapping[str, object], rules: tuple[_ReadingRule, ...]) -> tuple[list[Reading], tuple[str, ...]]:
     """Return what can be read, and in words what cannot."""
     found: list[Reading] = []
     refused: list[str] = []

@@ -180,12 +180,13 @@ class Dispatch:
 
     def _pump(self) -> bool:
         """Fill the window; True when a lane ran dry although more is stored, so that it is worth reading on at once."""
-        self._send_unstored()
         for lane in Lane:
             if lane is Lane.D and (self.alarms_pending or not self._queues[Lane.C].is_dry):
                 continue
             while self._has_room(lane) and self._send_next(lane):
                 pass
+            if lane is Lane.A:
+                self._send_unstored()
         return any(
             queue.is_dry and self._has_room(queue.lane) and self._may_read(queue) for queue in self._queues.values()
         )

@@ -25,7 +25,7 @@ from gateway.clock import Clock, Stamp
 from gateway.errors import StoreError
 from gateway.events import Event, Lane, Stored, wants
 from gateway.outbox.intake import MAX_QUEUED, Intake
-from gateway.outbox.numbers import NumberState, Ranges
+from gateway.outbox.numbers import NumberState, Ranges, within
 from gateway.outbox.quarantine import discard, set_aside
 from gateway.outbox.rows import AlarmRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.stock import LANES, Stock
@@ -341,6 +341,12 @@ class Outbox:
     def alarms_pending(self, destination: str) -> bool:
         """Is an alarm waiting for a destination?"""
         return self._stock.pending[destination, Lane.A] > 0
+
+    async def pending_alarm_ids(self, destination: str) -> frozenset[str]:
+        """Return the ids of the oldest 1,000 alarm events that a destination has not confirmed. Raises StoreError."""
+        seq, ahead = self.cursor(destination, Lane.A)
+        rows = await self.fetch(Lane.A, seq, 1000)
+        return frozenset(row.id for row in rows if destination in row.route and not within(ahead, row.seq))
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Keep a copy of what a destination refused for good."""

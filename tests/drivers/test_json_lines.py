@@ -259,9 +259,16 @@ def test_a_session_that_cannot_be_returned_rejects_the_line(session: str) -> Non
     assert refusal(f'{{"dev": "b", "n": 1, "s": {session}, "kwh": 1}}\n').reason is Reason.MALFORMED
 
 
-@pytest.mark.parametrize("beside", ['"n": -1', '"n": 1, "s": 7'])
-def test_a_call_is_never_refused_for_a_number_that_cannot_be_acknowledged(beside: str) -> None:
-    assert decode(f'{{"dev": "b", "ev": "press", {beside}}}\n') == Decoded((CALL,), address="b")
+@pytest.mark.parametrize(
+    ("beside", "why"),
+    [
+        ('"n": -1', "n is no whole number from 0 to 2**63-1"),
+        ('"n": 1, "s": 7', "s is no text of at most 64 printable characters"),
+    ],
+)
+def test_a_call_is_never_refused_for_a_number_that_cannot_be_acknowledged(beside: str, why: str) -> None:
+    """But it is said: a source that waits for an acknowledgement that cannot come raises the call again for ever."""
+    assert decode(f'{{"dev": "b", "ev": "press", {beside}}}\n') == Decoded((CALL,), address="b", refused=(why,))
 
 
 def test_a_call_is_never_refused_for_a_broken_reading_beside_it() -> None:

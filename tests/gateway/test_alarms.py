@@ -163,13 +163,29 @@ def test_what_no_platform_has_taken_within_half_a_minute_is_shown_as_undelivered
     assert book.listed(NOW, with_closed=False)[0]["delivery"] == {"district": "QUEUED", "street": "L2"}
 
 
+def test_after_a_restart_delivery_is_known_from_what_is_still_pending(book: AlarmBook) -> None:
+    call = book.raise_alarm(CALL).alarm
+    fall = book.raise_alarm(replace(CALL, kind="fall")).alarm
+    again = AlarmBook(Origin("org", "site", "gw"), ["district"])
+    again.load([document(call), document(fall)])
+    again.seed_delivery("district", {call.last_event}, finish="L2")
+    levels = {one["kind"]: one["delivery"] for one in again.listed(NOW, with_closed=False)}
+    assert levels == {"call": {"district": "QUEUED"}, "fall": {"district": "L2"}}
+    next_boot = replace(NOW, boot="boot-2", mono_ms=100)
+    late = {one["kind"]: one["delivery"] for one in again.listed(next_boot, with_closed=False)}
+    assert late == {"call": {"district": "UNDELIVERED"}, "fall": {"district": "L2"}}
+
+
 def test_the_list_shows_the_oldest_first_and_closed_ones_when_asked(book: AlarmBook) -> None:
     late = book.raise_alarm(replace(CALL, device="call-2", at=LATER)).alarm
     early = book.raise_alarm(CALL).alarm
     assert [one["id"] for one in book.listed(NOW, with_closed=False)] == [early.id, late.id]
     book.close(late.id, "Li Na", "helped up", at=LATER)
     assert [one["id"] for one in book.listed(NOW, with_closed=False)] == [early.id]
-    assert {one["id"]: one["state"] for one in book.listed(NOW, with_closed=True)} == {late.id: "CLOSED", early.id: "ACTIVE"}
+    assert {one["id"]: one["state"] for one in book.listed(NOW, with_closed=True)} == {
+        late.id: "CLOSED",
+        early.id: "ACTIVE",
+    }
     open_alarm = book.open_of("call-1")
     assert open_alarm is not None
     assert open_alarm.id == early.id

@@ -62,6 +62,14 @@ def test_only_an_old_alarm_is_historic() -> None:
     assert sent(row, historic=True)["data"]["delivery"]["historic"] is True
 
 
+def test_an_alarm_that_is_not_stored_says_so_and_has_no_number() -> None:
+    event = sent(stored(new_event("alarm.raised", ORIGIN, device="a", at=NOON, data={"kind": "call"}), seq=0))
+    assert event["data"]["stored"] is False
+    assert "sequence" not in event
+    assert "deliveryseq" not in event
+    assert (event["streamid"], event["recordedtime"]) == ("stream-1", "2027-01-15T08:00:01.456Z")
+
+
 def test_each_destination_gets_its_own_delivery_number() -> None:
     row = stored(new_event("alarm.raised", ORIGIN, device="a", at=NOON, data={}), d=3, e=900)
     assert sent(row)["deliveryseq"] == "00000000000000000003"

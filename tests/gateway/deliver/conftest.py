@@ -108,6 +108,7 @@ class ScriptedUplink:
         self.sent: list[Sent] = []
         self.opened: list[tuple[int, Mapping[str, object], float]] = []
         self.closed = 0
+        self.tokens: list[int] = []
         self.failures: list[SessionError] = []
         self.events: UplinkEvents | None = None
         self.epoch = 0
@@ -125,7 +126,8 @@ class ScriptedUplink:
         loop = asyncio.get_running_loop()
         size = sum(len(text.encode()) for text in texts) + len(texts) + 1
         events = [json.loads(text) for text in texts]
-        message = Sent(len(self.sent) + 1, lane, events, loop.time(), self.epoch, size)
+        token = self.tokens.pop(0) if self.tokens else len(self.sent) + 1
+        message = Sent(token, lane, events, loop.time(), self.epoch, size)
         self.sent.append(message)
         if self.confirming:
             loop.call_soon(self.puback, message)

@@ -1,0 +1,345 @@
+"""The outbox over a disk that is full, errs, hangs or lies, and with writes that cannot be stored."""
+
+from __future__ import annotations
+
+import gc
+import os
+import resource
+import subprocess
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from gateway.clock import Stamp
+from gateway.errors import StoreError
+from gateway.events import Lane
+from gateway.outbox import Route, Write
+from gateway.outbox import outbox as outbox_module
+
+Maker = Callable[..., Any]
+Ranges = list[tuple[int, int]]
+
+
+def nothing_ahead() -> Ranges:
+    return []
+
+
+def confirm(shelf: Any, lane: Lane, seq: int, *, done: int = 0, destination: str = "district") -> None:
+    shelf.outbox.confirm(destination, lane, seq=seq, ahead=nothing_ahead, done=done)
+
+
+# Trouble with the disk.
+
+
+@pytest.fixture
+def disk_fails() -> Iterator[Callable[[bool], None]]:
+    """Let every write of this process beyond the first 16 KiB of a file fail with a real EFBIG, or work again."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def fail(failing: bool) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (16_384 if failing else soft, hard))
+
+    yield fail
+    fail(failing=False)
+
+
+async def test_a_full_disk_loses_nothing_and_is_told_until_it_has_room(
+    shelf: Any, write: Maker, alarm: Maker, when: Maker
+) -> None:
+    await shelf.store(write())
+    writer = shelf.outbox._store._writer
+    pages = writer.execute("PRAGMA page_count").fetchone()[0]
+    writer.execute(f"PRAGMA max_page_count={pages}")
+    for _ in range(50):
+        shelf.outbox.submit(write(text="x" * 1000))
+    shelf.outbox.submit(alarm(text="x" * 5000))
+    await when(lambda: "GW-STO-03" in shelf.troubles)
+    assert (shelf.sequences(), shelf.outbox.waiting) == ([1], 51)
+    writer.execute("PRAGMA max_page_count=1000000")
+    assert await shelf.outbox.flush(10)
+    assert shelf.sequences() == list(range(1, 53))
+    assert shelf.troubles[-1] is None
+
+
+def mounted(folder: Path, options: str) -> bool:
+    return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False).returncode == 0
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[tuple[Path, Callable[[], bool]]]:
+    """A file system of 1 MiB, and how to make it larger. Only root may have one."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0 or not mounted(folder, "size=1m"):
+        pytest.skip("a file system of its own needs root and the right to mount")
+    try:
+        yield folder, lambda: mounted(folder, "remount,size=16m")
+    finally:
+        subprocess.run(["umount", "--lazy", folder], check=True)
+
+
+async def test_a_file_system_that_is_really_full_gives_what_it_holds_and_takes_the_rest_when_it_has_room(
+    small_disk: tuple[Path, Callable[[], bool]], closed_shelf: Any, write: Maker, when: Maker
+) -> None:
+    folder, make_room = small_disk
+    closed_shelf.path = folder / "outbox.db"
+    outbox = await closed_shelf.open()
+    for _ in range(3000):
+        outbox.submit(write(text="x" * 300))
+    await when(lambda: "GW-STO-03" in closed_shelf.troubles)
+    stored = outbox.sequence
+    assert [row.seq for row in await outbox.fetch(Lane.C, 0, 3000)] == list(range(1, stored + 1))
+    assert outbox.waiting + stored == 3000
+    assert make_room()
+    assert await outbox.flush(10)
+    assert closed_shelf.sequences() == list(range(1, 3001))
+    assert (closed_shelf.troubles[-1], outbox.poisoned, outbox.refused) == (None, 0, 0)
+    await closed_shelf.close()
+
+
+async def test_a_disk_that_errs_is_tried_again_and_each_write_is_stored_once(
+    shelf: Any, write: Maker, when: Maker, disk_fails: Callable[[bool], None]
+) -> None:
+    told: list[int] = []
+    await shelf.store(*(write() for _ in range(20)))
+    disk_fails(True)
+    for _ in range(5):
+        shelf.outbox.submit(replace(write(), on_commit=lambda rows: told.append(rows[0].seq)))
+    await when(lambda: "GW-STO-01" in shelf.troubles or "GW-STO-03" in shelf.troubles)
+    assert (told, shelf.outbox.poisoned) == ([], 0)
+    disk_fails(False)
+    assert await shelf.outbox.flush(10)
+    assert told == [21, 22, 23, 24, 25]
+    assert shelf.sequences() == list(range(1, 26))
+    assert (shelf.troubles[-1], shelf.outbox.poisoned) == (None, 0)
+
+
+async def test_a_disk_that_may_not_be_written_still_gives_what_it_holds(shelf: Any, write: Maker, when: Maker) -> None:
+    await shelf.store(write("alarm.raised"))
+    shelf.outbox._store._writer.execute("PRAGMA query_only=ON")
+    shelf.outbox.submit(write("alarm.raised"))
+    await when(lambda: shelf.troubles == ["GW-STO-01"])
+    assert [row.seq for row in await shelf.outbox.fetch(Lane.A, 0, 9)] == [1]
+    assert (await shelf.outbox.status())["unstored"] == 1
+    shelf.outbox._store._writer.execute("PRAGMA query_only=OFF")
+    assert await shelf.outbox.flush(10)
+
+
+async def test_alarms_are_there_to_be_sent_while_the_disk_fails_and_only_then(
+    shelf: Any, write: Maker, alarm: Maker, when: Maker
+) -> None:
+    shelf.outbox._store.routes.append(Route("meters", ("telemetry.*",)))
+    shelf.outbox.submit(alarm())
+    assert shelf.outbox.unstored_alarms("district") == []
+    assert await shelf.outbox.flush(10)
+    woken: list[None] = []
+    shelf.outbox.on_stored = lambda: woken.append(None)
+    shelf.outbox._store._writer.execute("PRAGMA query_only=ON")
+    shelf.outbox.submit(write())
+    await when(lambda: woken)
+    one = alarm("call-2")
+    shelf.outbox.submit(one)
+    await when(lambda: len(woken) == 2)
+    assert shelf.outbox.unstored_alarms("district") == list(one.events)
+    assert shelf.outbox.unstored_alarms("meters") == []
+    shelf.outbox._store._writer.execute("PRAGMA query_only=OFF")
+    assert await shelf.outbox.flush(10)
+    assert shelf.outbox.unstored_alarms("district") == []
+
+
+async def test_a_disk_that_hangs_does_not_keep_alarms_back(
+    shelf: Any, alarm: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(outbox_module, "SLOW_DISK_S", 0.01)
+    hangs = threading.Event()
+    commit = shelf.outbox._store.commit
+
+    def hanging(*entries: Any, **more: Any) -> Any:
+        hangs.wait(10)
+        return commit(*entries, **more)
+
+    shelf.outbox._store.commit = hanging
+    one, two = alarm("call-1"), alarm("call-2")
+    shelf.outbox.submit(one)
+    await when(lambda: shelf.outbox.unstored_alarms("district"))
+    shelf.outbox.submit(two)
+    assert shelf.outbox.unstored_alarms("district") == [*one.events, *two.events]
+    hangs.set()
+    assert await shelf.outbox.flush(10)
+    assert (shelf.outbox.unstored_alarms("district"), shelf.sequences()) == ([], [1, 2])
+
+
+# Poison.
+
+
+async def test_a_write_that_cannot_be_stored_is_set_aside_alone(closed_shelf: Any, write: Maker, event: Maker) -> None:
+    outbox = await closed_shelf.open(running=False)
+    told: list[int] = []
+    for n in range(1, 101):
+        if n in (40, 77):
+            poison = replace(event(), body=object())
+            outbox.submit(Write((poison,), on_commit=lambda _rows: told.append(-1)))
+        else:
+            outbox.submit(replace(write(), on_commit=lambda rows: told.append(rows[0].seq)))
+    closed_shelf.run()
+    assert await outbox.flush(10)
+    assert (outbox.poisoned, closed_shelf.troubles) == (2, [])
+    assert told == list(range(1, 99))
+    assert closed_shelf.sequences() == list(range(1, 99))
+
+
+async def test_an_alarm_with_poison_before_it_is_stored(closed_shelf: Any, alarm: Maker, event: Maker) -> None:
+    outbox = await closed_shelf.open()
+    outbox.submit(Write((replace(event("alarm.raised"), at=Stamp(1 << 70, 0, "b")),)))
+    outbox.submit(alarm())
+    assert await outbox.flush(10)
+    assert (outbox.poisoned, [row.noun for row in await outbox.fetch(Lane.A, 0, 9)]) == (1, ["alarm.raised"])
+
+
+async def test_poison_does_not_leave_its_device_behind(closed_shelf: Any, write: Maker, event: Maker) -> None:
+    outbox = await closed_shelf.open()
+    outbox.live = lambda: False
+    outbox.submit(Write((replace(event(), body=object()),)))
+    assert await outbox.flush(10)
+    assert outbox.poisoned == 1
+    await closed_shelf.store(write())
+    confirm(closed_shelf, Lane.D, 1, done=1)
+    outbox.live = lambda: True
+    [seq] = await closed_shelf.store(write())
+    assert closed_shelf.sql("SELECT seq FROM event_c") == [(seq,)]
+
+
+async def test_a_confirmation_rides_on_after_poison(closed_shelf: Any, write: Maker, event: Maker) -> None:
+    outbox = await closed_shelf.open()
+    await closed_shelf.store(write())
+    confirm(closed_shelf, Lane.C, 1, done=1)
+    outbox.submit(Write((replace(event(), body=object()),)))
+    assert await outbox.flush(10)
+    assert closed_shelf.sql("SELECT seq FROM cursor") == [(1,)]
+
+
+# A corrupt database.
+
+
+def damage(shelf: Any, table: str) -> None:
+    """Overwrite the page that a table begins at."""
+    [(root,)] = shelf.sql("SELECT rootpage FROM sqlite_master WHERE name = ?", table)
+    with shelf.path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+
+
+@pytest.mark.parametrize("table", ["sqlite_header", "event_a", "event_d", "fact", "number", "cursor"])
+async def test_a_corrupt_database_is_set_aside_at_the_start_and_a_new_stream_begins(
+    closed_shelf: Any, write: Maker, table: str
+) -> None:
+    outbox = await closed_shelf.open()
+    await closed_shelf.store(*(write("alarm.raised") for _ in range(10)))
+    before = outbox.streamid
+    await closed_shelf.close()
+    if table == "sqlite_header":
+        with closed_shelf.path.open("r+b") as file:
+            file.write(b"\0" * 4096)
+    else:
+        damage(closed_shelf, table)
+    outbox = await closed_shelf.open()
+    assert (closed_shelf.troubles, len(closed_shelf.set_aside())) == (["GW-STO-02"], 1)
+    assert outbox.streamid != before
+    assert await closed_shelf.store(write("alarm.raised")) == [1]
+
+
+async def test_the_new_database_keeps_its_wal_when_the_old_one_is_let_go(closed_shelf: Any, write: Maker) -> None:
+    """SQLite deletes a WAL by its name when a connection is closed: not that of the database which took the place."""
+    await closed_shelf.open()
+    await closed_shelf.store(write())
+    await closed_shelf.close()
+    damage(closed_shelf, "event_c")
+    await closed_shelf.open()
+    await closed_shelf.store(write("alarm.raised"))
+    gc.collect()
+    assert closed_shelf.path.with_name("outbox.db-wal").stat().st_size > 0
+    assert closed_shelf.sequences() == [1]
+
+
+async def test_a_database_that_turns_corrupt_is_replaced_while_running(shelf: Any, write: Maker, alarm: Maker) -> None:
+    await shelf.store(*(write("alarm.raised") for _ in range(10)))
+    before = shelf.outbox.streamid
+    streams: list[str] = []
+    shelf.outbox.on_stored = lambda: streams.append(shelf.outbox.streamid)
+    writer = shelf.outbox._store._writer
+    writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    writer.execute("PRAGMA cache_size=0")
+    damage(shelf, "event_a")
+    writer.execute("PRAGMA shrink_memory")
+    stored: list[int] = []
+    shelf.outbox.submit(replace(alarm(), on_commit=lambda rows: stored.append(rows[0].seq)))
+    shelf.outbox.live = lambda: False
+    shelf.outbox.submit(replace(write(), on_commit=lambda rows: stored.append(rows[0].seq)))
+    assert await shelf.outbox.flush(10)
+    assert shelf.troubles == ["GW-STO-02", None]
+    assert stored == [1, 2]
+    assert shelf.outbox.streamid != before
+    # Whoever delivers is woken with the new stream before anything of it is stored.
+    assert shelf.outbox.streamid in streams[:2]
+    assert shelf.outbox.pending("district") == {"A": 1, "B": 0, "C": 0, "D": 1}
+    assert shelf.sequences() == [1, 2]
+    assert [name for name in shelf.set_aside() if not name.endswith(("-wal", "-shm"))] != []
+
+
+async def test_a_reader_that_finds_corruption_has_the_database_replaced(shelf: Any, write: Maker, when: Maker) -> None:
+    await shelf.store(*(write() for _ in range(2500)))
+    before = shelf.outbox.streamid
+    reader = shelf.outbox._store.reader._connection
+    shelf.outbox._store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchall()
+    reader.execute("PRAGMA cache_size=0")
+    damage(shelf, "event_c")
+    reader.execute("PRAGMA shrink_memory")
+    with pytest.raises(StoreError) as caught:
+        await shelf.outbox.fetch(Lane.C, 0, 10)
+    assert caught.value.code == "GW-STO-02"
+    await when(lambda: shelf.outbox.streamid != before)
+    assert await shelf.store(write()) == [1]
+
+
+async def test_epochs_count_on_in_a_new_stream(shelf: Any, write: Maker) -> None:
+    assert [await shelf.outbox.next_epoch("district") for _ in range(3)] == [1, 2, 3]
+    shelf.outbox._corrupt = StoreError("GW-STO-02")
+    await shelf.store(write())
+    assert await shelf.outbox.next_epoch("district") == 4
+
+
+async def test_a_card_that_corrupts_every_start_does_not_fill_up_with_quarantines(
+    closed_shelf: Any, write: Maker
+) -> None:
+    for start in range(6):
+        closed_shelf.clock.now = Stamp(1_000 + start, 0, "boot")
+        await closed_shelf.open()
+        await closed_shelf.store(write())
+        await closed_shelf.close()
+        damage(closed_shelf, "event_c")
+    await closed_shelf.open()
+    kept = [name for name in closed_shelf.set_aside() if not name.endswith(("-wal", "-shm"))]
+    assert kept == [f"outbox.db.corrupt-{n:013d}" for n in (1003, 1004, 1005)]
+
+
+async def test_a_database_of_a_newer_gateway_is_refused_and_kept(closed_shelf: Any, write: Maker) -> None:
+    await closed_shelf.open()
+    await closed_shelf.store(write())
+    closed_shelf.outbox._store._writer.execute("PRAGMA user_version=2")
+    await closed_shelf.close()
+    with pytest.raises(StoreError) as caught:
+        await closed_shelf.open()
+    assert (caught.value.code, closed_shelf.set_aside()) == ("GW-STO-05", [])
+    assert closed_shelf.sequences() == [1]
+
+
+async def test_closing_lets_go_of_every_file(closed_shelf: Any, write: Maker) -> None:
+    await closed_shelf.open()
+    await closed_shelf.store(write())
+    await closed_shelf.close()
+    held = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
+    assert [one for one in held if one.parent == closed_shelf.path.parent] == []
