@@ -116,7 +116,9 @@ async def test_a_line_that_says_nothing_of_interest_is_acknowledged_too(bench: B
     assert bench.wire.written == [b'{"ack": 8}\n']
 
 
-async def test_a_numbered_call_with_a_broken_reading_is_raised_once_and_the_reading_told_as_a_fault(bench: Bench) -> None:
+async def test_a_numbered_call_with_a_broken_reading_is_raised_once_and_the_reading_told_as_a_fault(
+    bench: Bench,
+) -> None:
     line = '{"dev":"b1","n":9,"ev":"press","kwh":"broken"}'
     bench.say(line, line)
     assert await bench.centre.told("kind", "n", "detail") == [
