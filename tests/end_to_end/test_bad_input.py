@@ -129,10 +129,16 @@ def terminals() -> Iterator[Callable[[], tuple[int, str]]]:
 
 
 def once_each(gateway: Any, *expected: tuple[str, str]) -> None:
-    """Each of these came exactly once and went exactly once."""
+    """Each of these came once and went once; no retry says it again.
+
+    A radio may take one step back while bluetoothd comes up on a loaded machine (the adapter is announced, and the first
+    scan still does not find it): then the problem comes and goes a second time, in turns, and not more.
+    """
     turns = gateway.turns()
     for code, subject in expected:
-        assert [turn for one, about, turn in turns if (one, about) == (code, subject)] == ["on", "off"], (code, turns)
+        seen = [turn for one, about, turn in turns if (one, about) == (code, subject)]
+        most = 2 if code.startswith("GW-BLE") else 1
+        assert seen in [["on", "off"] * times for times in range(1, most + 1)], (code, turns)
 
 
 @pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="dbus-daemon is missing: apt-get install dbus-daemon")
