@@ -131,13 +131,13 @@ def terminals() -> Iterator[Callable[[], tuple[int, str]]]:
 def once_each(gateway: Any, *expected: tuple[str, str]) -> None:
     """Each of these came once and went once; no retry says it again.
 
-    A radio may take one step back while bluetoothd comes up on a loaded machine (the adapter is announced, and the first
-    scan still does not find it): then the problem comes and goes a second time, in turns, and not more.
+    GW-BLE-03 alone may come and go a second time: that was seen once, on a loaded machine, while bluetoothd and its
+    adapter came up. Why is not known; a third time, or any other code twice, fails.
     """
     turns = gateway.turns()
     for code, subject in expected:
         seen = [turn for one, about, turn in turns if (one, about) == (code, subject)]
-        most = 2 if code.startswith("GW-BLE") else 1
+        most = 2 if code == "GW-BLE-03" else 1
         assert seen in [["on", "off"] * times for times in range(1, most + 1)], (code, turns)
 
 
