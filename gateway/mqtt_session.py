@@ -15,7 +15,6 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, Final
 
 import paho.mqtt.client as paho
@@ -24,6 +23,7 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gateway.errors import SessionError
+from gateway.tls import Tls, tls_context
 
 CONNECT_LIMIT_S: Final = 15.0
 TCP_LIMIT_S: Final = 10.0  # for each address that the name has
@@ -42,15 +42,6 @@ class Endpoint:
     username: str = ""
     password: str = ""
     tls: Tls | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Tls:
-    """Certificates: the platform's authority (None: the system's), and the gateway's own pair for mutual TLS."""
-
-    ca_file: Path | None = None
-    cert_file: Path | None = None
-    key_file: Path | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +110,9 @@ class MqttSession:
         end = self._endpoint
         try:
             async with asyncio.timeout(CONNECT_LIMIT_S):
-                if end.tls is not None:
-                    self._tls = await self._in_thread(lambda: _tls_context(end))
+                tls = end.tls
+                if tls is not None:
+                    self._tls = await self._in_thread(lambda: tls_context(tls, host=end.host, port=end.port))
                 await self._in_thread(self._connect_blocking)
                 self._attach()
                 reason = await self._connack
@@ -314,19 +306,6 @@ class MqttSession:
 
         threading.Thread(target=run, name="mqtt-connect", daemon=True).start()
         return await done
-
-
-def _tls_context(end: Endpoint) -> ssl.SSLContext:
-    """Read the certificates. Raises SessionError GW-NET-03: a file that is missing is not a platform that is away."""
-    tls = end.tls or Tls()
-    try:
-        context = ssl.create_default_context(cafile=tls.ca_file)
-        context.minimum_version = ssl.TLSVersion.TLSv1_2
-        if tls.cert_file:
-            context.load_cert_chain(tls.cert_file, tls.key_file)
-    except (OSError, ValueError) as error:
-        raise SessionError("GW-NET-03", end.host, port=end.port, error=f"certificates: {error}") from error
-    return context
 
 
 def _connect_error(error: OSError | ValueError, end: Endpoint) -> SessionError:

@@ -15,7 +15,8 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from gateway.cli import client, reports
+from gateway import control_client as client
+from gateway.cli import reports
 from gateway.cli.arguments import DEFAULT_CONFIG
 from gateway.cli.layout import Paper
 from gateway.errors import ConfigError, ControlError

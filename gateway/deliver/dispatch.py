@@ -62,7 +62,7 @@ class Dispatch:
         self._delivered = delivered
         self._on_accepted = accepted
         self._wake = asyncio.Event()
-        self._lost: str | None = None
+        self._lost: SessionError | None = None
         self._session_began_ms = 0
         self._stream = outbox.streamid
         self._queues = {lane: self._queue(lane) for lane in Lane}
@@ -101,7 +101,7 @@ class Dispatch:
         self._attempts.clear()
         self._unanswered.clear()
         self._queues = {lane: self._queue(lane) for lane in Lane}
-        self._on_lost("the database was replaced; the platform must learn of the new stream")
+        self._end("the database was replaced; the platform must learn of the new stream")
 
     @property
     def alarms_pending(self) -> bool:
@@ -133,7 +133,8 @@ class Dispatch:
                 await self._refill(self._queues[lane])
             if self._stands() and not self._pump():
                 await self._sleep()
-        raise SessionError("GW-NET-05", self._name, error=self._lost)
+        assert self._lost is not None  # noqa: S101 - that is what ended the loop
+        raise self._lost
 
     def _stands(self) -> bool:
         return self._lost is None
@@ -260,9 +261,12 @@ class Dispatch:
 
     # -- what comes back ----------------------------------------------------------------------------------------
 
-    def _on_lost(self, why: str) -> None:
-        self._lost = why
+    def _on_lost(self, error: SessionError) -> None:
+        self._lost = error
         self._wake.set()
+
+    def _end(self, why: str) -> None:
+        self._on_lost(SessionError("GW-NET-05", self._name, error=why))
 
     def _on_sent(self, token: int, ok: bool) -> None:  # noqa: FBT001 - the transport's callback
         self._wake.set()  # there is room again
@@ -372,7 +376,7 @@ class Dispatch:
             self._health.on("GW-PLT-01", self._name, pending=len(flight.waiting))
             if not flight.arrived:
                 # Not the application is slow, the line is dead: the keep-alive would need a minute to see it.
-                self._on_lost(f"no confirmation of a message within {ACK_LIMIT_S[flight.lane]:g} s")
+                self._end(f"no confirmation of a message within {ACK_LIMIT_S[flight.lane]:g} s")
             for event_id in flight.waiting:
                 self._unanswered[event_id] = self._unanswered.get(event_id, 0) + 1
             flight.again.extend(flight.waiting.values())

@@ -59,7 +59,7 @@ class MqttUplink:
             will=Will(f"{self._root}/state", self._state(online=False)),
             on_message=lambda topic, payload: self._message(topic, payload, events),
             on_puback=lambda mid, reason: self._confirmed(mid, reason, events),
-            on_lost=events.lost,
+            on_lost=lambda why: events.lost(SessionError("GW-NET-05", self._endpoint.host, error=why)),
         )
         await session.open()
         self._session = session

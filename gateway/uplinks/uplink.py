@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Protocol
 
+from gateway.errors import SessionError
 from gateway.events import Lane
 
 
@@ -34,11 +35,12 @@ class UplinkEvents:
     """What a transport tells its deliverer, in the event loop.
 
     `sent` is L1: the message with this token has reached the platform's side (`ok` False: its transport refused it).
+    `lost`: the connection is gone, with the code of the layer that broke; it is said once, and nothing after it.
     """
 
     acks: Callable[[list[Ack]], None]
     sent: Callable[[int, bool], None]
-    lost: Callable[[str], None]
+    lost: Callable[[SessionError], None]
 
 
 class Uplink(Protocol):

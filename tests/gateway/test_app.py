@@ -13,8 +13,9 @@ from typing import Any
 import pytest
 from structlog.testing import capture_logs
 
-from gateway import app
-from gateway.app import _App
+from gateway.app import daemon as app
+from gateway.app import outward
+from gateway.app.daemon import _App
 from gateway.clock import Stamp
 from gateway.config import load
 from gateway.deliver import Deliverer
@@ -245,12 +246,12 @@ async def test_a_bug_in_a_delivery_ends_neither_the_daemon_nor_the_delivery(
         await asyncio.Event().wait()
 
     monkeypatch.setattr(Deliverer, "run", run)
-    monkeypatch.setattr(app, "REBUILD_CAP_S", 0.01)
+    monkeypatch.setattr(outward, "REBUILD_CAP_S", 0.01)
     await daemon.start()
     await daemon.until(lambda: len(runs) == 3)
     assert len(set(runs)) == 3
     assert daemon.app is not None
-    assert daemon.app._deliverers == [runs[-1]]
+    assert list(daemon.app._outward.deliverers) == [runs[-1]]
     assert ("GW-RUN-03", "district") in daemon.problems()
     await press(daemon, board)
 
@@ -310,7 +311,7 @@ async def test_from_the_moment_it_ends_the_alive_file_stands_still(
         async with asyncio.timeout(limit_s):
             await held.wait()
 
-    running._deliverers[0].drain_alarms = slow  # type: ignore[method-assign]  # a platform that does not answer
+    running._outward.deliverers[0].drain_alarms = slow  # type: ignore[method-assign]  # a platform that does not answer
     running._stop.set()
     stop = asyncio.create_task(daemon.until(lambda: daemon.ended, 15))
     await daemon.until(lambda: bool(daemon.told("ending")))

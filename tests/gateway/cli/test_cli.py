@@ -18,7 +18,8 @@ from typing import Any
 
 import pytest
 
-from gateway.cli import client, main
+from gateway import control_client as client
+from gateway.cli import main
 from gateway.cli.layout import Paper, clean, size, width
 from gateway.cli.reports import local_time, short_ids
 from gateway.errors import ControlError
@@ -328,7 +329,7 @@ async def test_nothing_from_outside_can_play_with_the_terminal(tmp_path: Path) -
 
 async def test_an_internal_error_is_one_line_and_a_trace_only_when_asked_for() -> None:
     broken = (
-        "import sys\nimport gateway.cli.client as client\nfrom gateway.cli import main\n"
+        "import sys\nimport gateway.control_client as client\nfrom gateway.cli import main\n"
         "def ask(*words, **more): raise ZeroDivisionError('by nought')\n"
         "client.ask = ask\nsys.exit(main())"
     )

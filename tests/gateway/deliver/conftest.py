@@ -152,7 +152,7 @@ class ScriptedUplink:
 
     def lose(self) -> None:
         assert self.events is not None
-        self.events.lost("cut")
+        self.events.lost(SessionError("GW-NET-05", "district", error="cut"))
 
     def sequences(self, lane: Lane | None = None) -> list[int]:
         """Every sequence that went out, in order, repeats included."""

@@ -12,7 +12,8 @@ import pytest
 
 from gateway import mqtt_session
 from gateway.errors import SessionError
-from gateway.mqtt_session import Tls, Will
+from gateway.mqtt_session import Will
+from gateway.tls import Tls
 from simulator.platform.broker import Broker
 from simulator.platform.link import Link
 

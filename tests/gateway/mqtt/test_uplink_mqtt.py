@@ -36,7 +36,7 @@ class Told:
     def __init__(self) -> None:
         self.acks: list[Ack] = []
         self.sent: list[tuple[int, bool]] = []
-        self.losses: list[str] = []
+        self.losses: list[SessionError] = []
         self.events = UplinkEvents(
             acks=self.acks.extend, sent=lambda token, ok: self.sent.append((token, ok)), lost=self.losses.append
         )

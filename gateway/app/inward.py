@@ -1,0 +1,106 @@
+"""The way in, built: radios, lines, and who reads or asks on them.
+
+Only links that a device uses are opened; what they bring goes to the collector, what they say of themselves to the hearing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable, Mapping
+
+from drivers.kit import Answers, Streams
+from gateway.clock import Stamp, SystemClock
+from gateway.collect import BusMaster, Collector, Desk, Hearing, StreamReader
+from gateway.config import Serial, Settings
+from gateway.health import Health
+from gateway.links.ble_radio import BleRadio
+from gateway.links.serial_line import SerialLine
+from gateway.links.state import LinkState
+from gateway.outbox import Outbox
+
+
+class Inward:
+    """The links of one gateway."""
+
+    def __init__(
+        self, settings: Settings, desks: Mapping[str, Desk], *, collector: Collector, hearing: Hearing, outbox: Outbox,
+        clock: SystemClock, health: Health,
+    ) -> None:  # fmt: skip
+        self._settings = settings
+        self._collector = collector
+        self._hearing = hearing
+        self._outbox = outbox
+        self._clock = clock
+        self._health = health
+        self._radios: dict[str, BleRadio] = {}
+        self._lines: dict[str, SerialLine] = {}
+        self._readers: dict[str, StreamReader] = {}
+        self._masters: list[BusMaster] = []
+        self._build(desks)
+
+    def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
+        """Begin to hear; return the tasks."""
+        return [
+            *(group.create_task(radio.run(), name=f"radio {name}") for name, radio in self._radios.items()),
+            *(group.create_task(line.run(), name=f"line {name}") for name, line in self._lines.items()),
+            *(group.create_task(master.run(), name="bus master") for master in self._masters),
+            *(group.create_task(one.keep_asking(), name=f"poll {name}") for name, one in self._readers.items()),
+        ]
+
+    def dropped(self) -> Mapping[str, int]:
+        """How many adverts a full queue has cost each radio."""
+        return {name: radio.dropped for name, radio in self._radios.items()}
+
+    def on_stored(self) -> None:
+        """Something was stored: what waits for that may be acknowledged."""
+        for reader in self._readers.values():
+            reader.on_stored()
+
+    def _build(self, desks: Mapping[str, Desk]) -> None:
+        for ble in self._settings.ble:
+            self._radios[ble.id] = BleRadio(
+                link_id=ble.id, adapter=ble.adapter, silence_s=ble.silence_s, wanted=self._wanted(ble.id),
+                deliver=self._collector.on_advert, on_state=self._hearing.on_state,
+                on_overflow=self._on_overflow(ble.id), clock=self._clock,
+            )  # fmt: skip
+        for serial in self._settings.serial:
+            on_line = [desk for desk in desks.values() if desk.link == serial.id]
+            if on_line:
+                self._build_line(serial, on_line)
+
+    def _build_line(self, serial: Serial, desks: list[Desk]) -> None:
+        driver = desks[0].driver
+        assert isinstance(driver, Streams | Answers)  # noqa: S101 - the configuration refuses the rest
+        reader = self._reader(serial, desks) if isinstance(driver, Streams) else None
+        line = self._lines[serial.id] = SerialLine(
+            link_id=serial.id, port=serial.port, line=serial.line(driver.line), quiet_ms=serial.quiet_ms,
+            echo=serial.echo, on_state=self._on_line_state, clock=self._clock,
+            on_data=reader.on_data if reader else None,
+        )  # fmt: skip
+        if reader:
+            reader.attach(line)
+        else:
+            master = BusMaster(line, desks, collector=self._collector, clock=self._clock, health=self._health)
+            self._masters.append(master)
+
+    def _reader(self, serial: Serial, desks: list[Desk]) -> StreamReader:
+        def deaf(first: Stamp, last: Stamp) -> None:
+            self._hearing.on_overflow(serial.id, 0, first=first, last=last)
+
+        reader = self._readers[serial.id] = StreamReader(
+            serial.id, desks, collector=self._collector, outbox=self._outbox, clock=self._clock, health=self._health,
+            on_deaf=None if serial.port.startswith("socket:") else deaf,
+        )  # fmt: skip
+        return reader
+
+    def _wanted(self, link: str) -> Callable[[str], bool]:
+        return lambda address: self._collector.wants(link, address)
+
+    def _on_overflow(self, link: str) -> Callable[[int, Stamp, Stamp], None]:
+        return lambda count, first, last: self._hearing.on_overflow(link, count, first=first, last=last)
+
+    def _on_line_state(self, state: LinkState) -> None:
+        reader = self._readers.get(state.link)
+        if reader and state.hearing:
+            reader.reopened()
+        self._hearing.on_state(state)

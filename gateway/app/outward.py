@@ -1,0 +1,114 @@
+"""The way out, built: one deliverer for each destination, with the transport that its URL names.
+
+Where a bug ends a delivery, the deliverer is built anew from what is stored; the others do not notice.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+import structlog
+
+from gateway import __version__
+from gateway.alarms import AlarmBook
+from gateway.clock import SystemClock
+from gateway.config import Destination, Settings
+from gateway.deliver import Deliverer, DeliveryCallbacks
+from gateway.errors import SecretError
+from gateway.events import Origin
+from gateway.health import Health
+from gateway.mqtt_session import Endpoint
+from gateway.outbox import Outbox
+from gateway.tls import Tls
+from gateway.uplinks.mqtt import MqttUplink
+
+REBUILD_CAP_S: Final = 60.0
+
+_log = structlog.get_logger("gateway")
+
+
+class Outward:
+    """The deliverers of one gateway, in the order of the configuration."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        origin: Origin,
+        *,
+        outbox: Outbox,
+        alarms: AlarmBook,
+        clock: SystemClock,
+        health: Health,
+    ) -> None:
+        self._settings = settings
+        self._origin = origin
+        self._outbox = outbox
+        self._alarms = alarms
+        self._clock = clock
+        self._health = health
+        self._deliverers = [self._deliverer(destination) for destination in settings.destinations]
+
+    @property
+    def deliverers(self) -> Sequence[Deliverer]:
+        """The deliverers as they are now."""
+        return self._deliverers
+
+    def is_live(self) -> bool:
+        """Can new telemetry go out at once, everywhere?"""
+        return all(one.is_live for one in self._deliverers)
+
+    def wake(self) -> None:
+        """Something was stored."""
+        for deliverer in self._deliverers:
+            deliverer.wake()
+
+    async def run(self, at: int) -> None:
+        """Deliver for ever. A bug in it is logged whole, and the deliverer built anew from what is stored."""
+        destination = self._settings.destinations[at]
+        failures = 0
+        while True:
+            try:
+                await self._deliverers[at].run()
+            except Exception as bug:  # noqa: BLE001 - a platform's answer must not end the hearing of calls
+                _log.error("a delivery failed and is begun anew", destination=destination.id, exc_info=bug)
+                self._health.on("GW-RUN-03", destination.id, detail=f"{type(bug).__name__}: {bug}"[:200])
+            failures += 1
+            await asyncio.sleep(random.uniform(0, min(REBUILD_CAP_S, 2.0 ** min(failures, 10))))  # noqa: S311 - jitter
+            self._deliverers[at] = self._deliverer(destination)
+
+    def _deliverer(self, destination: Destination) -> Deliverer:
+        path = destination.path[0]
+        tls = Tls(path.ca_file, path.cert_file, path.key_file) if path.tls else None
+        origin = self._origin
+        password = ""
+        with contextlib.suppress(SecretError):  # told as a finding; the login fails, loudly, and its events wait
+            password = path.password.text() if path.password else ""
+        endpoint = Endpoint(
+            path.host, path.port, f"{origin.org}-{origin.site}-{origin.gateway}", path.username, password, tls
+        )
+        return Deliverer(
+            destination.id, MqttUplink(endpoint, origin, destination=destination.id), self._outbox,
+            finish=destination.finish, reconnect_spread_s=destination.reconnect_spread_s, clock=self._clock,
+            health=self._health,
+            callbacks=DeliveryCallbacks(
+                delivered=lambda event_id, level: self._alarms.delivered(destination.id, event_id, level),
+                birth=self._birth,
+            ),
+        )  # fmt: skip
+
+    def _birth(self) -> Mapping[str, object]:
+        settings = self._settings
+        return {
+            "gateway": self._origin.gateway,
+            "version": __version__,
+            "profile": "native",
+            "streamid": self._outbox.streamid,
+            "devices": [
+                {"id": one.id, "model": one.model, "room": one.room, "bed": one.bed} for one in settings.devices
+            ],
+            "rooms": [{"id": one.id} for one in settings.rooms],
+        }
