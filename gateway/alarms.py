@@ -23,6 +23,8 @@ KEPT_CLOSED: Final = 200
 UNDELIVERED_AFTER_MS: Final = 30_000
 _ON_THE_WAY: Final = frozenset({"QUEUED", "SENT"})
 MAX_TEXT: Final = 200
+# Fewer characters of an id are typed by mistake sooner than meant.
+MIN_PREFIX: Final = 8
 
 _log = structlog.get_logger("alarms")
 
@@ -144,7 +146,7 @@ class AlarmBook:
         """Somebody has taken notice. Raises ControlError for an unknown, ambiguous or closed alarm."""
         alarm = self._find(prefix)
         if alarm.state is AlarmState.CLOSED:
-            raise ControlError("GW-CTL-03", prefix, reason="alarm is closed")
+            raise ControlError("GW-CTL-03", prefix, reason="@refusal.closed")
         if alarm.state is AlarmState.ACKED:
             return Change(alarm, None)
         by = _said(by, "by")
@@ -154,7 +156,7 @@ class AlarmBook:
         """Somebody was there. Who and why are required. Raises ControlError as `acknowledge` does."""
         alarm = self._find(prefix)
         if alarm.state is AlarmState.CLOSED:
-            raise ControlError("GW-CTL-03", prefix, reason="alarm is closed")
+            raise ControlError("GW-CTL-03", prefix, reason="@refusal.closed")
         by, why = _said(by, "by"), _said(why, "why")
         closed = replace(alarm, state=AlarmState.CLOSED, closed_by=by, why=why)
         return self._changed(closed, "alarm.closed", at, {"by": by, "why": why})
@@ -191,13 +193,15 @@ class AlarmBook:
             self._told.pop(oldest, None)
 
     def _find(self, prefix: str) -> Alarm:
+        if len(prefix) < MIN_PREFIX:
+            raise ControlError("GW-CTL-03", prefix, reason="@refusal.too-short", least=MIN_PREFIX)
         alarms = [*self._open.values(), *self._closed.values()]
-        found = [alarm for alarm in alarms if prefix and alarm.id.startswith(prefix)]
+        found = [alarm for alarm in alarms if alarm.id.startswith(prefix)]
         if len(found) > 1:  # a short prefix means the alarm that is still open
             found = [alarm for alarm in found if alarm.state is not AlarmState.CLOSED] or found
         if len(found) != 1:
-            reason = "no such alarm" if not found else f"{len(found)} alarms begin like this"
-            raise ControlError("GW-CTL-03", prefix, reason=reason)
+            reason = "@refusal.ambiguous" if found else "@refusal.unknown-alarm"
+            raise ControlError("GW-CTL-03", prefix, reason=reason, count=len(found))
         return found[0]
 
     def seed_delivery(self, destination: str, pending: Collection[str], *, finish: str) -> None:
@@ -220,6 +224,15 @@ class AlarmBook:
     def open_of(self, device: str) -> Alarm | None:
         """Return an open alarm of a device."""
         return next((alarm for (owner, _kind), alarm in self._open.items() if owner == device), None)
+
+    def is_open(self, device: str, kind: str) -> bool:
+        """Is an alarm of this kind open for a device?"""
+        return (device, kind) in self._open
+
+    def is_active(self, device: str, kind: str, *, verified: bool) -> bool:
+        """Has nobody taken its alarm yet? An alarm that is not verified is not what a verified call repeats."""
+        alarm = self._open.get((device, kind))
+        return alarm is not None and alarm.state is AlarmState.ACTIVE and (alarm.verified or not verified)
 
     @property
     def open_count(self) -> int:
@@ -271,5 +284,5 @@ def _said(text: str, what: str) -> str:
     """Return what a person said, in one line. Half a surrogate pair could not be stored, an escape not be shown."""
     text = "".join(one if one.isprintable() else "?" for one in " ".join(text.split()))
     if not text or len(text) > MAX_TEXT:
-        raise ControlError("GW-CTL-03", what, reason=f"{what} must have 1 to {MAX_TEXT} characters")
+        raise ControlError("GW-CTL-03", what, reason="@refusal.length", what=what, most=MAX_TEXT)
     return text

@@ -1,12 +1,15 @@
-"""The wires of a centre: the RS-485 bus with its meters on a pty, and the controllers that write JSON lines on TCP.
+"""The wires of a centre: the RS-485 bus with its meters on a pty, radars on ptys, and controllers on TCP.
 
 Plays its part of DIR/scenario.json from `start` on, until it is told to end (SIGTERM, SIGINT): devices with the role
-"meter" answer on DIR/`links.bus.path`, devices with the role "controller" serve a TCP port each and emit what stands in
-`emissions` under their id with the kind "line". Writes DIR/bus.jsonl (each register of each reply that went whole to
-one holder of the port) and DIR/lines.jsonl (each line at its birth and at its acknowledgement).
+"meter" answer on DIR/`links.bus.path`, as their model says; devices with the role "controller" serve a TCP port each and
+emit what stands in `emissions` under their id with the kind "line"; devices with the role "radar" report on DIR/`path`
+(tty-ID unless they have one) and see the emissions of the kind "fall".
 
-Beside what `scenario` writes, a meter may have "kw" (its load), "phases" and "faults" (see `meters.Quirks`), and
-`links.bus` may have "echo": true.
+Writes DIR/bus.jsonl (each register of each reply that went whole to one holder of the port) and DIR/lines.jsonl (each
+line at its birth and at its acknowledgement, each fall at its beginning).
+
+Beside what `scenario` writes, a meter may have "kw" (its load), "phases" and "faults" (see `meters.Quirks`), a radar
+"faults" (see `radars.RadarQuirks`), and `links.bus` may have "echo": true.
 
 Limits: 8 replies of a bus under way at once, a request beyond them is not answered. An emission whose time has passed
 is made up for at once.
@@ -25,13 +28,16 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from simulator.line_devices import FIELD_NAMES, LineSource, TcpPort
-from simulator.meters import FROM_METER, READ, Answer, Meter, Quirks, Request, RequestReader, frame
+from simulator.meters import Answer, Meter, Quirks, Request, RequestReader, frame
+from simulator.meters_1997 import Meter1997
 from simulator.pty_port import PtyPort
+from simulator.radars import FallRadar, RadarQuirks
 from simulator.scenario import load
 
 REPLIES_AT_ONCE: Final = 8
 BYTE_GAP_S: Final = 0.5
-STRANGER: Final = bytes.fromhex("999999999999")
+STRANGER: Final = bytes.fromhex("999999999998")
+CONTROL_AT: Final = 8
 
 
 class Ledger:
@@ -108,7 +114,7 @@ class MeterBus:
     async def _reply(self, meter: Meter, answer: Answer) -> None:
         await asyncio.sleep(meter.delay_s())
         if meter.quirks.foreign:
-            await self.port.send(frame(STRANGER, READ | FROM_METER, answer.data))
+            await self.port.send(frame(STRANGER, answer.frame[CONTROL_AT], answer.data))
         wire = meter.preamble + answer.frame
         if meter.quirks.stray:
             wire = b"\x00\xff\x00" + wire + b"\xff\x00"
@@ -150,13 +156,16 @@ async def main(run: Path) -> None:
     try:
         bus = meter_bus(run, scenario, replies)
         sources = line_sources(scenario, lines)
+        radars = fall_radars(run, scenario, lines)
         ports = [TcpPort(port=port, source=source) for port, source in sources]
         for port in ports:
             await _listen(port)
         async with asyncio.TaskGroup() as group:
             works = [bus.run()] if bus is not None else []
             works += [port.run() for port in ports] + [source.run() for _, source in sources]
+            works += [radar.run() for radar in radars]
             works.append(play(scenario, {source.device: source for _, source in sources}))
+            works += [play_falls(scenario, radar) for radar in radars]
             tasks = [group.create_task(work) for work in works]
             await stop.wait()
             for task in tasks:
@@ -204,9 +213,36 @@ async def play(scenario: Mapping[str, Any], sources: Mapping[str, LineSource]) -
         source.emit(emission["value"])
 
 
+def fall_radars(run: Path, scenario: Mapping[str, Any], ledger: Ledger) -> list[FallRadar]:
+    """Make the radars of a scenario. Raises BusError."""
+    try:
+        return [
+            FallRadar(
+                device=device["id"],
+                path=run / str(device.get("path") or f"tty-{device['id']}"),
+                seed=scenario["seed"],
+                record=ledger.record,
+                quirks=RadarQuirks(**device.get("faults", {})),
+            )
+            for device in scenario["devices"]
+            if device.get("role") == "radar"
+        ]
+    except TypeError as error:
+        raise BusError(f"a radar: {error}") from error
+
+
+async def play_falls(scenario: Mapping[str, Any], radar: FallRadar) -> None:
+    """Let each fall before one radar happen at its time; returns after the last."""
+    for emission in sorted(scenario["emissions"], key=lambda one: float(one["at_s"])):
+        if emission["device"] == radar.device and emission["kind"] == "fall":
+            await asyncio.sleep(max(0.0, scenario["start"] + emission["at_s"] - time.time()))
+            radar.fall(float(emission["for_s"]))
+
+
 def _meter(device: Mapping[str, Any], scenario: Mapping[str, Any]) -> Meter:
     try:
-        return Meter(
+        make = Meter1997 if device.get("model") == "dlt645-1997" else Meter
+        return make(
             device=device["id"],
             address=device["address"],
             seed=scenario["seed"],

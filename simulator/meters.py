@@ -51,6 +51,8 @@ class Value:
 
     def text(self) -> str:
         """Return the value as a meter shows it: every decimal, no exponent."""
+        if not self.decimals:
+            return str(self.number or 0)
         whole, part = divmod(self.number or 0, 10**self.decimals)
         return f"{whole}.{part:0{self.decimals}d}"
 
@@ -75,7 +77,8 @@ class Quirks:
     """What can be wrong with a meter or its wires.
 
     `stray` puts 00 and FF around each reply; `late_s` comes on top of the reply delay; `foreign` sends another meter's
-    reply first; `answers` is the share of requests that it answers at all.
+    reply first; `answers` is the share of requests that it answers at all; `spare` ends the blocks of a 1997 meter with
+    zeros for tariffs that it does not have.
     """
 
     silent: bool = False
@@ -83,6 +86,7 @@ class Quirks:
     late_s: float = 0.0
     foreign: bool = False
     answers: float = 1.0
+    spare: bool = False
 
 
 def frame(address: bytes, control: int, data: bytes) -> bytes:
@@ -167,7 +171,7 @@ class Meter:
 
     def answer(self, request: Request, *, now: float) -> Answer | None:
         """Return the reply to a request at `now` (seconds since 1970), None when it is not for this meter."""
-        if not all(asked in (own, ANY) for asked, own in zip(request.address, self.address, strict=True)):
+        if not self._is_for_me(request.address):
             return None
         if request.control == READ_ADDRESS:
             return self._answer(READ_ADDRESS, self.address)
@@ -177,6 +181,9 @@ class Meter:
         if values is None:
             return self._answer(READ | REFUSED, bytes([NO_SUCH_DATA]))
         return self._answer(READ, request.data + b"".join(value.encoded() for value in values), values)
+
+    def _is_for_me(self, asked: bytes) -> bool:
+        return all(one in (own, ANY) for one, own in zip(asked, self.address, strict=True))
 
     def _answer(self, function: int, data: bytes, values: tuple[Value, ...] = ()) -> Answer:
         return Answer(frame(self.address, function | FROM_METER, data), data, values)

@@ -38,7 +38,7 @@ def framer() -> LineFramer:
 def options(address: str, raw: Mapping[str, object]) -> bytes:
     """Check address and options; the target is the address as it stands in a line. Raises BadOption."""
     if not re.fullmatch("[0-9]{2}", address):
-        raise BadOption("address", address, "two digits")
+        raise BadOption("address", address, "two digits", zh="两位数字")
     known_keys(raw, name="map", allowed=())
     return address.encode()
 

@@ -54,7 +54,7 @@ def options(raw: Mapping[str, object]) -> Options:
     known_keys(raw, name="map", allowed=("bed",))
     bed = raw.get("bed", False)
     if not isinstance(bed, bool):
-        raise BadOption("map.bed", bed, "true or false")
+        raise BadOption("map.bed", bed, "true or false", zh="true 或 false")
     return Options(bed)
 
 

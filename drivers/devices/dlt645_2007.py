@@ -19,133 +19,75 @@ with most meters and 15 at worst.
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Generator, Mapping
 from decimal import Decimal
 from typing import Final
 
-from drivers.kit import (
-    Answers,
-    AnswerVector,
-    Ask,
-    BadOption,
-    LineSettings,
-    Observation,
-    Reading,
-    Reason,
-    Rejected,
-    Title,
-)
-from drivers.kit.options import known_keys
+from drivers.kit import Answers, AnswerVector, Ask, LineSettings, Observation, Reading, Reason, Title
 from drivers.protocols import dlt645
+from drivers.protocols.dlt645_poll import Edition, Register, Target
+from drivers.protocols.dlt645_poll import options as checked
+from drivers.protocols.dlt645_poll import poll as polled
 
 
-@dataclass(frozen=True, slots=True)
-class _Register:
-    """The identifier to ask, and those to ask instead, one by one, where the meter refuses it."""
-
-    identifier: int
-    instead: tuple[int, ...] = ()
+def _tariffs(kind: int) -> Register:
+    return Register(kind | 0xFF00, tuple(kind | tariff << 8 for tariff in range(5)))
 
 
-def _tariffs(kind: int) -> _Register:
-    return _Register(kind | 0xFF00, tuple(kind | tariff << 8 for tariff in range(5)))
+def _phases(kind: int, *, first: int) -> Register:
+    return Register(kind | 0xFF00, tuple(kind | part << 8 for part in range(first, 4)))
 
 
-def _phases(kind: int, *, first: int) -> _Register:
-    return _Register(kind | 0xFF00, tuple(kind | part << 8 for part in range(first, 4)))
-
-
-REGISTERS: Final[Mapping[str, _Register]] = {
+REGISTERS: Final[Mapping[str, Register]] = {
     "energy_active_import": _tariffs(0x00010000),
     "energy_active_export": _tariffs(0x00020000),
     "energy_active_combined": _tariffs(0x00000000),
     "energy_reactive_1": _tariffs(0x00030000),
     "energy_reactive_2": _tariffs(0x00040000),
     "voltage": _phases(0x02010000, first=1),
-    "voltage_a": _Register(0x02010100),
+    "voltage_a": Register(0x02010100),
     "current": _phases(0x02020000, first=1),
-    "current_a": _Register(0x02020100),
-    "current_neutral": _Register(0x02800001),
-    "power_active": _Register(0x02030000),
+    "current_a": Register(0x02020100),
+    "current_neutral": Register(0x02800001),
+    "power_active": Register(0x02030000),
     "power_active_phases": _phases(0x02030000, first=0),
-    "power_reactive": _Register(0x02040000),
+    "power_reactive": Register(0x02040000),
     "power_reactive_phases": _phases(0x02040000, first=0),
-    "power_apparent": _Register(0x02050000),
+    "power_apparent": Register(0x02050000),
     "power_apparent_phases": _phases(0x02050000, first=0),
-    "power_factor": _Register(0x02060000),
+    "power_factor": Register(0x02060000),
     "power_factor_phases": _phases(0x02060000, first=0),
-    "frequency": _Register(0x02800002),
+    "frequency": Register(0x02800002),
 }
 DEFAULT_REGISTERS: Final = ("energy_active_import", "voltage", "current", "power_active")
 
+ADDRESS: Final = Title(
+    zh="表上的 12 位表号；线上只有这一块表时可写 AAAAAAAAAAAA",
+    en="the 12 digits on the meter, or AAAAAAAAAAAA for the only one",
+)
+
 # 20 bytes out and 40 back take 275 ms at 2400 baud; the meter may think for 500 ms (DL/T 645-2007, 5.4).
 TIMEOUT_S: Final = 1.5
-RETRIES: Final = 2
 
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """A meter and what to read of it."""
-
-    address: str
-    registers: tuple[str, ...]
+EDITION: Final = Edition(
+    REGISTERS,
+    dlt645.read_request,
+    dlt645.answers,
+    dlt645.readings,
+    dlt645.Frame.refusal,
+    digits=8,
+    timeout_s=TIMEOUT_S,
+)
 
 
 def options(address: str, raw: Mapping[str, object]) -> Target:
     """Check address and options. Raises BadOption."""
-    try:
-        dlt645.address_bytes(address)
-    except ValueError:
-        raise BadOption("address", address, "the 12 digits on the meter, or AAAAAAAAAAAA for the only one") from None
-    known_keys(raw, name="map", allowed=("registers",))
-    names = raw.get("registers", DEFAULT_REGISTERS)
-    if not isinstance(names, Sequence) or isinstance(names, str) or not names:
-        raise BadOption("map.registers", names, f"a list of some of {', '.join(REGISTERS)}")
-    for index, name in enumerate(names):
-        if not isinstance(name, str) or name not in REGISTERS:
-            raise BadOption(f"map.registers[{index}]", name, f"one of {', '.join(REGISTERS)}")
-    return Target(address.upper(), tuple(dict.fromkeys(names)))
+    return checked(address, raw, registers=REGISTERS, default=DEFAULT_REGISTERS, expected=ADDRESS)
 
 
 def talk(target: Target) -> Generator[Ask, bytes, tuple[Observation, ...]]:
     """Poll once. Raises Rejected where nothing could be read, or a reply is no reading; NoReply passes."""
-    found: dict[tuple[str, str], Reading] = {}
-    refusals: list[str] = []
-    for name in target.registers:
-        register = REGISTERS[name]
-        whole = yield from _read(target.address, register.identifier, refusals)
-        parts = [whole]
-        if whole is None:
-            parts = []
-            for identifier in register.instead:
-                parts.append((yield from _read(target.address, identifier, refusals)))
-        for reading in (reading for part in parts for reading in part or ()):
-            found[reading.quantity, reading.channel] = reading
-    if not found:
-        raise Rejected(Reason.UNSUPPORTED, "; ".join(dict.fromkeys(refusals)) or "the meter has no value")
-    return tuple(found.values())
-
-
-def _read(address: str, identifier: int, refusals: list[str]) -> Generator[Ask, bytes, tuple[Reading, ...] | None]:
-    """Ask for one identifier: its readings, or None where the meter does not give it."""
-
-    def answers(frame: bytes) -> bool:
-        return dlt645.answers(frame, address=address, identifier=identifier)
-
-    reply = yield Ask(dlt645.read_request(address, identifier), answers, TIMEOUT_S, RETRIES)
-    if not answers(reply):
-        raise Rejected(Reason.NOT_MINE, f"no reply to {identifier:08x}")
-    frame = dlt645.parse(reply)
-    if frame.refused:
-        refusals.append(frame.refusal())
-    elif not frame.data:
-        refusals.append("a reply without data")
-    elif frame.more:
-        refusals.append(f"{identifier:08x} does not fit into one frame")
-    else:
-        return dlt645.readings(identifier, frame.value)
-    return None
+    return polled(target, EDITION)
 
 
 def _hex(data: str) -> bytes:

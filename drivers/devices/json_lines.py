@@ -4,7 +4,8 @@ r"""Any device or bridge that writes JSON lines on a serial port: what its field
     {"ack": 7, "s": "boot-3"}\n                                              the gateway, once the event is durable
 
 `dev` names the device, so that several can share a line. `n` numbers what the device resends until it is acknowledged;
-`s` is the session within which `n` is unique (a device that counts from 1 after each start puts its start there).
+`s` is the session within which `n` is unique (a device that counts from 1 after each start puts its start there). A
+number that is used again for another event is taken as one, unverified; a line must be repeated at least every minute.
 
     [device.map]
     address = "dev"            # field with the device's address; "" where only one device speaks on the line
@@ -14,7 +15,7 @@ r"""Any device or bridge that writes JSON lines on a serial port: what its field
     [[device.map.signal]]      # the first signal of a field that fits decides
     field = "ev"
     equals = "press"           # text, whole number, true or false; left out: any value but null, false, 0 and ""
-    is = "call"                # call fall cancel recovered bed_exit tamper low_battery restored
+    is = "call"                # call fall cancel recovered bed_exit tamper low_battery restored occupancy
     code = "press"             # left out: the value itself
     channel = "1"              # left out: none
 
@@ -104,7 +105,8 @@ def options(raw: Mapping[str, object]) -> Map:
         tuple(_reading_rule(row, name) for name, row in tables(raw, "reading", name="map", most=MAX_RULES)),
     )
     if not found.signals and not found.readings:
-        raise BadOption("map", dict(raw), "at least one [[device.map.signal]] or [[device.map.reading]]")
+        expected = "at least one [[device.map.signal]] or [[device.map.reading]]"
+        raise BadOption("map", dict(raw), expected, zh="至少一个 [[device.map.signal]] 或 [[device.map.reading]]")
     return found
 
 
@@ -112,7 +114,8 @@ def _signal_rule(row: Mapping[str, object], name: str) -> _SignalRule:
     known_keys(row, name=name, allowed=("field", "equals", "is", "code", "channel"))
     equals = row.get("equals")
     if equals is not None and not isinstance(equals, str | int):
-        raise BadOption(f"{name}.equals", equals, "a text, a whole number, true or false")
+        expected = "a text, a whole number, true or false"
+        raise BadOption(f"{name}.equals", equals, expected, zh="一段文字、一个整数、true 或 false")
     kind = SignalKind(choice(row, "is", name=name, among=[kind.value for kind in SignalKind]))
     code = text(row, "code", name=name, default="") or ("" if equals is None else _code(equals))
     return _SignalRule(

@@ -17,7 +17,10 @@ if TYPE_CHECKING:
 
 
 class SignalKind(StrEnum):
-    """Everything that can happen at a device. CALL and FALL raise an alarm; the rest is told."""
+    """Everything that can happen at a device. CALL and FALL raise an alarm; the rest is told.
+
+    OCCUPANCY with a level says whether somebody is there: both its edges are told.
+    """
 
     CALL = "call"
     FALL = "fall"
@@ -27,6 +30,7 @@ class SignalKind(StrEnum):
     TAMPER = "tamper"
     LOW_BATTERY = "low_battery"
     RESTORED = "restored"
+    OCCUPANCY = "occupancy"
 
 
 RAISING: frozenset[SignalKind] = frozenset({SignalKind.CALL, SignalKind.FALL})
@@ -137,13 +141,17 @@ class Rejected(Exception):
 
 
 class BadOption(Exception):
-    """A device's configuration does not fit its driver. `key` is the option's name (dotted), `expected` what fits."""
+    """A device's configuration does not fit its driver. `key` is the option's name (dotted), `expected` what fits.
 
-    def __init__(self, key: str, value: object, expected: str) -> None:
+    `zh` says what fits in Chinese; left out, people read the English.
+    """
+
+    def __init__(self, key: str, value: object, expected: str, *, zh: str = "") -> None:
         super().__init__(f"{key} = {value!r}: expected {expected}")
         self.key = key
         self.value = value
         self.expected = expected
+        self.zh = zh or expected
 
 
 class NoReply(Exception):

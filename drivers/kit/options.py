@@ -16,8 +16,12 @@ def known_keys(table: Mapping[str, object], *, name: str, allowed: Collection[st
     """Refuse a table with a key that nobody reads: it is a spelling mistake more often than not."""
     for key, value in table.items():
         if key not in allowed:
+            names = ", ".join(sorted(allowed))
             raise BadOption(
-                f"{name}.{key}", value, f"no such option; known here: {', '.join(sorted(allowed)) or 'none'}"
+                f"{name}.{key}",
+                value,
+                f"no such option; known here: {names or 'none'}",
+                zh=f"没有这个选项，只有 {names}" if names else "这里没有选项",
             )
 
 
@@ -30,7 +34,8 @@ def text(table: Mapping[str, object], key: str, *, name: str, default: str | Non
         or not value.isprintable()
         or (default is None and not value)
     ):
-        raise BadOption(f"{name}.{key}", value, f"a text of at most {MAX_NAME} characters")
+        expected = f"a text of at most {MAX_NAME} characters"
+        raise BadOption(f"{name}.{key}", value, expected, zh=f"一段文字，最多 {MAX_NAME} 个字符")
     return value
 
 
@@ -38,7 +43,8 @@ def choice(table: Mapping[str, object], key: str, *, name: str, among: Collectio
     """Read one of the given words."""
     value = table.get(key)
     if not isinstance(value, str) or value not in among:
-        raise BadOption(f"{name}.{key}", value, f"one of {', '.join(among)}")
+        words = ", ".join(among)
+        raise BadOption(f"{name}.{key}", value, f"one of {words}", zh=f"{words} 之一")
     return value
 
 
@@ -46,10 +52,12 @@ def tables(table: Mapping[str, object], key: str, *, name: str, most: int) -> li
     """Read an array of tables, each with its own dotted name; absent means none. At most `most` of them."""
     value = table.get(key, ())
     if not isinstance(value, Sequence) or isinstance(value, str) or len(value) > most:
-        raise BadOption(f"{name}.{key}", value, f"at most {most} tables [[device.{name}.{key}]]")
+        header = f"[[device.{name}.{key}]]"
+        raise BadOption(f"{name}.{key}", value, f"at most {most} tables {header}", zh=f"最多 {most} 个 {header}")
     rows: list[tuple[str, Mapping[str, object]]] = []
     for index, row in enumerate(value):
         if not isinstance(row, Mapping):
-            raise BadOption(f"{name}.{key}[{index}]", row, f"a table [[device.{name}.{key}]]")
+            header = f"[[device.{name}.{key}]]"
+            raise BadOption(f"{name}.{key}[{index}]", row, f"a table {header}", zh=f"一张表，写成 {header}")
         rows.append((f"{name}.{key}[{index}]", row))
     return rows

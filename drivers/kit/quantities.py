@@ -22,6 +22,8 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "energy_active_combined": Quantity("kWh", "组合有功电能", "active energy, combined"),
     "energy_reactive_1": Quantity("kvarh", "组合无功1电能", "reactive energy, combined 1"),
     "energy_reactive_2": Quantity("kvarh", "组合无功2电能", "reactive energy, combined 2"),
+    "energy_reactive_import": Quantity("kvarh", "正向无功电能", "reactive energy, import", cumulative=True),
+    "energy_reactive_export": Quantity("kvarh", "反向无功电能", "reactive energy, export", cumulative=True),
     "voltage": Quantity("V", "电压", "voltage"),
     "current": Quantity("A", "电流", "current"),
     "power_active": Quantity("kW", "有功功率", "active power"),
@@ -34,4 +36,9 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "temperature": Quantity("Cel", "温度", "temperature"),
     "humidity": Quantity("%RH", "湿度", "relative humidity"),
     "illuminance": Quantity("lx", "照度", "illuminance"),
+    "install_height": Quantity("m", "安装高度", "height of installation"),
+    "fall_threshold": Quantity("m", "跌倒判定高度", "height below which a fall is seen"),
+    "sensitivity": Quantity("1", "灵敏度", "sensitivity"),
+    "target_height": Quantity("m", "目标高度", "height of the target"),
+    "alarm_area": Quantity("m", "报警区域边界", "border of the watched area"),
 }

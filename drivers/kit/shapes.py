@@ -137,7 +137,9 @@ class Streams:
 
     `options(raw)` checks the device's `map` table from the configuration (BadOption) and returns what `decode` takes.
     Where several devices share the line, `address_of` says whose a frame is ("" where it names nobody), and the gateway
-    lets the options of that device decode it.
+    lets the options of that device decode it. A device with a `poll` that says nothing for three of them, and 60 s at
+    least, is a problem: whatever it says counts, but the question itself that comes back must be refused as NOT_MINE.
+    `readings_every_s`: readings that it repeats by itself are published so often at most; 0: each.
     """
 
     model: str
@@ -150,6 +152,7 @@ class Streams:
     line: LineSettings = LineSettings()
     poll: Poll | None = None
     level_hold_s: float = 25.0
+    readings_every_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,4 +1,6 @@
-"""DL/T 645-2007, the RS-485 protocol of Chinese electricity meters: read requests out, replies in.
+"""DL/T 645, the RS-485 protocol of Chinese electricity meters: its frames, and what is read by the edition of 2007.
+
+`dlt645_1997` reads by the edition before, in the same frames.
 
 Frame (7.1), a letter a byte:
 

@@ -1,9 +1,13 @@
 """Turns judged observations into events: what calls for help goes to the alarms first, everything to the outbox.
 
 An alarm is announced before it is stored: announcing waits for neither disk nor network, and must not fail for either.
+A fall is a level in most protocols. While its alarm is active a level that flickers adds one press in `FLICKER_S`; once a
+person has taken or closed the alarm every new edge counts. A level that lasts on after its alarm was closed raises no
+other one, but after a restart, when nobody knows whether it was on all the time, it does.
 Limits: readings that a device advertises are published at most every `every_s` (900 s) for each device, because the radio
-repeats them for ever; an advert that cannot be decrypted raises at most one call in `UNDECIPHERABLE_S`; a fault that a
-device shows in every message is told again after `FAULT_HOLD_S` of silence.
+repeats them for ever, and those of a stream as often as its driver says; an advert that cannot be decrypted raises at
+most one call in `UNDECIPHERABLE_S`; a fault that a device shows in every message is told again after `FAULT_HOLD_S` of
+silence, a value that it repeats and that cannot be taken after `REFUSED_HOLD_S`.
 """
 
 from __future__ import annotations
@@ -37,7 +41,8 @@ from gateway.health import Health
 from gateway.links.state import HeardAdvert
 from gateway.outbox import AlarmRow, Mark, Number, Outbox, Write
 
-ADVERT_READINGS_S: Final = 900.0
+FLICKER_S: Final = 10.0
+REFUSED_HOLD_S: Final = 3_600.0
 UNDECIPHERABLE_S: Final = 10.0
 FAULT_HOLD_S: Final = 7 * 86_400.0
 UNDECIPHERABLE: Final = "undecipherable"
@@ -49,10 +54,13 @@ _NOUN_OF_SIGNAL: Final = {
     SignalKind.RESTORED: "device.restored",
     SignalKind.RECOVERED: "device.restored",
     SignalKind.CANCEL: "device.restored",
+    SignalKind.OCCUPANCY: "bed.occupancy",
 }
 # Silencing fails closed: these count only from a proven and fresh sender.
-_SILENCING: Final = frozenset({SignalKind.CANCEL, SignalKind.RECOVERED, SignalKind.RESTORED})
-_PROBLEM_OF_DOUBT: Final = {"bad-key": "GW-SEC-01", "counter-reset": "GW-SEC-02", "downgrade": "GW-SEC-03"}
+_SILENCING: Final = frozenset({SignalKind.CANCEL, SignalKind.RECOVERED, SignalKind.RESTORED, SignalKind.OCCUPANCY})
+_PROBLEM_OF_DOUBT: Final = {
+    "bad-key": "GW-SEC-01", "counter-reset": "GW-SEC-02", "downgrade": "GW-SEC-03", "number-reused": "GW-SEC-04",
+}  # fmt: skip
 _log = structlog.get_logger("collect")
 
 
@@ -103,26 +111,28 @@ class Collector:
         advert = heard.advert
         desk = self._by_address.get((heard.link, advert.address))
         if desk is None:
-            self.listeners.tell_advert(heard, "", "")
+            self.listeners.tell_advert(heard, None, None)
             return
         driver = desk.driver
         assert isinstance(driver, Advertises)  # noqa: S101 - by construction of `_by_address`
         desk.hear(self._clock)
+        desk.rssi = advert.rssi
         try:
             decoded = driver.decode(advert, desk.key)
         except Rejected as rejected:
             desk.reject(rejected.reason)
-            self.listeners.tell_advert(heard, desk.id, str(rejected))
+            self.listeners.tell_advert(heard, desk, rejected)
             if rejected.reason in (Reason.BAD_KEY, Reason.NO_KEY):
                 self._health.on("GW-DEV-03", desk.id, reason=rejected.reason.value)
                 self._undecipherable(desk, rejected.reason.value, rejected.counter, heard.at)
             return
         except Exception as bug:  # noqa: BLE001 - one crafted advert must not deafen us, and it may be a call
             self.fault(desk, bug)
+            self.listeners.tell_advert(heard, desk, bug)
             self._undecipherable(desk, "fault", None, heard.at)
             return
         self._health.off("GW-DEV-03", desk.id)
-        self.listeners.tell_advert(heard, desk.id, decoded.observations)
+        self.listeners.tell_advert(heard, desk, decoded)
         self.take(desk, decoded, heard.at)
 
     def fault(self, desk: Desk, bug: Exception) -> None:
@@ -156,19 +166,23 @@ class Collector:
         self._signal(batch, Signal(SignalKind.CALL, code=UNDECIPHERABLE))
         self._submit(batch, None)
 
-    def take(self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None) -> bool:
+    def take(
+        self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None, *,
+        number: Number | None = None, doubts: tuple[str, ...] = (),
+    ) -> bool:  # fmt: skip
         """Judge what a device said and store what is new; False when a full queue refused it.
 
         `on_durable` is called once everything of it, or what it repeats, is committed. Whether a numbered input is new
-        is for the caller to find out. False also when a bug left nothing to store.
+        is for the caller to find out: `number` is what to store of it, `doubts` what was found. False also when a bug
+        left nothing to store.
         """
         batch = _Batch(desk, at)
-        self._number(batch, decoded.source_number)
+        self._number(batch, decoded.source_number, number)
         verdict = self._judge_counter(batch, decoded.counter) if decoded.counter else Verdict.NEW
         if verdict is Verdict.REPEAT:
             desk.repeats += 1
             return self._submit(batch, on_durable)
-        batch.doubts = self._doubts(desk, decoded, verdict)
+        batch.doubts = (*doubts, *self._doubts(desk, decoded, verdict))
         try:
             self._observe(batch, decoded, verdict)
         except Exception as bug:  # noqa: BLE001 - an alarm that is raised already must be stored whatever follows it
@@ -182,26 +196,30 @@ class Collector:
         for observation in sorted(decoded.observations, key=_urgency):
             if isinstance(observation, Reading):
                 readings.append(observation)
+                if observation.quantity == "battery":
+                    batch.desk.battery_percent = float(observation.value)
             else:
                 self._judge_signal(batch, observation, counted=decoded.counter is not None)
         if readings and verdict is not Verdict.RESET:
             self._readings(batch, readings)
         for detail in decoded.refused:
             batch.desk.reject(Reason.IMPLAUSIBLE)
-            self._event(batch, "device.fault", {"kind": "implausible", "detail": detail})
+            what, now = f"refused {detail.partition(' = ')[0]}", self._clock.monotonic()
+            if batch.numbers or batch.desk.is_due(what, now, every_s=REFUSED_HOLD_S):
+                self._event(batch, "device.fault", {"kind": "implausible", "detail": detail})
 
     @staticmethod
-    def _number(batch: _Batch, number: SourceNumber | None) -> None:
-        if number is None:
+    def _number(batch: _Batch, source: SourceNumber | None, number: Number | None) -> None:
+        if source is None:
             return
-        batch.numbers = (Number(batch.desk.id, number.session, number.n),)
-        batch.facts["n"] = number.n
-        if number.session:
-            batch.facts["session"] = number.session
+        batch.numbers = (number or Number(batch.desk.id, source.session, source.n),)
+        batch.facts["n"] = source.n
+        if source.session:
+            batch.facts["session"] = source.session
 
     def _judge_counter(self, batch: _Batch, counter: Counter) -> Verdict:
         judged = self._judge.counter(batch.desk.id, counter, batch.at)
-        batch.facts["counter"] = counter.value
+        batch.facts["counter"] = batch.desk.counter = counter.value
         if judged.mark:
             batch.marks.append(judged.mark)
         return judged.verdict
@@ -234,12 +252,28 @@ class Collector:
         if judged.mark:
             batch.marks.append(judged.mark)
         if judged.verdict is Verdict.REPEAT:
-            desk.repeats += level
+            if level and judged.resumed and signal.kind in RAISING and not self._alarms.is_open(desk.id, signal.kind):
+                self._signal(batch, signal)
+            else:
+                desk.repeats += level
         elif level:
+            if self._flickers(batch, signal):
+                desk.repeats += 1
+            else:
+                self._signal(batch, signal)
+        elif signal.kind is SignalKind.OCCUPANCY:
             self._signal(batch, signal)
         elif signal.kind not in RAISING and not batch.doubts:
             # A fall or call is latched: only a person ends it. A fault that a device shows ends when the device says so.
             self._event(batch, "device.restored", {"kind": signal.kind.value, "channel": signal.channel})
+
+    def _flickers(self, batch: _Batch, signal: Signal) -> bool:
+        """Is it a level that has just been raised, went off and on, while its alarm is still untaken?"""
+        desk = batch.desk
+        if signal.level is None or signal.kind not in RAISING:
+            return False
+        due = desk.is_due(f"edge {signal.kind.value}:{signal.channel}", self._clock.monotonic(), every_s=FLICKER_S)
+        return not due and self._alarms.is_active(desk.id, signal.kind.value, verified=not batch.doubts)
 
     def _signal(self, batch: _Batch, signal: Signal) -> None:
         desk = batch.desk
@@ -255,7 +289,9 @@ class Collector:
         elif signal.kind in _SILENCING and batch.doubts:
             desk.ignored += 1
         else:
-            data = {"kind": signal.kind.value, "code": signal.code, "channel": signal.channel}
+            data: dict[str, object] = {"kind": signal.kind.value, "code": signal.code, "channel": signal.channel}
+            if signal.kind is SignalKind.OCCUPANCY and signal.level is not None:
+                data["occupied"] = signal.level
             self._event(batch, _NOUN_OF_SIGNAL[signal.kind], data)
 
     def _security(self, batch: _Batch) -> None:
@@ -269,11 +305,15 @@ class Collector:
 
     def _readings(self, batch: _Batch, readings: list[Reading]) -> None:
         desk = batch.desk
-        if isinstance(desk.driver, Advertises):
-            now = self._clock.monotonic()
-            if desk.last_readings is not None and now - desk.last_readings < (desk.every_s or ADVERT_READINGS_S):
-                return
-            desk.last_readings = now
+        every_s = 0.0 if batch.numbers else desk.readings_every_s
+        # An advert carries now one reading, now another: together they are one. The messages of a stream have types.
+        what = (
+            "readings"
+            if isinstance(desk.driver, Advertises)
+            else f"readings {sorted({one.quantity for one in readings})}"
+        )
+        if every_s and not desk.is_due(what, self._clock.monotonic(), every_s=every_s):
+            return
         meter = all(reading.quantity.startswith(_METER) for reading in readings)
         self._event(batch, "telemetry.meter" if meter else "telemetry.environment", {
             "registers": [_register(reading) for reading in readings],

@@ -1,13 +1,17 @@
-"""One configured device and what was counted of it."""
+"""One configured device and what was counted of it. Limit: `MAX_TOLD` things are remembered as told a short while ago."""
 
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 from drivers.kit import Advertises, Answers, Reason, Streams
 from gateway.clock import Clock
+
+ADVERT_READINGS_S: Final = 900.0
+MAX_TOLD: Final = 64
 
 
 @dataclass(slots=True)
@@ -26,6 +30,8 @@ class Desk:
     calls_on: tuple[str, ...] | None = None
     every_s: float | None = None
     wired: bool = False
+    # The driver's options as they stand in the configuration, for people who want to see a frame as its driver does.
+    map: Mapping[str, object] = field(default_factory=dict)
     heard: int = 0
     events: int = 0
     repeats: int = 0
@@ -34,8 +40,12 @@ class Desk:
     polls_failed: int = 0
     rejects: Counter[str] = field(default_factory=Counter)
     last_heard: float | None = None
-    last_readings: float | None = None
+    # When what was told last, by what it is about: what a device repeats is told again after a while only.
+    last_told: dict[str, float] = field(default_factory=dict)
     last_undecipherable: float | None = None
+    rssi: int | None = None
+    battery_percent: float | None = None
+    counter: int | None = None
 
     @property
     def may_call(self) -> bool:
@@ -52,6 +62,23 @@ class Desk:
         self.heard += 1
         self.last_heard = clock.monotonic()
 
+    @property
+    def readings_every_s(self) -> float:
+        """How often readings that come unasked are published at most; 0: each."""
+        if isinstance(self.driver, Advertises):
+            return self.every_s or ADVERT_READINGS_S
+        return self.driver.readings_every_s if isinstance(self.driver, Streams) else 0.0
+
+    def is_due(self, what: str, now: float, *, every_s: float) -> bool:
+        """Is something to be told, or was it told a short while ago? What is due counts as told."""
+        last = self.last_told.get(what)
+        if last is not None and now - last < every_s:
+            return False
+        if len(self.last_told) >= MAX_TOLD:
+            self.last_told.clear()
+        self.last_told[what] = now
+        return True
+
     def reject(self, reason: Reason | str) -> None:
         """Count a refusal: the driver's reason, or "queue-full" or "fault", which are the gateway's own."""
         self.rejects[str(reason)] += 1
@@ -63,6 +90,8 @@ class Desk:
             "model": self.model,
             "link": self.link,
             "room": self.room,
+            "bed": self.bed,
+            "address": self.address,
             "last_heard_s": None if self.last_heard is None else round(clock.monotonic() - self.last_heard, 1),
             "heard": self.heard,
             "events": self.events,
@@ -70,5 +99,8 @@ class Desk:
             "rejects": dict(self.rejects),
             "polls": self.polls,
             "polls_failed": self.polls_failed,
+            "rssi": self.rssi,
+            "battery_percent": self.battery_percent,
+            "counter": self.counter,
             "alarm": alarm,
         }

@@ -105,10 +105,15 @@ class _Level:
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """A verdict, and the mark to be committed: with the event that it admits, or to keep a level's mark fresh."""
+    """A verdict, and the mark to be committed: with the event that it admits, or to keep a level's mark fresh.
+
+    `resumed`: a level that was on when the gateway ended, and is at the first hearing after it. Whether it was on all the
+    time nobody knows.
+    """
 
     verdict: Verdict
     mark: Mark | None = None
+    resumed: bool = False
 
 
 @dataclass(slots=True)
@@ -212,11 +217,12 @@ class Judge:
         if on == (held if on else was_on):
             if before is None or not on:
                 return Judged(Verdict.REPEAT)
+            resumed = before.grace_ms > 0
             before.ms, before.grace_ms = at.mono_ms, 0
             if at.mono_ms - before.stored_ms < refresh_ms:
-                return Judged(Verdict.REPEAT)
+                return Judged(Verdict.REPEAT, resumed=resumed)
             before.stored_ms = at.mono_ms
-            return Judged(Verdict.REPEAT, self._level_mark(device, key, before, refresh_ms))
+            return Judged(Verdict.REPEAT, self._level_mark(device, key, before, refresh_ms), resumed=resumed)
         level = levels[key] = _Level(on, at.mono_ms, at.boot, at.mono_ms)
         return Judged(Verdict.NEW, self._level_mark(device, key, level, refresh_ms))
 

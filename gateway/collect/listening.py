@@ -1,36 +1,70 @@
-"""What people see with `gateway listen`: everything that comes, in words, before it is judged.
+"""What people see with `gateway listen`: everything that comes, with what it means, before it is judged.
 
-It costs nothing while nobody listens. A listener that fails is dropped; the hearing goes on.
+It costs nothing while nobody listens. A listener that fails is dropped; the hearing goes on. Whoever is not configured
+is a stranger: of an address on the air only the maker's half is handed out. Keys are never in it.
+Limit: of bytes that belong to no frame the first `MAX_NOISE` are shown.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final
 
 import structlog
 
-from drivers.kit import Advert, Observation, Reading
-from gateway.clock import Stamp
+from drivers.kit import Advert, Decoded, NoReply, Observation, Reading, Rejected
+from gateway.clock import Stamp, iso
+from gateway.collect.desk import Desk
 from gateway.links.state import HeardAdvert
 
+MAX_NOISE: Final = 64
+# Why nothing is known of it, beside the reasons of the drivers.
+STRANGER: Final = "stranger"
+NOBODY: Final = "names-nobody"
+NOISE: Final = "no-frame"
+SILENCE: Final = "no-reply"
+NOTHING: Final = "nothing-of-interest"
+FAULT: Final = "fault"
+
 _log = structlog.get_logger("listen")
+
+Exchange = Sequence[tuple[bytes, bytes | None]]
+"""Each request of a poll with its reply; None: silence."""
 
 
 @dataclass(frozen=True, slots=True)
 class Heard:
-    """What came. `device` is empty for strangers, `text` is what it means or why it was refused."""
+    """What came. `kind`: advert, frame, poll or noise. `device` is empty for strangers.
+
+    `said` is what it means, `reason` and `detail` why nothing or not all of it does; `capture` the bytes as they came.
+    """
 
     link: str
     at: Stamp
-    address: str
-    device: str
-    text: str
-    raw: str
+    kind: str
+    capture: Mapping[str, object]
+    device: str = ""
+    model: str = ""
+    address: str = ""
+    said: tuple[Observation, ...] = ()
+    reason: str = ""
+    detail: str = ""
+    options: Mapping[str, object] = field(default_factory=dict)
     rssi: int | None = None
+
+    def item(self) -> dict[str, Any]:
+        """Return it as the control socket sends it."""
+        return {
+            "t": iso(self.at.wall_ms), "link": self.link, "kind": self.kind, "device": self.device, "model": self.model,
+            "address": self.address, "rssi": self.rssi, "said": [_told(one) for one in self.said],
+            "reason": self.reason, "detail": self.detail, "options": self.options, "capture": self.capture,
+        }  # fmt: skip
 
 
 Listener = Callable[[Heard], None]
+Said = Decoded | Exception
+"""What a driver made of something: what it says, or why it says nothing."""
 
 
 class Listeners:
@@ -57,34 +91,62 @@ class Listeners:
                 self._all.discard(listener)
                 _log.error("a listener was dropped", exc_info=bug)
 
-    def tell_advert(self, heard: HeardAdvert, device: str, said: str | tuple[Observation, ...]) -> None:
+    def tell_advert(self, heard: HeardAdvert, desk: Desk | None, said: Said | None) -> None:
         """Show an advert."""
-        if self._all:
-            advert = heard.advert
-            address = advert.address if device else _masked(advert.address)
-            self.tell(Heard(heard.link, heard.at, address, device, _in_words(said), _raw(advert), advert.rssi))
-
-    def tell_bytes(
-        self, link: str, at: Stamp, *, device: str, address: str, said: str | tuple[Observation, ...], raw: bytes
-    ) -> None:
-        """Show a frame or a reply."""
-        if self._all:
-            self.tell(Heard(link, at, address, device, _in_words(said), raw.hex()))
-
-
-def _in_words(said: str | tuple[Observation, ...]) -> str:
-    """Return observations for people."""
-    if isinstance(said, str):
-        return said
-    parts = []
-    for one in said:
-        channel = f"[{one.channel}]" if one.channel else ""
-        if isinstance(one, Reading):
-            parts.append(f"{one.quantity}{channel}={one.value}{one.unit}")
+        if not self._all:
+            return
+        advert = heard.advert
+        address = advert.address if desk else _masked(advert.address)
+        capture = _advert(advert, address)
+        if desk is None:
+            known: dict[str, Any] = {"reason": STRANGER, "address": address}
         else:
-            level = "" if one.level is None else f"={int(one.level)}"
-            parts.append(f"{one.kind.value}{channel}{level} {one.code}".rstrip())
-    return ", ".join(parts)
+            known = {**_known(desk, said), "address": address}
+        self.tell(Heard(heard.link, heard.at, "advert", capture, rssi=advert.rssi, **known))
+
+    def tell_frame(self, link: str, at: Stamp, frame: bytes, *, desk: Desk | None, said: Said | str) -> None:
+        """Show a frame of a device that speaks by itself; of a stranger `said` is the address that it names."""
+        if not self._all:
+            return
+        capture = {"bytes": frame.hex()}
+        if desk is None:
+            address = said if isinstance(said, str) else ""
+            reason = STRANGER if address else NOBODY
+            self.tell(Heard(link, at, "frame", capture, address=address, reason=reason))
+        else:
+            self.tell(Heard(link, at, "frame", capture, **_known(desk, said if not isinstance(said, str) else None)))
+
+    def tell_noise(self, link: str, at: Stamp, data: bytes, *, skipped: int) -> None:
+        """Show that bytes came which belong to no frame."""
+        if self._all:
+            capture = {"bytes": data[:MAX_NOISE].hex()}
+            self.tell(Heard(link, at, "noise", capture, reason=NOISE, detail=str(skipped)))
+
+    def tell_poll(self, link: str, at: Stamp, exchange: Exchange, *, desk: Desk, said: Said) -> None:
+        """Show one poll: what was asked, what came back, and what it means."""
+        if self._all and exchange:
+            pairs = [[request.hex(), None if reply is None else reply.hex()] for request, reply in exchange]
+            self.tell(Heard(link, at, "poll", {"exchange": pairs}, **_known(desk, said)))
+
+
+def _known(desk: Desk, said: Said | None) -> dict[str, Any]:
+    """Return what is to be told of a configured device."""
+    known: dict[str, Any] = {"device": desk.id, "model": desk.model, "address": desk.address, "options": desk.map}
+    if isinstance(said, Decoded):
+        reason = "implausible" if said.refused else "" if said.observations else NOTHING
+        return {**known, "said": said.observations, "reason": reason, "detail": "; ".join(said.refused)}
+    if isinstance(said, Rejected):
+        return {**known, "reason": said.reason.value, "detail": said.detail}
+    if isinstance(said, NoReply | TimeoutError):
+        return {**known, "reason": SILENCE, "detail": str(said)}
+    return {**known, "reason": FAULT, "detail": "" if said is None else type(said).__name__}
+
+
+def _told(one: Observation) -> dict[str, object]:
+    if isinstance(one, Reading):
+        found: dict[str, object] = {"quantity": one.quantity, "channel": one.channel, "value": format(one.value, "f")}
+        return {**found, "unit": one.unit}
+    return {"signal": one.kind.value, "code": one.code, "channel": one.channel, "level": one.level}
 
 
 def _masked(address: str) -> str:
@@ -92,7 +154,10 @@ def _masked(address: str) -> str:
     return f"{address[:8]}:··:··:··"
 
 
-def _raw(advert: Advert) -> str:
-    parts = [f"service {key:04x}={value.hex()}" for key, value in advert.service_data.items()]
-    parts += [f"maker {key:04x}={value.hex()}" for key, value in advert.manufacturer_data.items()]
-    return " ".join(parts)
+def _advert(advert: Advert, address: str) -> dict[str, object]:
+    return {
+        "mac": address,
+        "name": advert.name,
+        "service_data": {f"{key:04x}": value.hex() for key, value in advert.service_data.items()},
+        "manufacturer_data": {f"{key:04x}": value.hex() for key, value in advert.manufacturer_data.items()},
+    }

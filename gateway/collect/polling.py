@@ -17,6 +17,7 @@ from drivers.kit import Answers, Decoded, NoReply, Observation, Rejected
 from gateway.clock import Clock
 from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
+from gateway.collect.listening import Exchange, Said
 from gateway.errors import LinkDown
 from gateway.health import Health
 from gateway.links.serial_line import SerialLine
@@ -68,17 +69,20 @@ class BusMaster:
     async def _poll(self, turn: _Turn) -> None:
         desk = turn.desk
         desk.polls += 1
+        exchange: list[tuple[bytes, bytes | None]] = []
         try:
             async with asyncio.timeout(POLL_LIMIT_S):
-                observations = await self._talk(desk)
+                observations = await self._talk(desk, exchange)
         except LinkDown:
             turn.next_at = self._clock.monotonic() + LINK_DOWN_S  # the line reopens by itself; nobody is at fault here
             desk.polls -= 1
             return
         except (NoReply, Rejected, TimeoutError) as error:
+            self._show(desk, exchange, error)
             self._failed(turn, error)
             return
         except Exception as bug:  # noqa: BLE001 - a reply that a driver cannot stand must not silence the whole bus
+            self._show(desk, exchange, bug)
             self._collector.fault(desk, bug)
             self._failed(turn, bug)
             return
@@ -88,7 +92,9 @@ class BusMaster:
             turn.next_at = self._clock.monotonic() + turn.every_s
         self._health.off("GW-DEV-01", desk.id)
         desk.hear(self._clock)
-        self._collector.take(desk, Decoded(observations, address=desk.address), self._clock.stamp())
+        decoded = Decoded(observations, address=desk.address)
+        self._show(desk, exchange, decoded)
+        self._collector.take(desk, decoded, self._clock.stamp())
 
     def _failed(self, turn: _Turn, error: Exception) -> None:
         desk = turn.desk
@@ -103,7 +109,7 @@ class BusMaster:
             what = str(error) or type(error).__name__
             self._health.on("GW-DEV-01", desk.id, link=desk.link, failures=turn.failed, detail=what[:200])
 
-    async def _talk(self, desk: Desk) -> tuple[Observation, ...]:
+    async def _talk(self, desk: Desk, exchange: list[tuple[bytes, bytes | None]]) -> tuple[Observation, ...]:
         driver = desk.driver
         assert isinstance(driver, Answers)  # noqa: S101 - see __init__
         talk = driver.talk(desk.options)
@@ -114,9 +120,10 @@ class BusMaster:
                 try:
                     frame = await self._line.ask(ask, framer)
                 except NoReply as silence:
+                    exchange.append((ask.request, None))
                     ask = talk.throw(silence)
                     continue
-                self._show(desk, frame)
+                exchange.append((ask.request, frame))
                 ask = talk.send(frame)
         except StopIteration as end:
             found: tuple[Observation, ...] = end.value
@@ -125,9 +132,5 @@ class BusMaster:
             talk.close()
         raise NoReply(f"no end after {MAX_ASKS} requests")
 
-    def _show(self, desk: Desk, frame: bytes) -> None:
-        if self._collector.listeners:
-            at = self._clock.stamp()
-            self._collector.listeners.tell_bytes(
-                desk.link, at, device=desk.id, address=desk.address, said="", raw=frame
-            )
+    def _show(self, desk: Desk, exchange: Exchange, said: Said) -> None:
+        self._collector.listeners.tell_poll(desk.link, self._clock.stamp(), exchange, desk=desk, said=said)

@@ -1,11 +1,13 @@
 """One line that speaks by itself: bytes -> frames -> devices, acknowledged only after the commit.
 
 A numbered input that is already durable is acknowledged at once and not stored again; one that is on its way to the disk
-is left alone, its acknowledgement follows the commit. When more than `HIGH_WATER` writes wait for the disk the line is
+is left alone, its acknowledgement follows the commit; one whose number was used before is an event of its own
+(`numbering`). When more than `HIGH_WATER` writes wait for the disk the line is
 paused: the sender's own memory is the buffer then. On a serial port the kernel keeps only some KiB of what comes meanwhile,
 so the time of the pause is announced as a gap; a socket holds its sender back. More than `GARBAGE_BYTES` without a frame
-that can be read are a problem, until the line has been clean for `CLEAN_S`. Limit: 4,096 numbers of a source on their way
-at a time (the source's own limit).
+that can be read are a problem, until the line has been clean for `CLEAN_S`. A device that is asked and says nothing for
+`SILENT_POLLS` intervals, and `SILENT_S` at least, is a problem: no data must not look like no alarm. Limit: 4,096 numbers
+of a source on their way at a time (the source's own limit).
 """
 
 from __future__ import annotations
@@ -14,20 +16,26 @@ import asyncio
 from collections.abc import Callable
 from typing import Final
 
-from drivers.kit import Decoded, Observation, Reason, Rejected, Reply, Streams
+from drivers.kit import Decoded, Reason, Rejected, Reply, Streams
 from gateway.clock import Clock, Stamp
 from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
+from gateway.collect.numbering import Numbering, Standing, digest
 from gateway.health import Health
 from gateway.links.serial_line import SerialLine
-from gateway.outbox import NumberState, Outbox
+from gateway.outbox import Outbox
 
 HIGH_WATER: Final = 4_000
 LOW_WATER: Final = 1_000
 GARBAGE_BYTES: Final = 1_024
 CLEAN_S: Final = 10.0
+SILENT_S: Final = 60.0
+SILENT_POLLS: Final = 3
+REUSED: Final = "number-reused"
 # What a wrong speed or a bad cable makes of a frame. A sound frame with an odd value in it is no garbage.
 _GARBLED: Final = frozenset({Reason.MALFORMED, Reason.BAD_CHECK, Reason.TOO_LONG, Reason.TOO_SHORT})
+# A sound frame of the device's own, of which nothing could be taken: it lives all the same.
+_ODD: Final = frozenset({Reason.UNSUPPORTED, Reason.IMPLAUSIBLE})
 
 
 class StreamReader:
@@ -51,13 +59,17 @@ class StreamReader:
         self._health = health
         self._on_deaf = on_deaf
         self._line: SerialLine | None = None
-        self._on_the_way: set[tuple[str, str, int]] = set()
+        self._numbering = Numbering(outbox, clock)
         self._paused_at: Stamp | None = None
         self._replies: list[bytes] = []
         self.strangers = 0
         self._skipped = 0
+        self._refused: dict[Reason, int] = {}
         self._garbage = 0
         self._garbage_at = clock.monotonic()
+        self._asked_since = clock.monotonic()
+        self._heard_before = 0
+        self._unanswered = 0
 
     def attach(self, line: SerialLine) -> None:
         """Give the line that replies go to."""
@@ -66,6 +78,11 @@ class StreamReader:
     def reopened(self) -> None:
         """The line was opened anew: half a frame of the old one is void."""
         self._framer.reset()
+        self._numbering.regained()
+
+    def lost(self) -> None:
+        """The line cannot hear."""
+        self._numbering.lost()
 
     def on_data(self, data: bytes, at: Stamp) -> None:
         """Take bytes in any cut."""
@@ -73,7 +90,7 @@ class StreamReader:
             frames = self._framer.feed(data)
         except Exception as bug:  # noqa: BLE001 - whatever is on the line, the next frame must be heard
             self._framer = self._driver.framer()
-            self._skipped = 0
+            self._skipped, self._refused = 0, {}
             frames = []
             self._collector.fault(self._desk_of_line, bug)
         for frame in frames:
@@ -82,24 +99,45 @@ class StreamReader:
             except Exception as bug:  # noqa: BLE001 - as above
                 self._collector.fault(self._desk_of_line, bug)
         self._flush_replies()
-        self._judge_garbage()
+        self._judge_garbage(data, at)
         if self._paused_at is None and self._outbox.waiting > HIGH_WATER and self._line is not None:
             self._paused_at = at
+            self._numbering.lost()
             self._line.pause()
 
     async def keep_asking(self) -> None:
         """Send the poll that the driver declares, for ever; return at once where it declares none."""
         poll = self._driver.poll
         while poll is not None:
-            if self._line is not None:
-                self._line.write(poll.request)  # refused while the line is down: the next one follows
-            await asyncio.sleep(poll.every_s)
+            every_s = self._desk_of_line.every_s or poll.every_s
+            self.ask(poll.request, every_s=every_s)
+            await asyncio.sleep(every_s)
+
+    def ask(self, request: bytes, *, every_s: float) -> None:
+        """Send one poll, and see whether anything came since the last."""
+        desk, now = self._desk_of_line, self._clock.monotonic()
+        if self._unanswered and desk.heard == self._heard_before:
+            desk.polls_failed += 1
+            silent_s = now - max(self._asked_since, desk.last_heard or 0.0)
+            if silent_s >= max(SILENT_S, SILENT_POLLS * every_s):
+                self._health.on(
+                    "GW-DEV-01", desk.id, link=self._link, failures=self._unanswered, silent_s=round(silent_s)
+                )
+        else:
+            self._unanswered = 0
+        self._heard_before = desk.heard
+        if self._line is not None and self._line.write(request):
+            desk.polls += 1
+            self._unanswered += 1
+        else:  # the line is down, which is its own trouble: whoever is on it gets its time anew
+            self._asked_since, self._unanswered = now, 0
 
     def on_stored(self) -> None:
         """A commit is through: its acknowledgements go out together, and the line may go on. Harmless at any time."""
         self._flush_replies()
         if self._paused_at is not None and self._outbox.waiting < LOW_WATER and self._line is not None:
             since, self._paused_at = self._paused_at, None
+            self._numbering.regained()
             self._line.resume()
             if self._on_deaf is not None:
                 self._on_deaf(since, self._clock.stamp())
@@ -109,10 +147,11 @@ class StreamReader:
         return self._only or next(iter(self._desks.values()))
 
     def _frame(self, frame: bytes, at: Stamp) -> None:
-        desk = self._owner(frame)
+        desk, address = self._owner(frame)
+        listeners = self._collector.listeners
         if desk is None:
             self.strangers += 1
-            self._show(frame, at, "", "")
+            listeners.tell_frame(self._link, at, frame, desk=None, said=address)
             return
         try:
             decoded = self._driver.decode(frame, desk.options)
@@ -120,18 +159,19 @@ class StreamReader:
             desk.reject(rejected.reason)
             if rejected.reason in _GARBLED:
                 self._garbage += len(frame)
-            self._show(frame, at, desk.id, str(rejected))
+            elif rejected.reason in _ODD:
+                self._hear(desk)
+            listeners.tell_frame(self._link, at, frame, desk=desk, said=rejected)
             return
-        desk.hear(self._clock)
-        self._garbage = 0
-        self._show(frame, at, desk.id, decoded.observations)
+        self._hear(desk)
+        listeners.tell_frame(self._link, at, frame, desk=desk, said=decoded)
         self._reply([reply for reply in decoded.replies if reply.when == "now"])
         self._take(desk, decoded, at)
 
-    def _owner(self, frame: bytes) -> Desk | None:
-        """Return whose frame it is; None for a stranger's, and for one that names nobody or cannot be read."""
+    def _owner(self, frame: bytes) -> tuple[Desk | None, str]:
+        """Return whose frame it is, and its address; None for a stranger's, and for one that names nobody."""
         if self._only is not None or self._driver.address_of is None:
-            return self._desk_of_line
+            return self._desk_of_line, ""
         try:
             address = self._driver.address_of(frame, self._probe)
         except Rejected:
@@ -139,31 +179,39 @@ class StreamReader:
         desk = self._desks.get(address)
         if desk is None and not address:
             self._garbage += len(frame)
-        return desk
+        return desk, address
 
     def _take(self, desk: Desk, decoded: Decoded, at: Stamp) -> None:
         replies = [reply for reply in decoded.replies if reply.when == "committed"]
-        number = decoded.source_number
-        if number is None:
+        source = decoded.source_number
+        if source is None:
             self._collector.take(desk, decoded, at, (lambda: self._reply(replies)) if replies else None)
             return
-        key = (desk.id, number.session, number.n)
-        if key in self._on_the_way:
+        key, said = (desk.id, source.session, source.n), digest(decoded)
+        standing = self._numbering.standing(key, said)
+        if standing in (Standing.WAITING, Standing.DURABLE):
             desk.repeats += 1
-        elif self._outbox.number_state(*key) is NumberState.DURABLE:
-            desk.repeats += 1
-            self._reply(replies)
-        else:
-            self._on_the_way.add(key)
-            if not self._collector.take(desk, decoded, at, self._when_durable(key, replies)):
-                self._on_the_way.discard(key)  # not acknowledged, so the source brings it again
+            if standing is Standing.DURABLE:
+                self._reply(replies)
+            return
+        anew = standing is Standing.REUSED
+        if anew:
+            self._health.on("GW-SEC-04", desk.id, n=source.n)
+        number = self._numbering.begin(key, said, anew=anew)
+        doubts = (REUSED,) if anew else ()
 
-    def _when_durable(self, key: tuple[str, str, int], replies: list[Reply]) -> Callable[[], None]:
-        def done() -> None:
-            self._on_the_way.discard(key)
+        def durable() -> None:
+            self._numbering.end(key, said, durable=True)
             self._reply(replies)
 
-        return done
+        if not self._collector.take(desk, decoded, at, durable, number=number, doubts=doubts):
+            self._numbering.end(key, said, durable=False)  # not acknowledged, so the source brings it again
+
+    def _hear(self, desk: Desk) -> None:
+        desk.hear(self._clock)
+        self._garbage = 0
+        if self._driver.poll is not None:
+            self._health.off("GW-DEV-01", desk.id)
 
     def _reply(self, replies: list[Reply]) -> None:
         self._replies += [reply.data for reply in replies]
@@ -173,9 +221,15 @@ class StreamReader:
             data, self._replies = b"".join(self._replies), []
             self._line.write(data)  # refused while the line is down: the source asks again
 
-    def _judge_garbage(self) -> None:
+    def _judge_garbage(self, data: bytes, at: Stamp) -> None:
         skipped, self._skipped = self._framer.skipped - self._skipped, self._framer.skipped
         self._garbage += skipped
+        if skipped:
+            self._collector.listeners.tell_noise(self._link, at, data, skipped=skipped)
+        if self._refused != self._framer.rejects:
+            for reason, count in self._framer.rejects.items():
+                self._desk_of_line.rejects[str(reason)] += count - self._refused.get(reason, 0)
+            self._refused = dict(self._framer.rejects)
         now = self._clock.monotonic()
         if self._garbage:
             self._garbage_at = now
@@ -183,6 +237,3 @@ class StreamReader:
             self._health.on("GW-DEV-02", self._link, bytes=self._garbage)
         elif now - self._garbage_at >= CLEAN_S:
             self._health.off("GW-DEV-02", self._link)
-
-    def _show(self, frame: bytes, at: Stamp, device: str, said: str | tuple[Observation, ...]) -> None:
-        self._collector.listeners.tell_bytes(self._link, at, device=device, address="", said=said, raw=frame)

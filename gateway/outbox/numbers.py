@@ -1,20 +1,28 @@
-"""Which numbered inputs of a source are durable, as ranges.
+"""Which numbered inputs of a source are durable, as ranges, and what each of them said, as a digest.
 
 A source resends what was not acknowledged, in any order around a garbled line, so a high-water mark alone would call a
-missing number a repeat and lose it. Limits: a source keeps at most `WINDOW` numbers unacknowledged; so a number `WINDOW`
-or more below the highest is a counter that began again (a source that forgot), and is taken as new. At most `WINDOW` / 2
-ranges are held. A source that forgets its counter more often must send a session beside the number.
+missing number a repeat and lose it. A number that is durable comes again as a repeat, unless it says something else, or
+its source has surely received the acknowledgement (`settled`): then the source counts anew, and all that was known of its
+numbers is void.
+
+Limits: a source keeps at most `WINDOW` numbers unacknowledged; so a number `WINDOW` or more below the highest is a counter
+that began again (a source that forgot), and is taken as new. At most `WINDOW` / 2 ranges are held, and 4 bytes a number:
+23 KiB for a (device, session). A digest of 0 is not known and fits everything.
 """
 
 from __future__ import annotations
 
 import json
 from bisect import bisect_right
+from collections.abc import Mapping
 from enum import Enum
 from operator import index, itemgetter
 from typing import Final
 
 WINDOW: Final = 4096
+BLOCK: Final = 64
+DIGEST_BYTES: Final = 4
+BLOCK_BYTES: Final = BLOCK * DIGEST_BYTES
 
 Ranges = list[tuple[int, int]]
 """Inclusive, disjoint, ascending."""
@@ -26,6 +34,7 @@ class NumberState(Enum):
     NEW = "new"
     DURABLE = "durable"
     RESTARTED = "restarted"
+    REUSED = "reused"
 
 
 def within(ranges: Ranges, n: int) -> bool:
@@ -40,46 +49,62 @@ def parse_ranges(text: str) -> Ranges:
 
 
 class NumberSet:
-    """Durable numbers of one (device, session): disjoint inclusive ranges, ascending."""
+    """Durable numbers of one (device, session): disjoint inclusive ranges, ascending; `changed` blocks since the copy."""
 
-    __slots__ = ("ranges",)
+    __slots__ = ("_digests", "changed", "ranges", "settled")
 
-    def __init__(self, ranges: Ranges | None = None) -> None:
+    def __init__(
+        self, ranges: Ranges | None = None, *, settled: int = -1, digests: Mapping[int, bytes] | None = None
+    ) -> None:
         self.ranges = ranges or []
+        self.settled = settled
+        self.changed: set[int] = set()
+        # Blocks are never changed in place: copies share them.
+        self._digests = {block: data for block, data in (digests or {}).items() if len(data) == BLOCK_BYTES}
 
     @classmethod
-    def parse(cls, text: str) -> NumberSet:
+    def parse(cls, text: str, *, settled: int = -1, digests: Mapping[int, bytes] | None = None) -> NumberSet:
         """Read what `text()` wrote."""
-        return cls(parse_ranges(text))
+        return cls(parse_ranges(text), settled=settled, digests=digests)
 
     def text(self) -> str:
         """Return the ranges as JSON [[first, last], ...]."""
         return json.dumps(self.ranges, separators=(",", ":"))
 
+    def block(self, block: int) -> bytes:
+        """Return the digests of one block."""
+        return self._digests[block]
+
     def copy(self) -> NumberSet:
         """Return an independent copy: a transaction works on it, and it is kept only if the commit succeeds."""
-        return NumberSet(self.ranges.copy())
+        return NumberSet(self.ranges.copy(), settled=self.settled, digests=self._digests)
 
     def __contains__(self, n: int) -> bool:
         """Is the number durable?"""
         return within(self.ranges, n)
 
-    def state(self, n: int) -> NumberState:
-        """Judge a number that came."""
+    def state(self, n: int, digest: int = 0) -> NumberState:
+        """Judge a number that came, and what it says."""
         if not self.ranges or n > self.ranges[-1][1]:
             return NumberState.NEW
         if n in self:
-            return NumberState.DURABLE
+            known = self._digest(n)
+            return NumberState.REUSED if known and digest and known != digest else NumberState.DURABLE
         return NumberState.RESTARTED if n <= self.ranges[-1][1] - WINDOW else NumberState.NEW
 
-    def add(self, n: int) -> None:
-        """Make a number durable."""
-        state = self.state(n)
-        if state is NumberState.DURABLE:
+    def add(self, n: int, digest: int = 0, *, settled: int = -1) -> None:
+        """Make a number durable. `settled` as the source's reader knows it."""
+        state = self.state(n, digest)
+        if state is NumberState.DURABLE and n > self.settled:
             return
-        if state is NumberState.RESTARTED:
-            self.ranges = [(n, n)]
-            return
+        if state is not NumberState.NEW:  # the source counts anew
+            self.ranges, self.settled = [(n, n)], -1
+        else:
+            self._insert(n)
+            self.settled = max(self.settled, settled)
+        self._put_digest(n, digest)
+
+    def _insert(self, n: int) -> None:
         at = bisect_right(self.ranges, n, key=itemgetter(0))
         first, last = n, n
         if at < len(self.ranges) and self.ranges[at][0] == n + 1:
@@ -93,3 +118,16 @@ class NumberSet:
             del self.ranges[0]
         if self.ranges[0][0] <= horizon:
             self.ranges[0] = (horizon + 1, self.ranges[0][1])
+
+    def _digest(self, n: int) -> int:
+        """Return what is known of a durable number. All of them lie within `WINDOW`, so each has a place of its own."""
+        block, place = divmod(n % WINDOW, BLOCK)
+        data = self._digests.get(block)
+        return 0 if data is None else int.from_bytes(data[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES], "little")
+
+    def _put_digest(self, n: int, digest: int) -> None:
+        block, place = divmod(n % WINDOW, BLOCK)
+        data = bytearray(self._digests.get(block) or BLOCK_BYTES)
+        data[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES] = digest.to_bytes(DIGEST_BYTES, "little")
+        self._digests[block] = bytes(data)
+        self.changed.add(block)

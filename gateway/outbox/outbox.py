@@ -199,15 +199,25 @@ class Outbox:
             asyncio.get_running_loop().call_soon(self.on_stored)  # not stored, but there to be sent
         return True
 
-    def number_state(self, device: str, session: str, n: int) -> NumberState:
-        """Judge the number of an acknowledged input against what is durable."""
+    def number_state(self, device: str, session: str, n: int, *, digest: int = 0) -> NumberState:
+        """Judge the number of an acknowledged input, and what it says, against what is durable."""
         numbers = self._store.counters.numbers.get((device, session))
-        return numbers.state(n) if numbers else NumberState.NEW
+        return numbers.state(n, digest) if numbers else NumberState.NEW
+
+    def settled_number(self, device: str, session: str) -> int:
+        """Return up to which number a source had surely received its acknowledgements; -1 where nothing is known."""
+        numbers = self._store.counters.numbers.get((device, session))
+        return numbers.settled if numbers else -1
 
     @property
     def waiting(self) -> int:
         """Writes that are not yet durable."""
         return len(self._intake)
+
+    @property
+    def is_failing(self) -> bool:
+        """Does the disk refuse, or not answer? What waits is tried again by itself."""
+        return self._is_failing
 
     @property
     def oldest_waiting(self) -> Stamp | None:

@@ -31,11 +31,16 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class Number:
-    """The identity of an acknowledged input."""
+    """The identity of an acknowledged input, and a digest of what it says (0: not known).
+
+    `settled`: up to which number its source has surely received the acknowledgements.
+    """
 
     device: str
     session: str
     n: int
+    digest: int = 0
+    settled: int = -1
 
 
 @dataclass(frozen=True, slots=True)

@@ -119,8 +119,13 @@ class Store:
             self._tidy()
         except sqlite3.OperationalError:  # a full disk: what is stored can be delivered all the same
             self._roll_back()
-        for device, session, text in self._writer.execute("SELECT device, session, ranges FROM number ORDER BY at_seq"):
-            self.counters.numbers[device, session] = NumberSet.parse(text)
+        digests: dict[tuple[str, str], dict[int, bytes]] = {}
+        for device, session, block, data in self._writer.execute("SELECT * FROM number_digest"):
+            digests.setdefault((device, session), {})[block] = data
+        query = "SELECT device, session, ranges, settled FROM number ORDER BY at_seq"
+        for device, session, text, settled in self._writer.execute(query):
+            known = digests.get((device, session))
+            self.counters.numbers[device, session] = NumberSet.parse(text, settled=settled, digests=known)
 
     def _tidy(self) -> None:
         known = [route.destination for route in self.routes]
@@ -131,6 +136,9 @@ class Store:
             "DELETE FROM number WHERE (device, session) IN (SELECT device, session FROM (SELECT device, session, "
             "row_number() OVER (PARTITION BY device ORDER BY at_seq DESC) AS age FROM number) WHERE age > ?)",
             (_KEPT_SESSIONS,),
+        )
+        self._writer.execute(
+            "DELETE FROM number_digest WHERE (device, session) NOT IN (SELECT device, session FROM number)"
         )
         self._writer.execute(
             "DELETE FROM alarm WHERE open = 0 AND id NOT IN (SELECT id FROM alarm ORDER BY open DESC, raised_ms DESC LIMIT ?)",
@@ -202,7 +210,7 @@ class Store:
             key = (number.device, number.session)
             if key not in work.numbers:
                 work.numbers[key] = self.counters.numbers.get(key, NumberSet()).copy()
-            work.numbers[key].add(number.n)
+            work.numbers[key].add(number.n, number.digest, settled=number.settled)
         for alarm in write.alarms:
             self._writer.execute(
                 "INSERT OR REPLACE INTO alarm VALUES (?, ?, ?, ?)",
@@ -242,13 +250,19 @@ class Store:
         forgotten = []
         for (device, session), numbers in work.numbers.items():
             self._writer.execute(
-                "INSERT OR REPLACE INTO number VALUES (?, ?, ?, ?)", (device, session, numbers.text(), work.sequence)
+                "INSERT OR REPLACE INTO number VALUES (?, ?, ?, ?, ?)",
+                (device, session, numbers.text(), work.sequence, numbers.settled),
+            )
+            self._writer.executemany(
+                "INSERT OR REPLACE INTO number_digest VALUES (?, ?, ?, ?)",
+                [(device, session, block, numbers.block(block)) for block in numbers.changed],
             )
             if (device, session) not in self.counters.numbers:
                 known = [key for key in self.counters.numbers if key[0] == device and key not in work.numbers]
                 new = sum(1 for key in work.numbers if key[0] == device)
                 forgotten += known[: max(0, len(known) + new - _KEPT_SESSIONS)]
         self._writer.executemany("DELETE FROM number WHERE device = ? AND session = ?", forgotten)
+        self._writer.executemany("DELETE FROM number_digest WHERE device = ? AND session = ?", forgotten)
         return forgotten
 
     def _put_marks(self, marks: Sequence[Mark]) -> dict[tuple[str, str], int]:

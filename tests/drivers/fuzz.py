@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from drivers.kit import Advert, Advertises, Answers, NoReply, Rejected, Streams
 from drivers.kit.catalogue import load, models, templates
+from drivers.kit.checks import xor8
 from drivers.protocols import bthome
 
 MOST_ASKS = 64
@@ -62,13 +63,22 @@ def sealed_bthome(rng: random.Random, samples: list[bytes]) -> tuple[Advert, byt
 def sealed_dlt645(rng: random.Random, request: bytes) -> bytes:
     """Any content with a right sum, most of it from the meter and for the identifier that was asked."""
     asked = request[4:]
+    size, read = (4, 0x91) if asked[8] == 0x11 else (2, 0x81)
     data = rng.randbytes(rng.randrange(20))
     if rng.random() < 0.7:
         digits = [rng.choice(b"\x00\x12\x99\x80\xff\x0a") for _ in range(rng.choice((2, 3, 4, 6, 8, 9, 12, 20)))]
-        data = asked[10:14] + bytes((byte + 0x33) & 0xFF for byte in digits)
-    control = rng.choice((0x91, 0x91, 0x91, 0xB1, 0xD1, rng.randrange(256)))
+        data = asked[10 : 10 + size] + bytes((byte + 0x33) & 0xFF for byte in (*digits, *rng.choice((b"", b"\xaa"))))
+    control = rng.choice((read, read, read, read | 0x20, read | 0x40, rng.randrange(256)))
     frame = asked[:8] + bytes([control, len(data)]) + data
     return frame + bytes([sum(frame) & 0xFF, 0x16])
+
+
+def sealed_tinyframe(rng: random.Random) -> bytes:
+    """Any content of a type that is read, with right checks, most of it of a length that fits."""
+    kind = rng.choice((0x0E02, 0x0F09, 0x0E06, 0x0E0C, 0x0E0E, 0x0A08, rng.randrange(0x10000)))
+    data = rng.choice((rng.randbytes(rng.choice((0, 1, 4, 12, 16, 40))), bytes([rng.randrange(3)])))
+    head = b"\x01" + rng.randbytes(2) + len(data).to_bytes(2, "big") + kind.to_bytes(2, "big")
+    return head + bytes([xor8(head) ^ 0xFF]) + (data + bytes([xor8(data) ^ 0xFF]) if data else b"")
 
 
 JSON_VALUES = (
@@ -138,6 +148,8 @@ def stream_case(driver: Streams, rng: random.Random) -> Case:
         data, chosen = mutate(rng, samples), rng.choice(options)
         if driver.model == "json-lines" and rng.random() < 0.5:
             data = sealed_json(rng)
+        if driver.model == "andar-radar" and rng.random() < 0.5:
+            data = sealed_tinyframe(rng)
         case.last = data  # type: ignore[attr-defined]  # as above
         found = framer.feed(data)
         fed += len(data)
@@ -156,13 +168,13 @@ def answer_case(driver: Answers, rng: random.Random) -> Case:
     """One poll with nothing but such replies, and the same bytes into a framer that lives on."""
     samples = [reply for vector in driver.vectors for _, reply in vector.exchange if reply is not None]
     targets = [driver.options(vector.address, vector.options) for vector in driver.vectors]
-    if driver.model == "dlt645-2007":
+    if driver.model.startswith("dlt645-"):
         targets.append(driver.options("000000193600", {}))
     framer = driver.framer()
     fed = given_back = 0
 
     def reply_to(request: bytes) -> bytes:
-        if driver.model == "dlt645-2007" and rng.random() < 0.6:
+        if driver.model.startswith("dlt645-") and rng.random() < 0.6:
             return sealed_dlt645(rng, request)
         return mutate(rng, samples)
 

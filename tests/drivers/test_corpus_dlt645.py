@@ -1,21 +1,22 @@
 """DL/T 645 frames of real meters, published by others: every line is right, refused by name, or listed here.
 
-Lines of `tests/data/captures/dlt645-2007/`; `source` in each says where it is from. 1997 frames have the same outside:
-they test the framer, and that a 1997 reply is never taken for a 2007 one.
+Lines of `tests/data/captures/dlt645-2007/` and `dlt645-1997/`; `source` in each says where it is from. Both editions
+have the same outside: a reply of the one is never taken for one of the other.
 """
 
 from __future__ import annotations
 
 import json
+from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from drivers.kit import QUANTITIES, Reason, Rejected
-from drivers.protocols import dlt645
+from drivers.protocols import dlt645, dlt645_1997
 
-CAPTURES = Path(__file__).parents[1] / "data" / "captures" / "dlt645-2007"
+CAPTURES = Path(__file__).parents[1] / "data" / "captures"
 Line = dict[str, Any]
 
 # Frames that carry no value that we publish: hexadecimal -> the identifier's refusal, and why.
@@ -26,16 +27,21 @@ REFUSED = {
 
 
 def lines(name: str) -> list[Line]:
-    return [json.loads(line) for line in (CAPTURES / name).read_text().splitlines()]
+    return [json.loads(line) for line in (CAPTURES / name).read_text(encoding="utf-8").splitlines()]
 
 
 def frames(line: Line) -> list[bytes]:
     return dlt645.framer().feed(bytes.fromhex(line["hex"]))
 
 
-VALID = [line for line in lines("dlt645_2007.jsonl") if line["valid"]]
-INVALID = [line for name in ("dlt645_2007.jsonl", "dlt645_1997.jsonl") for line in lines(name) if not line["valid"]]
-OLD = [line for line in lines("dlt645_1997.jsonl") if line["valid"]]
+VALID = [line for line in lines("dlt645-2007/dlt645_2007.jsonl") if line["valid"]]
+INVALID = [
+    line
+    for name in ("dlt645-2007/dlt645_2007.jsonl", "dlt645-1997/dlt645_1997.jsonl")
+    for line in lines(name)
+    if not line["valid"]
+]
+OLD = [line for line in lines("dlt645-1997/dlt645_1997.jsonl") if line["valid"]]
 
 
 def by_hex(line: Line) -> str:
@@ -100,6 +106,13 @@ MANY = {
     "2011122106366881": 3,
     "567b166820110602": 8,
 }
+# What a 1997 frame carries that is no quantity of ours.
+NO_QUANTITY = {
+    "C030": "pulses a kWh",
+    "C032": "the meter's number",
+    "C010": "its date",
+    "C011": "its time",
+}
 
 
 @pytest.mark.parametrize("line", OLD, ids=by_hex)
@@ -110,3 +123,53 @@ def test_1997_frames_are_found_and_answer_no_2007_request(line: Line) -> None:
     for frame in found:
         address = dlt645.parse(frame).address
         assert not dlt645.answers(frame, address=address, identifier=0x00010000)
+
+
+@pytest.mark.parametrize("line", [line for line in OLD if "di" in line["expected"]], ids=by_hex)
+def test_a_published_1997_reply_reads_as_its_publisher_says(line: Line) -> None:
+    expected = line["expected"]
+    identifier = int(expected["di"], 16)
+    (found,) = frames(line)
+    frame = dlt645.parse(found)
+    assert dlt645_1997.identifier_of(frame) == identifier
+    for asked in (frame.address, dlt645.ANY_ADDRESS, dlt645_1997.BROADCAST):
+        assert dlt645_1997.answers(found, address=asked, identifier=identifier)
+    assert not dlt645_1997.answers(found, address=frame.address, identifier=identifier ^ 0x10)
+    if expected["di"] in NO_QUANTITY:
+        with pytest.raises(Rejected) as caught:
+            dlt645_1997.readings(identifier, frame.data[2:])
+        assert caught.value.reason is Reason.UNSUPPORTED
+        return
+    readings = dlt645_1997.readings(identifier, frame.data[2:])
+    values = expected["value"] if isinstance(expected["value"], list) else [expected["value"]]
+    assert [str(reading.value) for reading in readings] == values
+    assert {QUANTITIES[reading.quantity].unit for reading in readings} == {expected["unit"]}
+
+
+@pytest.mark.parametrize("line", [line for line in OLD if "error" in line["expected"]], ids=by_hex)
+def test_a_1997_refusal_is_named_and_one_of_a_write_answers_no_read(line: Line) -> None:
+    (found,) = frames(line)
+    frame = dlt645.parse(found)
+    assert (frame.control, frame.refused) == (line["expected"]["ctrl"], True)
+    names = {1: "illegal data", 2: "no such data", 4: "wrong password"}
+    assert names[line["expected"]["error"]] in dlt645_1997.refusal(frame)
+    is_read = line["expected"]["ctrl"] == 0xC1
+    assert dlt645_1997.answers(found, address=frame.address, identifier=0x9010) is is_read
+
+
+def test_replies_of_two_meters_in_one_read_are_told_apart() -> None:
+    (line,) = [line for line in OLD if "frames" in line["expected"]]
+    first, _refused_write, second = frames(line)
+    assert dlt645_1997.readings(0xB630, dlt645.parse(first).data[2:])[0].value == Decimal("0.0000")
+    assert dlt645_1997.readings(0x9010, dlt645.parse(second).data[2:])[0].value == Decimal("0.09")
+    assert dlt645.parse(first).address == "360621121120"
+    assert dlt645.parse(second).address == "564100061120"
+
+
+def test_every_1997_line_is_read_refused_by_name_or_listed() -> None:
+    told = [line for line in OLD if "di" in line["expected"] and line["expected"]["di"] not in NO_QUANTITY]
+    refused = [line for line in OLD if "error" in line["expected"]]
+    listed = [line for line in OLD if line["expected"].get("di") in NO_QUANTITY]
+    streams = [line for line in OLD if "trap" in line["expected"]]
+    assert (len(told), len(refused), len(listed), len(streams)) == (19, 4, 4, 2)
+    assert len(told) + len(refused) + len(listed) + len(streams) == len(OLD)

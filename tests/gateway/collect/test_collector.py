@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Awaitable, Callable, Iterable
 from typing import Any
 
@@ -437,12 +438,19 @@ async def test_a_listener_sees_everything_and_a_broken_one_harms_nobody(opened: 
     centre.hear(BUTTON, service={0xFCD2: "20"})
     stop()
     centre.hear(BUTTON, service=sealed(2))
-    assert [(one.device, one.address, one.text, one.rssi) for one in seen] == [
-        ("call-1", BUTTON, "call press, battery=100%", -60),
-        ("", "11:22:33:··:··:··", "", -60),
-        ("call-1", BUTTON, "unsupported: BTHome version 1", -60),
+    assert [(one.device, one.address, one.reason, one.detail, one.rssi) for one in seen] == [
+        ("call-1", BUTTON, "", "", -60),
+        ("", "11:22:33:··:··:··", "stranger", "", -60),
+        ("call-1", BUTTON, "unsupported", "BTHome version 1", -60),
     ]
-    assert seen[1].raw == "maker 004c=0215"
+    assert seen[0].item()["said"] == [
+        {"signal": "call", "code": "press", "channel": "", "level": None},
+        {"quantity": "battery", "channel": "", "value": "100", "unit": "%"},
+    ]
+    assert seen[1].capture == {
+        "mac": "11:22:33:··:··:··", "name": "", "service_data": {}, "manufacturer_data": {"004c": "0215"},
+    }  # fmt: skip
+    assert KEY.hex() not in json.dumps([one.item() for one in seen])
     assert [noun for (noun,) in await centre.told()].count("alarm.raised") == 2
 
 

@@ -239,9 +239,25 @@ async def test_turns_are_fair_and_a_dead_meter_starves_nobody(bench: Any, quick_
     assert 5 <= counts["dead"] <= 8
 
 
-async def test_what_a_meter_answers_is_shown_to_whoever_listens(bench: Any) -> None:
-    master, _, centre = await bench(lambda _request: b"kwh=1", meter("m1"))
+@pytest.mark.parametrize(
+    ("answer", "reply", "reason", "detail"),
+    [
+        (b"kwh=1", b"kwh=1".hex(), "", ""),
+        (b"refused", b"refused".hex(), "implausible", "no reading"),
+        (b"kwh=x", b"kwh=x".hex(), "fault", "InvalidOperation"),
+        (NoReply("asked 3 times"), None, "no-reply", "asked 3 times"),
+    ],
+)
+async def test_each_poll_is_shown_to_whoever_listens_as_it_went(
+    bench: Any, answer: bytes | Exception, reply: str | None, reason: str, detail: str
+) -> None:
+    master, _, centre = await bench(lambda _request: answer, meter("m1"))
     seen: list[Heard] = []
     centre.collector.listeners.add(seen.append)
     await master._poll(master._turns[0])
-    assert [(one.link, one.device, one.address, one.raw) for one in seen] == [("bus", "m1", "m1", b"kwh=1".hex())]
+    assert [(one.link, one.device, one.address, one.reason, one.detail) for one in seen] == [
+        ("bus", "m1", "m1", reason, detail)
+    ]
+    assert seen[0].capture == {"exchange": [[b"m1".hex(), reply]]}
+    values = [one.get("value") for one in seen[0].item()["said"]]
+    assert values == (["1"] if not reason else [])

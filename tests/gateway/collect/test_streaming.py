@@ -279,13 +279,21 @@ async def test_a_line_that_its_driver_cannot_stand_costs_itself_only(opened: Ope
 async def test_what_comes_is_shown_to_whoever_listens(bench: Bench) -> None:
     seen: list[Heard] = []
     bench.centre.collector.listeners.add(seen.append)
-    bench.say('{"dev":"b1","ev":"press"}', "nonsense", '{"dev":"b1","kwh":"x"}')
-    assert [(one.device, one.text) for one in seen] == [
-        ("board-1", "call press"),
-        ("", ""),
-        ("board-1", "implausible: kwh is no number"),
+    bench.say(
+        '{"dev":"b1","ev":"press"}', "nonsense", '{"dev":"b1","kwh":"x"}', '{"dev":"b9"}', '{"dev":"b1","t":1}',
+        "x" * 5_000,
+    )  # fmt: skip
+    assert [(one.kind, one.device, one.address, one.reason, one.detail) for one in seen] == [
+        ("frame", "board-1", "b1", "", ""),
+        ("frame", "", "", "names-nobody", ""),
+        ("frame", "board-1", "b1", "implausible", "kwh is no number"),
+        ("frame", "", "b9", "stranger", ""),
+        ("frame", "board-1", "b1", "nothing-of-interest", ""),
+        ("noise", "", "", "no-frame", "5001"),
     ]
-    assert bytes.fromhex(seen[1].raw) == b"nonsense\n"
+    assert [one.get("code") for one in seen[0].item()["said"]] == ["press"]
+    assert seen[1].capture == {"bytes": b"nonsense\n".hex()}
+    assert len(str(seen[5].capture["bytes"])) == 128
 
 
 # A disk that does not keep up.

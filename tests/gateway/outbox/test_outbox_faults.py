@@ -329,7 +329,7 @@ async def test_a_card_that_corrupts_every_start_does_not_fill_up_with_quarantine
 async def test_a_database_of_a_newer_gateway_is_refused_and_kept(closed_shelf: Any, write: Maker) -> None:
     await closed_shelf.open()
     await closed_shelf.store(write())
-    closed_shelf.outbox._store._writer.execute("PRAGMA user_version=2")
+    closed_shelf.outbox._store._writer.execute("PRAGMA user_version=99")
     await closed_shelf.close()
     with pytest.raises(StoreError) as caught:
         await closed_shelf.open()

@@ -54,7 +54,7 @@ def test_a_newer_schema_is_refused_and_left_alone(open_store: Opener, tmp_path: 
     open_store()._writer.execute("PRAGMA user_version=99")
     with pytest.raises(StoreError) as caught:
         open_store()
-    assert (caught.value.code, caught.value.facts["found"], caught.value.facts["known"]) == ("GW-STO-05", 99, 1)
+    assert (caught.value.code, caught.value.facts["found"], caught.value.facts["known"]) == ("GW-STO-05", 99, 2)
     assert (tmp_path / "outbox.db").exists()
 
 

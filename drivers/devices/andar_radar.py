@@ -1,0 +1,205 @@
+"""60 GHz fall radars of Andar's making on a serial port, 115200 8N1: HLK-LD6002C, Seeed MR60FDA2.
+
+What is read, a letter a byte of the data (the frame around it: `drivers.protocols.tinyframe`):
+
+    0E02  F                fall: 0 no, 1 yes; other values are no state
+    0F09  P                somebody is there: 0 no, 1 yes
+    0E06  HHHH TTTT SSSS   height of installation (m) and threshold (m), float32; sensitivity, uint32
+    0E0C  LLLL RRRR FFFF BBBB   borders of the watched area: left, right, front, back (m), float32
+    0E0E  HHHH             height of the target (m), float32; sent by a radar that was told to
+
+Point clouds (0A04, 0A08), answers to settings (0E04, 0E08, 0E0A), logs (010E, 0100) and the version (FFFF) are read
+past; every other type is refused as unsupported, by its number.
+
+The radar repeats a state: the signals carry a level, and the gateway finds the edges. A fall that ends only means that
+the radar no longer sees it; the alarm stays until a person closes it. The radar is asked for its parameters (0E06)
+every 20 s, which also shows that it lives. It is never set, reset or updated by us.
+
+Mount it on the ceiling, level within 5 degrees, 2 to 3 m high; it sees falls within 2 m around.
+Limits: states of 1 to 4 bytes; heights from 0.5 to 10 m, thresholds from 0 to 3 m, areas within 20 m, sensitivities from
+1 to 1,000; parameters are published every 15 min. No option. Sources: as in `tinyframe`, and the vendor's manual.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from collections.abc import Callable, Mapping
+from decimal import Decimal
+from typing import Final
+
+from drivers.kit import (
+    Decoded,
+    LineSettings,
+    Observation,
+    Poll,
+    Reading,
+    Reason,
+    Rejected,
+    Signal,
+    SignalKind,
+    Streams,
+    StreamVector,
+    Title,
+)
+from drivers.kit.framing import LengthFramer
+from drivers.kit.options import known_keys
+from drivers.protocols import tinyframe
+
+FALL: Final = 0x0E02
+PRESENCE: Final = 0x0F09
+PARAMETERS: Final = 0x0E06
+AREA: Final = 0x0E0C
+TARGET_HEIGHT: Final = 0x0E0E
+_READ_PAST: Final = frozenset({0x0A04, 0x0A08, 0x0E04, 0x0E08, 0x0E0A, 0x010E, 0x0100, 0xFFFF})
+
+_MAX_STATE_BYTES: Final = 4
+_MAX_SENSITIVITY: Final = 1000
+_Length = tuple[str, float, float]
+# Names, lowest and highest, in metres: what a radar under a ceiling can mean.
+_HEIGHT: Final[_Length] = ("install_height", 0.5, 10.0)
+_THRESHOLD: Final[_Length] = ("fall_threshold", 0.0, 3.0)
+_TARGET: Final[_Length] = ("target_height", -1.0, 10.0)
+_BORDER: Final[_Length] = ("alarm_area", -20.0, 20.0)
+
+
+def options(raw: Mapping[str, object]) -> None:
+    """Check the device's `map`: there is nothing to set. Raises BadOption."""
+    known_keys(raw, name="map", allowed=())
+
+
+def framer() -> LengthFramer:
+    """Return a framer for the radar's line; a fall waits behind nothing."""
+    return tinyframe.framer(urgent=(FALL,))
+
+
+def decode(frame: bytes, options: None) -> Decoded:  # noqa: ARG001 - the radar has no options; the shape has
+    """Read one frame. Raises Rejected."""
+    found = tinyframe.parse(frame)
+    if found.type in _READ_PAST:
+        return Decoded()
+    read = _TYPES.get(found.type)
+    if read is None:
+        raise Rejected(Reason.UNSUPPORTED, f"type {found.type:04x}")
+    if not found.data:
+        raise Rejected(Reason.NOT_MINE, f"a question for {found.type:04x}, not an answer")
+    return read(found.data)
+
+
+def _fall(data: bytes) -> Decoded:
+    level = _state(data)
+    if level is None:
+        return Decoded(refused=(f"fall = {data.hex()}",))
+    return Decoded((Signal(SignalKind.FALL, "fall", level=level),))
+
+
+def _presence(data: bytes) -> Decoded:
+    level = _state(data)
+    if level is None:
+        return Decoded(refused=(f"presence = {data.hex()}",))
+    return Decoded((Signal(SignalKind.OCCUPANCY, "presence", level=level),))
+
+
+def _state(data: bytes) -> bool | None:
+    """Read a state; None for what is neither 0 nor 1."""
+    if len(data) > _MAX_STATE_BYTES:
+        raise Rejected(Reason.MALFORMED, f"a state of {len(data)} bytes")
+    return {0: False, 1: True}.get(int.from_bytes(data, "little"))
+
+
+def _parameters(data: bytes) -> Decoded:
+    height, threshold, sensitivity = _unpacked("<ffI", data)
+    found, refused = _metres((_HEIGHT, "", height), (_THRESHOLD, "", threshold))
+    if 1 <= sensitivity <= _MAX_SENSITIVITY:
+        return Decoded((*found, Reading("sensitivity", Decimal(int(sensitivity)))), refused=refused)
+    return Decoded(found, refused=(*refused, f"sensitivity = {sensitivity}"))
+
+
+def _area(data: bytes) -> Decoded:
+    left, right, front, back = _unpacked("<4f", data)
+    found, refused = _metres(
+        (_BORDER, "left", left), (_BORDER, "right", right), (_BORDER, "front", front), (_BORDER, "back", back)
+    )
+    return Decoded(found, refused=refused)
+
+
+def _target_height(data: bytes) -> Decoded:
+    found, refused = _metres((_TARGET, "", _unpacked("<f", data)[0]))
+    return Decoded(found, refused=refused)
+
+
+def _unpacked(layout: str, data: bytes) -> tuple[float, ...]:
+    if len(data) != struct.calcsize(layout):
+        raise Rejected(Reason.MALFORMED, f"{len(data)} bytes where {struct.calcsize(layout)} belong")
+    return struct.unpack(layout, data)
+
+
+def _metres(*values: tuple[_Length, str, float]) -> tuple[tuple[Observation, ...], tuple[str, ...]]:
+    """Return lengths to the centimetre, and by name those that cannot be."""
+    found: list[Observation] = []
+    refused: list[str] = []
+    for (quantity, low, high), channel, value in values:
+        if math.isfinite(value) and low <= value <= high:
+            found.append(Reading(quantity, Decimal(f"{value:.2f}"), channel))
+        else:
+            refused.append(f"{quantity}{f' {channel}' if channel else ''} = {value:g} m")
+    return tuple(found), tuple(refused)
+
+
+_TYPES: Final[Mapping[int, Callable[[bytes], Decoded]]] = {
+    FALL: _fall,
+    PRESENCE: _presence,
+    PARAMETERS: _parameters,
+    AREA: _area,
+    TARGET_HEIGHT: _target_height,
+}
+
+
+DRIVER = Streams(
+    model="andar-radar",
+    title=Title(zh="HLK-LD6002C / MR60FDA2 跌倒雷达", en="HLK-LD6002C / MR60FDA2 fall radar"),
+    framer=framer,
+    options=options,
+    decode=decode,
+    line=LineSettings(baud=115200),
+    poll=Poll(tinyframe.question(PARAMETERS), every_s=20.0),
+    readings_every_s=900.0,
+    vectors=(
+        StreamVector(
+            source="laoyang-kingdom-cum-project/ld6002c-fall-detection tests/test_ld6002c_parser.py: the vendor's example",
+            frame=bytes.fromhex("01000000010e02f301fe"),
+            expect=Decoded((Signal(SignalKind.FALL, "fall", level=True),)),
+        ),
+        StreamVector(
+            source="laoyang-kingdom-cum-project/ld6002c-fall-detection tests/test_ld6002c_parser.py: the vendor's example",
+            frame=bytes.fromhex("01000100010f09f801fe"),
+            expect=Decoded((Signal(SignalKind.OCCUPANCY, "presence", level=True),)),
+        ),
+        StreamVector(
+            source="jcmendez/mr60fda2-proto src/frame.rs parses_parameters",
+            frame=bytes.fromhex("010000000c0e06fa666626409a99993e0f00000032"),
+            expect=Decoded(
+                (
+                    Reading("install_height", Decimal("2.60")),
+                    Reading("fall_threshold", Decimal("0.30")),
+                    Reading("sensitivity", Decimal(15)),
+                )
+            ),
+        ),
+        StreamVector(
+            source="synthetic: a state that is none",
+            frame=bytes.fromhex("01000000010e02f307f8"),
+            expect=Decoded(refused=("fall = 07",)),
+        ),
+        StreamVector(
+            source="limengdu/MR60FDA2_ESPHome_external_components seeed_mr60fda2.cpp: our own question, come back",
+            frame=bytes.fromhex("01000000000e06f6"),
+            expect=Reason.NOT_MINE,
+        ),
+        StreamVector(
+            source="synthetic: a type that nobody has described",
+            frame=bytes.fromhex("01000000010e77867788"),
+            expect=Reason.UNSUPPORTED,
+        ),
+    ),
+)
