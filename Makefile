@@ -1,5 +1,5 @@
 # Thin: each target calls one script.
-.PHONY: demo test check bench lock clean
+.PHONY: demo test check bench reference lock clean
 
 demo:  ## a small day-care centre at work, until stopped; ARGS="--seconds 40 --report FILE --seed N" ends by itself
 	@sh scripts/demo.sh $(ARGS)
@@ -13,7 +13,10 @@ check:  ## ruff, mypy, import contracts
 bench:  ## figures, each beside its limit measured in the same run
 	@sh scripts/bench.sh $(ARGS)
 
-lock:  ## write the two hashed locks again (needs uv)
+reference:  ## write docs/reference/ and config/gateway.schema.json from the program itself; ARGS="--check" only compares
+	@sh scripts/reference.sh $(ARGS)
+
+lock:  ## write the three hashed locks again (needs uv)
 	@sh scripts/lock.sh
 
 clean:

@@ -1,8 +1,9 @@
 #!/bin/sh
-# Writes the two locks: pinned, hashed, valid for Python 3.11 to 3.13, and without a single address of an index.
+# Writes the three locks: pinned, hashed, valid for Python 3.11 to 3.13, and without a single address of an index.
 set -eu
 cd "$(dirname "$0")/.."
 flags="--quiet --universal --python-version 3.11 --generate-hashes --no-annotate --no-header --no-emit-index-url --no-emit-find-links"
 uv pip compile $flags --extra simulator pyproject.toml --group dev -o requirements-dev.lock
-# The first lock is a subset of the second, at the same versions: constrained by it.
+# The others are subsets of it, at the same versions: constrained by it. The last is what a gateway on site needs, no more.
 printf 'hatchling\n' | uv pip compile $flags --extra simulator pyproject.toml - -c requirements-dev.lock -o requirements.lock
+uv pip compile $flags pyproject.toml -c requirements-dev.lock -o requirements-gateway.lock

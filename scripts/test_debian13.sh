@@ -11,10 +11,11 @@ command -v mmdebstrap >/dev/null 2>&1 || apt-get install -y -qq --no-install-rec
 unshare --mount true 2>/dev/null || skip "no mount namespaces"
 
 root=$PWD/.build/debian13
-if [ ! -e "$root/ready" ]; then
+packages=python3,python3-venv,dbus-daemon,mosquitto,procps
+if [ "$(cat "$root/ready" 2>/dev/null)" != "$packages" ]; then  # made for another list: made anew
     rm -rf "$root"
-    mmdebstrap --quiet --variant=minbase --include=python3,python3-venv,dbus-daemon,procps trixie "$root" 2>.build/debian13.log || skip "no root of Debian 13 could be made (see .build/debian13.log)"
-    mkdir -p "$root/project" && touch "$root/ready"
+    mmdebstrap --quiet --variant=minbase --include="$packages" trixie "$root" 2>.build/debian13.log || skip "no root of Debian 13 could be made (see .build/debian13.log)"
+    mkdir -p "$root/project" && echo "$packages" >"$root/ready"
 fi
 # Wheels are fetched by this machine, with the lock's hashes; inside, nothing is fetched.
 wheels=.build/wheels-313

@@ -9,6 +9,7 @@ is stored is safe and what is not lies in the gap that the next start tells.
 from __future__ import annotations
 
 import asyncio
+import faulthandler
 import signal
 import sys
 from collections.abc import Mapping
@@ -20,6 +21,8 @@ from gateway import __version__
 from gateway.alarms import AlarmBook, Change
 from gateway.app.inward import Inward
 from gateway.app.outward import Outward
+from gateway.app.progress import buses, delivering, radios, storing, ticking
+from gateway.app.sign_of_life import SignOfLife
 from gateway.clock import Stamp, SystemClock
 from gateway.collect import Collector, Desk, Hearing
 from gateway.collect.hearing import TICK_S, last_sign
@@ -35,6 +38,8 @@ from gateway.operations import Operations, Rooms
 from gateway.outbox import Mark, Outbox, Quota, Route
 from gateway.outbox.alive import AliveFile
 from gateway.problems import describe
+from gateway.texts import text
+from gateway.watchdog import Loop, ServiceManager, Watchdog
 
 ALIVE_TOLERANCE_MS: Final = 2_000
 INTAKE_LIMIT_S: Final = 4.0
@@ -43,6 +48,9 @@ ALARM_DRAIN_S: Final = 5.0
 GOODBYE_LIMIT_S: Final = 2.0
 END_LIMIT_S: Final = 14.0
 CONTROL_RETRY_S: Final = 10.0
+CONTROL_READY_S: Final = 2.0
+NOTE_LIMIT_S: Final = 0.5
+DISK_SILENT_S: Final = 5.0
 
 _log = structlog.get_logger("gateway")
 
@@ -50,12 +58,13 @@ _log = structlog.get_logger("gateway")
 def run(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status: 0 after an orderly end, 2 when it could not begin."""
     configure_log()
+    faulthandler.enable()  # a watchdog's SIGABRT leaves in the journal where every thread stood
     try:
         with sole_owner(settings.gateway.data_dir):
             asyncio.run(_App(settings).run())
     except GatewayError as error:
-        text = describe(error.code, settings.gateway.lang, error.subject, error.facts)
-        print(f"{error.code} {text.title}\n{text.remedy}", file=sys.stderr)
+        told = describe(error.code, settings.gateway.lang, error.subject, error.facts)
+        print(f"{error.code} {told.title}\n{told.remedy}", file=sys.stderr)
         return 2
     return 0
 
@@ -71,7 +80,11 @@ class _App:
         self._origin = Origin(gateway.org, gateway.site, gateway.id, tuple(gateway.org_path))
         self._health = Health(self._clock)
         self._alive = AliveFile(gateway.data_dir / "alive")
+        self._sign = SignOfLife(self._alive, clock=self._clock, on_written=self._on_sign_written)
+        self._service = ServiceManager()
+        self._ticks = 0
         self._stop = asyncio.Event()
+        self._control_known = asyncio.Event()
         self._is_built = False
         self._outbox: Outbox
         self._alarms: AlarmBook
@@ -79,6 +92,7 @@ class _App:
         self._hearing: Hearing
         self._inward: Inward
         self._outward: Outward
+        self._watchdog: Watchdog
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -98,37 +112,52 @@ class _App:
             await self._build()
             _log.info("started", version=__version__, gateway=self._origin.source, stream=self._outbox.streamid)
             await self._serve()
-            self._alive.close()
+            await self._sign.close()
             await self._outbox.close()
         finally:
             last_resort.cancel()
+            self._service.close()
         _log.info("ended", sequence=self._outbox.sequence)
 
     async def _serve(self) -> None:
         """Do everything at once until told to stop, then end it."""
         async with asyncio.TaskGroup() as group:
-            intake = self._inward.start(group)
             outbox = group.create_task(self._outbox.run(), name="outbox")
+            control = group.create_task(self._serve_control(), name="control")
+            await self._tell_ready()
+            watchdog = group.create_task(self._watchdog.run(), name="watchdog")
+            intake = self._inward.start(group)
             outward = [
                 group.create_task(self._outward.run(at), name=f"deliver {one.id}")
                 for at, one in enumerate(self._settings.destinations)
             ]
-            control = group.create_task(self._serve_control(), name="control")
             alive = group.create_task(self._keep_alive(), name="alive")
             quota = group.create_task(self._quota().run(), name="quota")
             await self._stop.wait()
             alive.cancel()
             quota.cancel()
+            self._watchdog.end()
+            self._service.stopping()
             await self._end(intake, outward)
             outbox.cancel()
             control.cancel()
+            watchdog.cancel()
+
+    async def _tell_ready(self) -> None:
+        """The database is open and whoever asks is answered. Not later: a call to a sleeping BlueZ can block for 25 s."""
+        try:
+            async with asyncio.timeout(CONTROL_READY_S):
+                await self._control_known.wait()
+        except TimeoutError:
+            pass  # it is told as a problem when it fails; calls must be heard meanwhile
+        self._service.ready()
 
     async def _end(self, intake: list[asyncio.Task[None]], outward: list[asyncio.Task[None]]) -> None:
         """Stop hearing, store what was heard, deliver the alarms, say goodbye (northbound rule 20)."""
-        _log.info("ending")
         heard_until = self._clock.stamp()
         # At once, and no later stamp after it: whoever kills us while we end must find the beginning of the silence.
-        self._write_alive(heard_until)
+        await self._sign.note_last(self._durable_until(heard_until), limit_s=NOTE_LIMIT_S)
+        _log.info("ending")
         self._hearing.end()
         await _cancelled(intake, INTAKE_LIMIT_S)
         self._hearing.tick()
@@ -136,7 +165,7 @@ class _App:
         await asyncio.gather(*(one.drain_alarms(ALARM_DRAIN_S) for one in self._outward.deliverers))
         await _cancelled(outward, GOODBYE_LIMIT_S)
         if stored and await self._outbox.flush(FLUSH_LIMIT_S / 2):
-            self._write_alive(heard_until)
+            await self._sign.note_last(self._durable_until(heard_until), limit_s=NOTE_LIMIT_S)
 
     async def _serve_control(self) -> None:
         gateway = self._settings.gateway
@@ -147,10 +176,14 @@ class _App:
             )
         )  # fmt: skip
         path = gateway.control_socket
+
+        def serving() -> None:
+            self._health.off("GW-CTL-04", str(path))
+            self._control_known.set()
+
         server = ControlServer(
-            path, operations.by_name(), listen=operations.listen, lang=gateway.lang,
-            on_ready=lambda: self._health.off("GW-CTL-04", str(path)),
-        )  # fmt: skip
+            path, operations.by_name(), listen=operations.listen, lang=gateway.lang, on_ready=serving
+        )
         while True:
             try:
                 await server.run()
@@ -159,6 +192,7 @@ class _App:
             except Exception as bug:  # noqa: BLE001 - who asks must not end the hearing of calls
                 _log.error("the control socket failed and is opened anew", exc_info=bug)
                 self._health.on("GW-CTL-04", str(path), detail=repr(bug)[:200])
+            self._control_known.set()
             await asyncio.sleep(CONTROL_RETRY_S)
 
     def _quota(self) -> Quota:
@@ -175,22 +209,64 @@ class _App:
 
     async def _keep_alive(self) -> None:
         while True:
-            self._write_alive(self._clock.stamp())
+            self._ticks += 1
+            self._sign.note(self._durable_until(self._clock.stamp()))
             self._hearing.tick()
             self._inward.on_stored()
+            self._judge_disk()
             await asyncio.sleep(TICK_S)
 
-    def _write_alive(self, at: Stamp) -> None:
-        """Note the last sign of life: never later than what was heard and is not yet durable."""
+    def _durable_until(self, at: Stamp) -> Stamp:
+        """Return the last sign of life: never later than what was heard and is not yet durable."""
         oldest = self._outbox.oldest_waiting
         if oldest is not None and oldest.mono_ms < at.mono_ms and oldest.boot == at.boot:
-            at = oldest
-        try:
-            self._alive.write(at)
-        except OSError as error:
-            self._health.on("GW-STO-01", str(self._settings.gateway.data_dir / "alive"), detail=error.strerror)
+            return oldest
+        return at
+
+    def _on_sign_written(self, error: BaseException | None) -> None:
+        path = str(self._settings.gateway.data_dir / "alive")
+        if error is None:
+            self._health.off("GW-STO-01", path)
         else:
-            self._health.off("GW-STO-01", str(self._settings.gateway.data_dir / "alive"))
+            self._health.on("GW-STO-01", path, detail=getattr(error, "strerror", None) or repr(error))
+
+    def _judge_disk(self) -> None:
+        """A disk that gives an error is told by who meets it; one that gives no answer at all is told here."""
+        silent_s = self._sign.silent_s
+        oldest, now = self._outbox.oldest_waiting, self._clock.stamp()
+        if self._outbox.is_failing and oldest is not None and oldest.boot == now.boot:
+            silent_s = max(silent_s, (now.mono_ms - oldest.mono_ms) / 1000)
+        if silent_s >= DISK_SILENT_S:
+            self._health.on("GW-RUN-05", "", path=str(self._settings.gateway.data_dir), seconds=round(silent_s))
+        else:
+            self._health.off("GW-RUN-05")
+
+    # -- the service manager ------------------------------------------------------------------------------------
+
+    def _watch(self) -> Watchdog:
+        deliveries = [
+            delivering(one.id, lambda: self._outward.deliverers, self._outbox, self._health)
+            for one in self._settings.destinations
+        ]
+        loops: list[Loop] = [
+            storing(self._outbox), ticking(lambda: self._ticks), *deliveries,
+            *radios(self._settings, self._hearing, self._inward.heard),
+            *buses(self._settings, self._hearing, self._collector.desks),
+        ]  # fmt: skip
+        return Watchdog(
+            self._service, loops, clock=self._clock, words=self._words,
+            on_stall=lambda name, still_s: self._health.on("GW-RUN-04", name, seconds=round(still_s)),
+            on_move=lambda name: self._health.off("GW-RUN-04", name),
+        )  # fmt: skip
+
+    def _words(self) -> str:
+        """How it is, in the line that `systemctl status` shows."""
+        deaf = [one["id"] for one in self._hearing.status({}) if not one["hearing"]]
+        away = [one.name for one in self._outward.deliverers if not one.connected]
+        return text(
+            "service.status", self._settings.gateway.lang, alarms=self._alarms.open_count, deaf=", ".join(deaf),
+            away=", ".join(away),
+        )  # fmt: skip
 
     # -- building -----------------------------------------------------------------------------------------------
 
@@ -227,6 +303,7 @@ class _App:
         self._outward = Outward(
             settings, self._origin, outbox=self._outbox, alarms=self._alarms, clock=self._clock, health=self._health
         )
+        self._watchdog = self._watch()
         self._outbox.live = self._outward.is_live
         self._outbox.on_stored = self._on_stored
         for finding in settings.findings:
@@ -236,7 +313,7 @@ class _App:
         return {
             one.id: Desk(
                 one.id, one.model, one.link, one.address, one.room, one.bed, one.driver, one.options, one.key_bytes,
-                one.calls_on, one.every_s, wired=any(one.link == line.id for line in self._settings.serial),
+                one.calls_on, one.every_s, wired=any(one.link == line.id for line in self._settings.serial), map=one.map,
             )
             for one in self._settings.devices
         }  # fmt: skip

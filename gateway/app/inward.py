@@ -36,6 +36,7 @@ class Inward:
         self._lines: dict[str, SerialLine] = {}
         self._readers: dict[str, StreamReader] = {}
         self._masters: list[BusMaster] = []
+        self._open: set[str] = set()
         self._build(desks)
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
@@ -51,6 +52,10 @@ class Inward:
         """How many adverts a full queue has cost each radio."""
         return {name: radio.dropped for name, radio in self._radios.items()}
 
+    def heard(self) -> Mapping[str, int]:
+        """How many adverts each radio has heard, from anybody."""
+        return {name: radio.heard for name, radio in self._radios.items()}
+
     def on_stored(self) -> None:
         """Something was stored: what waits for that may be acknowledged."""
         for reader in self._readers.values():
@@ -60,6 +65,7 @@ class Inward:
         for ble in self._settings.ble:
             self._radios[ble.id] = BleRadio(
                 link_id=ble.id, adapter=ble.adapter, silence_s=ble.silence_s, wanted=self._wanted(ble.id),
+                known=_addresses(desks, ble.id), taken=[one.adapter for one in self._settings.ble if one is not ble],
                 deliver=self._collector.on_advert, on_state=self._hearing.on_state,
                 on_overflow=self._on_overflow(ble.id), clock=self._clock,
             )  # fmt: skip
@@ -101,6 +107,17 @@ class Inward:
 
     def _on_line_state(self, state: LinkState) -> None:
         reader = self._readers.get(state.link)
-        if reader and state.hearing:
-            reader.reopened()
+        if not state.hearing:
+            self._open.discard(state.link)
+            if reader:
+                reader.lost()
+        elif state.link not in self._open:
+            self._open.add(state.link)
+            if reader:
+                reader.reopened()
         self._hearing.on_state(state)
+
+
+def _addresses(desks: Mapping[str, Desk], link: str) -> Callable[[str], bool]:
+    """Return whether an address is a configured device's on a link."""
+    return frozenset(desk.address.upper() for desk in desks.values() if desk.link == link).__contains__

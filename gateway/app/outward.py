@@ -1,12 +1,12 @@
 """The way out, built: one deliverer for each destination, with the transport that its URL names.
 
-Where a bug ends a delivery, the deliverer is built anew from what is stored; the others do not notice.
+Where a bug ends a delivery, the deliverer is built anew from what is stored; the others do not notice. The problem that
+tells of it goes when the new one has run for `SOUND_AFTER_S`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import random
 from collections.abc import Mapping, Sequence
 from typing import Final
@@ -15,18 +15,17 @@ import structlog
 
 from gateway import __version__
 from gateway.alarms import AlarmBook
+from gateway.app.transports import paths_of
 from gateway.clock import SystemClock
 from gateway.config import Destination, Settings
 from gateway.deliver import Deliverer, DeliveryCallbacks
-from gateway.errors import SecretError
 from gateway.events import Origin
 from gateway.health import Health
-from gateway.mqtt_session import Endpoint
 from gateway.outbox import Outbox
-from gateway.tls import Tls
-from gateway.uplinks.mqtt import MqttUplink
 
 REBUILD_CAP_S: Final = 60.0
+SOUND_AFTER_S: Final = 600.0
+_TELEMETRY: Final = ("telemetry.meter", "telemetry.environment", "telemetry.vital", "checkin.card", "bed.occupancy")
 
 _log = structlog.get_logger("gateway")
 
@@ -58,8 +57,12 @@ class Outward:
         return self._deliverers
 
     def is_live(self) -> bool:
-        """Can new telemetry go out at once, everywhere?"""
-        return all(one.is_live for one in self._deliverers)
+        """Can new telemetry go out at once, wherever it is wanted?"""
+        return all(
+            deliverer.is_live
+            for deliverer, destination in zip(self._deliverers, self._settings.destinations, strict=True)
+            if any(destination.takes(noun) for noun in _TELEMETRY)
+        )
 
     def wake(self) -> None:
         """Something was stored."""
@@ -71,27 +74,22 @@ class Outward:
         destination = self._settings.destinations[at]
         failures = 0
         while True:
+            sound = asyncio.get_running_loop().call_later(SOUND_AFTER_S, self._health.off, "GW-RUN-03", destination.id)
             try:
                 await self._deliverers[at].run()
             except Exception as bug:  # noqa: BLE001 - a platform's answer must not end the hearing of calls
                 _log.error("a delivery failed and is begun anew", destination=destination.id, exc_info=bug)
                 self._health.on("GW-RUN-03", destination.id, detail=f"{type(bug).__name__}: {bug}"[:200])
+            finally:
+                sound.cancel()
             failures += 1
             await asyncio.sleep(random.uniform(0, min(REBUILD_CAP_S, 2.0 ** min(failures, 10))))  # noqa: S311 - jitter
             self._deliverers[at] = self._deliverer(destination)
 
     def _deliverer(self, destination: Destination) -> Deliverer:
-        path = destination.path[0]
-        tls = Tls(path.ca_file, path.cert_file, path.key_file) if path.tls else None
-        origin = self._origin
-        password = ""
-        with contextlib.suppress(SecretError):  # told as a finding; the login fails, loudly, and its events wait
-            password = path.password.text() if path.password else ""
-        endpoint = Endpoint(
-            path.host, path.port, f"{origin.org}-{origin.site}-{origin.gateway}", path.username, password, tls
-        )
+        paths = paths_of(destination, self._origin, clock=self._clock, health=self._health)
         return Deliverer(
-            destination.id, MqttUplink(endpoint, origin, destination=destination.id), self._outbox,
+            destination.id, paths, self._outbox,
             finish=destination.finish, reconnect_spread_s=destination.reconnect_spread_s, clock=self._clock,
             health=self._health,
             callbacks=DeliveryCallbacks(

@@ -222,11 +222,14 @@ async def test_people_acknowledge_and_close_over_the_socket(daemon: Daemon, boar
     await daemon.start()
     await press(daemon, board)
     (alarm,) = await daemon.ask("alarms.list")
-    assert await daemon.ask("alarms.ack", id=alarm["id"], by="Li Na") == {"id": alarm["id"], "state": "ACKED"}
-    assert await daemon.ask("alarms.close", id=alarm["id"], by="Li Na", why="fine") == {
-        "id": alarm["id"],
-        "state": "CLOSED",
-    }
+    known = {name: alarm[name] for name in ("id", "kind", "device", "room", "bed")}
+    acked = {**known, "state": "ACKED", "by": "Li Na", "acked_by": "Li Na", "changed": True}
+    assert await daemon.ask("alarms.ack", id=alarm["id"][:20], by="Li Na") == acked
+    assert await daemon.ask("alarms.ack", id=alarm["id"], by="Wang") == {**acked, "changed": False}
+    with pytest.raises(AssertionError, match="GW-CTL-03"):
+        await daemon.ask("alarms.close", id=alarm["id"][:7], by="Wang", why="fine")
+    closed = {**known, "state": "CLOSED", "by": "Wang", "acked_by": "Li Na", "changed": True}
+    assert await daemon.ask("alarms.close", id=alarm["id"], by="Wang", why="fine") == closed
     assert await daemon.ask("alarms.list") == []
     assert [one["why"] for one in await daemon.ask("alarms.list", all=True)] == ["fine"]
     for wrong in ({}, {"id": 7}, {"id": alarm["id"], "by": None}):
@@ -254,6 +257,40 @@ async def test_a_bug_in_a_delivery_ends_neither_the_daemon_nor_the_delivery(
     assert list(daemon.app._outward.deliverers) == [runs[-1]]
     assert ("GW-RUN-03", "district") in daemon.problems()
     await press(daemon, board)
+
+
+async def test_the_problem_of_a_delivery_that_was_begun_anew_goes_when_it_has_run_for_a_while(
+    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Deliverer] = []
+    seen: list[bool] = []
+
+    async def run(self: Deliverer) -> None:
+        runs.append(self)
+        if len(runs) == 1:
+            raise IndexError("once")
+        seen.append(("GW-RUN-03", "district") in daemon.problems())
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Deliverer, "run", run)
+    monkeypatch.setattr(outward, "REBUILD_CAP_S", 0.01)
+    monkeypatch.setattr(outward, "SOUND_AFTER_S", 0.05)
+    await daemon.start()
+    await daemon.until(lambda: len(runs) == 2 and ("GW-RUN-03", "district") not in daemon.problems())
+    assert seen == [True]
+
+
+async def test_new_telemetry_waits_for_no_destination_that_does_not_want_it(
+    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    down = '[[destination.path]]\nurl = "mqtt://127.0.0.1:2"\n'
+    daemon.texts["more"] = f'[[destination]]\nid = "street"\ntypes = ["alarm.*"]\n{down}'
+    running = await daemon.start()
+    live = {"district": True, "street": False}
+    monkeypatch.setattr(Deliverer, "is_live", property(lambda self: live[self.name]))
+    assert running._outward.is_live()
+    live.update(district=False, street=True)
+    assert not running._outward.is_live()
 
 
 async def test_the_problem_of_the_control_socket_goes_when_its_directory_comes(
@@ -294,8 +331,7 @@ async def test_the_alive_file_is_never_later_than_what_is_not_yet_durable(
     running = await daemon.start()
     oldest = Stamp(1_800_000_000_000, 5, running._began.boot)
     monkeypatch.setattr(type(running._outbox), "oldest_waiting", property(lambda _self: oldest))
-    running._write_alive(running._clock.stamp())
-    assert running._alive.read() == oldest
+    await daemon.until(lambda: running._alive.read() == oldest)
 
 
 async def test_from_the_moment_it_ends_the_alive_file_stands_still(
@@ -333,8 +369,6 @@ async def test_an_alive_file_that_cannot_be_written_is_a_problem_and_no_end(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(running._alive, "write", full)
-    running._write_alive(running._clock.stamp())
-    assert ("GW-STO-01", path) in daemon.problems()
+    await daemon.until(lambda: ("GW-STO-01", path) in daemon.problems())
     monkeypatch.undo()
-    running._write_alive(running._clock.stamp())
-    assert ("GW-STO-01", path) not in daemon.problems()
+    await daemon.until(lambda: ("GW-STO-01", path) not in daemon.problems())

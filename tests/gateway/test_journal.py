@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 import subprocess
 import sys
 
-from gateway.journal import PatientStream
+from gateway.journal import JournalStream, PatientStream
 
 
 class _Broken(io.StringIO):
@@ -51,3 +52,34 @@ def test_every_entry_is_one_json_object_with_level_and_time() -> None:
     assert first["timestamp"].endswith("Z")
     assert "ZeroDivisionError" in second["exception"]
     assert done.stdout == ""
+
+
+def journal_pair() -> tuple[JournalStream, socket.socket]:
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_STREAM)
+    stream = JournalStream(ours.fileno())
+    ours.close()
+    return stream, theirs
+
+
+def test_the_journal_gets_what_is_written_and_nothing_waits_when_it_takes_no_more() -> None:
+    stream, theirs = journal_pair()
+    with theirs, theirs.makefile("rb") as journal:
+        stream.write("first\n")
+        assert journal.readline() == b"first\n"
+        while not stream.lost_lines:  # a hung journald: a blocking write would end here for ever
+            stream.write("x" * 1000 + "\n")
+        theirs.settimeout(10)
+        line = b""
+        while line != b"again\n":  # it takes lines again: whole ones, after what may have been cut short
+            line = journal.readline()
+            assert line.strip() in (b"x" * 1000, b"", b"again") or stream.lost_lines == 1
+            stream.write("again\n")
+    stream._socket.close()
+
+
+def test_a_journal_that_has_gone_costs_lines_and_no_more() -> None:
+    stream, theirs = journal_pair()
+    theirs.close()
+    assert stream.write("to nobody\n") == 10
+    assert stream.lost_lines == 1
+    stream._socket.close()

@@ -1,0 +1,73 @@
+"""From a configured destination to its paths at work: the transport that each URL names, with its credentials.
+
+HTTP's library is loaded only where a path needs it: it costs memory that a small gateway has better use for.
+"""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+
+from gateway.clock import Clock
+from gateway.config import Destination
+from gateway.config.secret import Secret
+from gateway.config.settings import DestinationPath
+from gateway.errors import SecretError
+from gateway.events import Origin
+from gateway.health import Health
+from gateway.mqtt_session import Endpoint
+from gateway.tls import Tls
+from gateway.uplinks import Uplink
+from gateway.uplinks.mqtt import MqttUplink, client_id
+from gateway.uplinks.path import PlatformPath
+from gateway.uplinks.paths import Paths
+
+
+def paths_of(destination: Destination, origin: Origin, *, clock: Clock, health: Health) -> Paths:
+    """Return the paths of a destination, in the order of its configuration."""
+    made = []
+    for number, path in enumerate(destination.path, start=1):
+        if path.transport == "http":
+            uplink = _http(path, origin, destination=destination.id)
+        else:
+            uplink = _mqtt(path, origin, destination=destination.id, number=number)
+        made.append(PlatformPath(uplink, path.host, path.transport))
+    return Paths(destination.id, made, reconnect_spread_s=destination.reconnect_spread_s, clock=clock, health=health)
+
+
+def authorization(path: DestinationPath) -> str:
+    """Return the value of an HTTP path's Authorization header, "" for none; reads its secrets (RFC 6750, RFC 7617)."""
+    if path.token is not None:
+        return f"Bearer {_said(path.token)}"
+    if path.username:
+        pair = f"{path.username}:{_said(path.password)}".encode()
+        return f"Basic {base64.b64encode(pair).decode()}"
+    return ""
+
+
+def _mqtt(path: DestinationPath, origin: Origin, *, destination: str, number: int) -> Uplink:
+    endpoint = Endpoint(
+        path.host, path.port, client_id(origin, number), path.username, _said(path.password), _tls(path),
+        version=path.mqtt_version,
+    )  # fmt: skip
+    return MqttUplink(endpoint, origin, destination=destination)
+
+
+def _http(path: DestinationPath, origin: Origin, *, destination: str) -> Uplink:
+    from gateway.uplinks.http import HttpEndpoint, HttpUplink
+
+    host = f"[{path.host}]" if ":" in path.host else path.host
+    url = f"{'https' if path.tls else 'http'}://{host}:{path.port}{path.base}"
+    endpoint = HttpEndpoint(url, lambda: authorization(path), _tls(path))
+    return HttpUplink(endpoint, origin, destination=destination)
+
+
+def _tls(path: DestinationPath) -> Tls | None:
+    return Tls(path.ca_file, path.cert_file, path.key_file) if path.tls else None
+
+
+def _said(secret: Secret | None) -> str:
+    """Return a secret, "" where it cannot be had: that was told as a finding; the login fails, loudly, and its events wait."""
+    with contextlib.suppress(SecretError):
+        return secret.text() if secret else ""
+    return ""
