@@ -1,22 +1,21 @@
-"""From typed destination tables to destinations, each with its one path; and whether every alarm is taken.
+"""From typed destination tables to destinations with their paths; and whether every alarm reaches one that runs.
 
-A destination whose credentials or certificates cannot be had still runs: the login fails, loudly, and its events
-wait. It is set aside only when there is nowhere to connect to, or the way there would be plain text.
+A destination is set aside when nobody can know what it is (id, profile) or none of its paths can be used; its events
+wait. Types that cannot be read give way to everything: a destination gets too much rather than no alarm.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from pathlib import Path
-from typing import Final
-from urllib.parse import urlsplit
+from collections.abc import Collection, Mapping
+from dataclasses import replace
+from typing import Any, Final
 
 from gateway.config import findings as found
 from gateway.config.findings import Findings, close_to
+from gateway.config.paths import settle_paths
 from gateway.config.positions import KeyPath
-from gateway.config.settings import Destination, DestinationPath
+from gateway.config.settings import Destination
 from gateway.config.tables import Entry, read_entry, tables
-from gateway.errors import SecretError
 from gateway.events import wants
 
 PROFILES: Final = ("native",)
@@ -36,7 +35,7 @@ EVENT_TYPES: Final = (
     "test.completed",
 )
 _ALARM_TYPES: Final = tuple(noun for noun in EVENT_TYPES if noun.startswith("alarm."))
-_WRITABLE: Final = (
+WRITABLE_TYPES: Final = (
     "*",
     *(f"{noun}.*" for noun in dict.fromkeys(t.partition(".")[0] for t in EVENT_TYPES)),
     *EVENT_TYPES,
@@ -47,9 +46,9 @@ def settle_destinations(
     raw: Mapping[str, object], notes: Findings
 ) -> tuple[tuple[Destination, ...], tuple[Destination, ...]]:
     """Return the destinations that run, and those set aside: events must wait for them until they are mended."""
-    running: list[Destination] = []
+    running: dict[KeyPath, Destination] = {}
     aside: list[Destination] = []
-    typed: list[Destination] = []
+    written: dict[KeyPath, Destination] = {}
     ids: dict[str, KeyPath] = {}
     entries = list(tables(raw, "destination", (), notes))
     if not entries:
@@ -67,29 +66,17 @@ def settle_destinations(
         if first != at:
             line = notes.line((*first, "id"))
             notes.add(found.DUPLICATE, (*at, "id"), effect=found.SET_ASIDE, value=entry.value.id, other_line=line)
-        path = _path(table, at, notes)
-        if entry.fits("types"):
-            typed.append(entry.value)
+        paths = settle_paths(table, at, notes)
         _types(entry, notes)
+        written[at] = entry.value
         known_profile = not entry.fits("profile") or _profile(entry, notes)
-        if path is not None and entry.runs and known_profile and first == at:
-            running.append(_with_path(entry.value, path))
+        if paths and entry.runs and known_profile and first == at:
+            running[at] = replace(entry.value, path=paths)
         elif entry.fits("id") and first == at:
             aside.append(entry.value)
-    if typed:
-        _alarms_taken(typed, notes)
-    return tuple(running), tuple(aside)
-
-
-def _with_path(destination: Destination, path: DestinationPath) -> Destination:
-    return Destination(
-        destination.id,
-        destination.profile,
-        destination.types,
-        destination.finish,
-        destination.reconnect_spread_s,
-        (path,),
-    )
+    if written:
+        _alarms_taken(running, written, notes)
+    return tuple(running.values()), tuple(aside)
 
 
 def _profile(entry: Entry[Destination], notes: Findings) -> bool:
@@ -110,96 +97,26 @@ def _types(entry: Entry[Destination], notes: Findings) -> None:
             at = (*entry.at, "types", number)
             notes.add(
                 found.BAD_VALUE, at, effect=found.KEPT, value=pattern, expected="@expect.types",
-                **close_to(pattern, _WRITABLE),
+                **close_to(pattern, WRITABLE_TYPES),
             )  # fmt: skip
 
 
-def _alarms_taken(destinations: Sequence[Destination], notes: Findings) -> None:
-    untaken = [noun for noun in _ALARM_TYPES if not any(one.takes(noun) for one in destinations)]
+def _alarms_taken(
+    running: Mapping[KeyPath, Destination], written: Mapping[KeyPath, Destination], notes: Findings
+) -> None:
+    """Tell which alarms nobody wants, and which are wanted only by destinations that do not run."""
+    untaken = _untaken(written.values())
     if untaken:
-        notes.add(found.ALARMS_UNTAKEN, ("destination",), effect=found.KEPT, types=tuple(untaken))
+        notes.add(found.ALARMS_UNTAKEN, ("destination",), effect=found.KEPT, types=untaken)
+    waiting = tuple(noun for noun in _untaken(running.values()) if noun not in untaken)
+    if waiting:
+        wanting = (at for at, one in written.items() if at not in running and any(map(one.takes, waiting)))
+        facts: dict[str, Any] = {
+            "types": ("alarm.*",) if waiting == _ALARM_TYPES else waiting,
+            "destinations": tuple(notes.where(at) for at in wanting),
+        }
+        notes.add(found.ALARMS_WAIT, ("destination",), effect=found.KEPT, **facts)
 
 
-def _path(table: Mapping[str, object], at: KeyPath, notes: Findings) -> DestinationPath | None:
-    """Return the path that is used: the first. Further ones are refused, none is missed."""
-    entries = list(tables(table, "path", at, notes))
-    if not entries:
-        if "path" not in table:
-            notes.add(found.MISSING_KEY, (*at, "path"), effect=found.SET_ASIDE, expected="@expect.destination-path")
-        return None
-    for further, _ in entries[1:]:
-        notes.add(found.SECOND_PATH, further, effect=found.KEPT)
-    place, raw = entries[0]
-    entry = read_entry(DestinationPath, raw, place, notes, vital=frozenset({"url"}), effect=found.SET_ASIDE)
-    if not entry.fits("url"):
-        return None
-    usable = _url(entry, notes)
-    _credentials(entry, notes)
-    return entry.value if usable else None
-
-
-def _url(entry: Entry[DestinationPath], notes: Findings) -> bool:
-    path = entry.value
-    at = (*entry.at, "url")
-    try:
-        parts = urlsplit(path.url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host, port, parts = None, None, urlsplit("")
-    if "@" in path.url:
-        notes.add(found.SECRET_IN_URL, at, effect=found.SET_ASIDE)
-        return False
-    tail = parts.path.strip("/") or parts.query or parts.fragment
-    if parts.scheme not in ("mqtt", "mqtts") or not host or port == 0 or tail or not path.url.isprintable():
-        notes.add(found.BAD_URL, at, effect=found.SET_ASIDE, value=path.url)
-        return False
-    if not path.tls and not path.loopback:
-        notes.add(found.PLAIN_TEXT_REFUSED, at, effect=found.SET_ASIDE, value=path.url, host=host)
-        return False
-    return True
-
-
-def _credentials(entry: Entry[DestinationPath], notes: Findings) -> None:
-    path = entry.value
-    if path.password is not None:
-        try:
-            path.password.text()
-        except SecretError as refusal:
-            notes.add(refusal.code, (*entry.at, "password"), effect=found.KEPT, **refusal.facts)
-        else:
-            _closed(path.password.path, (*entry.at, "password"), notes, too_open=path.password.too_open)
-    for key, file in (("ca_file", path.ca_file), ("cert_file", path.cert_file), ("key_file", path.key_file)):
-        if file is not None:
-            reason = _unusable(file)
-            if reason:
-                at = (*entry.at, key)
-                notes.add(found.CERTIFICATE_UNUSABLE, at, effect=found.KEPT, path=str(file), reason=reason)
-    if path.key_file is not None:
-        _closed(path.key_file, (*entry.at, "key_file"), notes, too_open=_open_to_others(path.key_file))
-    for one, other in (("cert_file", "key_file"), ("key_file", "cert_file")):
-        if getattr(path, one) is not None and getattr(path, other) is None and entry.fits(other):
-            notes.add(found.MISSING_KEY, (*entry.at, other), effect=found.KEPT, expected="@expect.path")
-
-
-def _closed(file: Path, at: KeyPath, notes: Findings, *, too_open: bool) -> None:
-    if too_open:
-        notes.add(found.SECRET_TOO_OPEN, at, effect=found.KEPT, path=str(file))
-
-
-def _open_to_others(file: Path) -> bool:
-    try:
-        return bool(file.stat().st_mode & 0o066)
-    except OSError:
-        return False
-
-
-def _unusable(file: Path) -> str:
-    try:
-        if not file.is_file():
-            return "@hint.not-a-file" if file.exists() else "@hint.missing"
-        with file.open("rb") as opened:
-            return "" if opened.read(1) else "@hint.empty"
-    except PermissionError:
-        return "@hint.no-permission"
-    except OSError as error:
-        return error.strerror or type(error).__name__
+def _untaken(destinations: Collection[Destination]) -> tuple[str, ...]:
+    return tuple(noun for noun in _ALARM_TYPES if not any(one.takes(noun) for one in destinations))

@@ -13,9 +13,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
-from drivers.kit import Advertises, Answers, BadOption, Driver, LineSettings, Streams
+from drivers.kit import Advertises, BadOption, Driver, LineSettings, Streams
 from gateway.config import findings as found
 from gateway.config.findings import Findings, close_to
+from gateway.config.options import settle_options
 from gateway.config.positions import KeyPath
 from gateway.config.secret import Secret
 from gateway.config.settings import Ble, Device, DeviceTable, Room, Serial
@@ -23,7 +24,6 @@ from gateway.config.tables import Entry
 from gateway.errors import SecretError
 
 _BLE_ADDRESS: Final = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}")
-_INDEX: Final = re.compile(r"\[(\d+)\]")
 
 
 class Catalogue(Protocol):
@@ -93,10 +93,10 @@ class _Desk:
         table = {item.name: getattr(self._table, item.name) for item in fields(self._table)}
         return Device(**{**table, "address": address}, driver=driver, options=options, key_bytes=key)
 
-    def _note(self, code: str, key: str = "", *, effect: str = found.SET_ASIDE, **facts: Any) -> None:
+    def _note(self, code: str, key: str | KeyPath, *, effect: str = found.SET_ASIDE, **facts: Any) -> None:
         if effect == found.SET_ASIDE:
             self._runs = False
-        at = (*self._entry.at, *_path(key)) if key else self._entry.at
+        at = (*self._entry.at, key) if isinstance(key, str) else (*self._entry.at, *key)
         self._notes.add(code, at, effect=effect, **facts)
 
     def _driver(self) -> Driver | None:
@@ -155,20 +155,22 @@ class _Desk:
             )  # fmt: skip
 
     def _options(self, driver: Driver) -> object:
+        facts: dict[str, Any] = {"model": driver.model}
         raw = self._table.map
-        try:
-            if isinstance(driver, Streams):
-                return driver.options(raw)
-            if isinstance(driver, Answers):
-                return driver.options(self._table.address.strip(), raw)
-        except BadOption as refusal:
-            if self._entry.fits(refusal.key.partition(".")[0]):
-                facts: dict[str, Any] = {"value": refusal.value, "model": driver.model, "expected": refusal.expected}
-                self._note(found.BAD_OPTION, refusal.key, **facts)
+        if isinstance(driver, Advertises):
+            if raw:
+                self._note(found.NO_EFFECT, "map", effect=found.KEPT, reason="@hint.no-options", **facts)
             return None
-        if raw:
-            self._note(found.NO_EFFECT, "map", effect=found.KEPT, reason="@hint.no-options", model=driver.model)
-        return None
+        try:
+            options, refusals = settle_options(driver, self._table.address.strip(), raw)
+        except Exception as bug:  # noqa: BLE001 - one device's options must not keep a whole house from being heard
+            error = f"{type(bug).__name__}: {bug}"[:200]
+            self._note(found.BAD_OPTION, "map", expected="@hint.driver-error", error=error, **facts)
+            return None
+        for at, refusal in refusals:
+            if self._entry.fits(str(at[0])):
+                self._note(found.BAD_OPTION, at, value=refusal.value, expected=_expected(refusal), **facts)
+        return options
 
     def _key(self, driver: Driver) -> bytes | None:
         """Read the key. Where it cannot be had the device runs without it."""
@@ -191,7 +193,7 @@ class _Desk:
             self._note(refusal.code, "key", effect=found.KEPT, **refusal.facts)
             return None
         if reference.too_open:
-            self._note(found.SECRET_TOO_OPEN, "key", effect=found.KEPT, path=str(reference.path))
+            self._note(found.SECRET_TOO_OPEN, "key", effect=found.KEPT, path=str(reference.home))
         return self._key_bytes(reference, content, driver.key_bytes)
 
     def _key_bytes(self, reference: Secret, content: bytes, length: int) -> bytes | None:
@@ -199,7 +201,7 @@ class _Desk:
             "effect": found.KEPT,
             "length_needed": length,
             "digits": 2 * length,
-            "path": str(reference.path),
+            "path": str(reference.home),
         }
         try:
             key = bytes.fromhex(content.decode("ascii").strip())
@@ -295,11 +297,6 @@ def _settings(line: LineSettings) -> str:
     return f"{line.baud} {line.bits}{line.parity}{line.stop}"
 
 
-def _path(key: str) -> KeyPath:
-    """Read a driver's dotted name of an option: "map.signal[0].is" is ("map", "signal", 0, "is")."""
-    path: list[str | int] = []
-    for part in key.split("."):
-        name = _INDEX.sub("", part)
-        path += [name] if name else []
-        path += [int(index) for index in _INDEX.findall(part)]
-    return tuple(path)
+def _expected(refusal: BadOption) -> dict[str, str]:
+    """What fits, in the driver's words: adding a device must not need a change of `texts`."""
+    return {"zh": refusal.zh, "en": refusal.expected}

@@ -18,13 +18,13 @@ from gateway.config.devices import Catalogue, Site, implied_rooms, settle_device
 from gateway.config.findings import Findings, close_to
 from gateway.config.positions import positions
 from gateway.config.settings import Ble, DeviceTable, Gateway, Outbox, Room, Serial, Settings
+from gateway.config.syntax import explained
 from gateway.config.tables import Entry, read_entry, tables
 from gateway.errors import ConfigError, Finding
 
 MAX_BYTES: Final = 1024 * 1024
 
 _SECTIONS: Final = ("gateway", "room", "serial", "ble", "device", "destination", "outbox")
-_PLACE_IN_ERROR: Final = re.compile(r" \(at line (\d+), column (\d+)\)")
 _UNSTABLE_PORT: Final = re.compile(r"/dev/tty(USB|ACM)\d+")
 _SOCKET: Final = re.compile(r"socket://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 _HIGHEST_PORT: Final = 65_535
@@ -35,15 +35,18 @@ T = TypeVar("T")
 
 def load(path: Path, *, catalogue: Catalogue | None = None) -> Settings:
     """Return the settings in the file at `path`, findings with them. Raises ConfigError where there can be none."""
-    settings, findings = inspect(path, catalogue=catalogue)
+    settings, findings = _read(path, catalogue, Findings(str(path), running=True))
     if settings is None:
         raise ConfigError(findings)
     return settings
 
 
 def inspect(path: Path, *, catalogue: Catalogue | None = None) -> tuple[Settings | None, tuple[Finding, ...]]:
-    """Return the settings, or None, and everything that is wrong in the file at `path`."""
-    notes = Findings(str(path))
+    """Check the file at `path` by hand: return the settings, or None, and everything that is wrong in it."""
+    return _read(path, catalogue, Findings(str(path), running=False))
+
+
+def _read(path: Path, catalogue: Catalogue | None, notes: Findings) -> tuple[Settings | None, tuple[Finding, ...]]:
     raw = _parsed(path, notes)
     if raw is None:
         return None, notes.all()
@@ -70,11 +73,7 @@ def _parsed(path: Path, notes: Findings) -> dict[str, Any] | None:
         raw = tomllib.loads(source)
     except (ValueError, RecursionError) as error:
         # ValueError: TOMLDecodeError, or a number of thousands of digits.
-        message = "nested too deeply" if isinstance(error, RecursionError) else str(error)
-        place = _PLACE_IN_ERROR.search(message)
-        line, column = (int(place[1]), int(place[2])) if place else (None, None)
-        detail = _PLACE_IN_ERROR.sub("", message)[:200]
-        notes.add(found.SYNTAX, effect=found.FATAL, line=line, column=column, detail=detail)
+        notes.add(found.SYNTAX, effect=found.FATAL, **explained(source, error))
         return None
     notes.lines = positions(source)
     return raw
@@ -123,7 +122,10 @@ def _settled(raw: Mapping[str, Any], path: Path, catalogue: Catalogue, notes: Fi
         _entries(DeviceTable, raw, "device", notes, vital=frozenset({"address", "map"})), site, catalogue, notes
     )
     if not devices:
-        notes.add(found.NO_DEVICES, effect=found.KEPT)
+        written = raw.get("device")
+        count = len(written) if isinstance(written, list) else 0
+        hint = {"hint": "@hint.devices-aside", "count": count} if count else {"hint": "@hint.no-device"}
+        notes.add(found.NO_DEVICES, effect=found.KEPT, **hint)
     destinations, aside = settle_destinations(raw, notes)
     if gateway is None:
         return None

@@ -2,7 +2,7 @@
 
 Limits: a secret file is at most 4 KiB and not empty. Files named by "file:" must not be open to group or other; those
 of a credentials directory are guarded by systemd, which shows its access list as group bits, so their mode says
-nothing.
+nothing. Outside systemd a credential is read where systemd would load it from, by those who may.
 """
 
 from __future__ import annotations
@@ -18,6 +18,10 @@ from gateway.errors import SecretError
 
 MAX_SECRET_BYTES: Final = 4096
 DIRECTORY_VARIABLE: Final = "CREDENTIALS_DIRECTORY"
+# The unit loads each file of this directory; systemd names what comes from a directory by an id, "_" and the file's name
+# (systemd.exec, LoadCredential=).
+STORE: Final = Path("/etc/daycare-gateway/credentials")
+PREFIX: Final = "daycare_"
 
 _CREDENTIAL = re.compile(r"credential:([A-Za-z0-9_][A-Za-z0-9_.-]{0,254})")
 _FILE = re.compile(r"file:(/[^\x00-\x1f]{1,1023})")
@@ -37,19 +41,27 @@ class Secret:
 
     @property
     def path(self) -> Path:
-        """The file that holds the secret. Raises SecretError when the credentials directory is not set."""
+        """The file that holds the secret: for a credential where systemd has put it, else where it loads it from."""
         kind, _, name = self.reference.partition(":")
         if kind == "file":
             return Path(name)
         directory = os.environ.get(DIRECTORY_VARIABLE, "")
         if not directory:
-            raise SecretError("GW-CFG-23", self.reference, reference=self.reference)
-        return Path(directory) / name
+            return self.home
+        # One that somebody loads by its own name goes before the one of the directory.
+        own, listed = Path(directory) / name, Path(directory) / f"{PREFIX}{name}"
+        return listed if _is_there(listed) and not _is_there(own) else own
+
+    @property
+    def home(self) -> Path:
+        """Where people put the secret and change it: not where systemd hands it over."""
+        kind, _, name = self.reference.partition(":")
+        return STORE / name if kind == "credential" else Path(name)
 
     @property
     def too_open(self) -> bool:
-        """Can group or other read or write the file? Never true of a systemd credential or an absent file."""
-        if self.reference.startswith("credential:"):
+        """Can group or other read or write the file? Never true of what systemd hands over or of an absent file."""
+        if self.reference.startswith("credential:") and not self._from_store:
             return False
         try:
             return bool(self.path.stat().st_mode & _OPEN_TO_OTHERS)
@@ -62,19 +74,23 @@ class Secret:
         try:
             # A FIFO or a device must be refused before it is opened: opening one may wait for ever.
             if not stat.S_ISREG(path.stat().st_mode):
-                raise self._refused(path, "@hint.not-a-file")
+                raise self._refused("@hint.not-a-file")
             with path.open("rb") as file:
                 content = file.read(MAX_SECRET_BYTES + 1)
         except FileNotFoundError:
-            raise self._refused(path, "@hint.missing") from None
+            if self._from_store and not _is_there(STORE):
+                raise self._out_of_reach() from None
+            raise self._refused("@hint.missing") from None
         except PermissionError:
-            raise self._refused(path, "@hint.no-permission") from None
+            if self._from_store:
+                raise self._out_of_reach() from None
+            raise self._refused("@hint.no-permission") from None
         except OSError as error:
-            raise self._refused(path, error.strerror or type(error).__name__) from None
+            raise self._refused(error.strerror or type(error).__name__) from None
         if len(content) > MAX_SECRET_BYTES:
-            raise self._refused(path, "@hint.too-large")
+            raise self._refused("@hint.too-large")
         if not content.strip():
-            raise self._refused(path, "@hint.empty")
+            raise self._refused("@hint.empty")
         return content
 
     def text(self) -> str:
@@ -82,7 +98,23 @@ class Secret:
         try:
             return self.read().decode().rstrip("\r\n")
         except UnicodeDecodeError:
-            raise self._refused(self.path, "@hint.not-utf-8") from None
+            raise self._refused("@hint.not-utf-8") from None
 
-    def _refused(self, path: Path, reason: str) -> SecretError:
-        return SecretError("GW-CFG-21", self.reference, reference=self.reference, path=str(path), reason=reason)
+    @property
+    def _from_store(self) -> bool:
+        return self.reference.startswith("credential:") and not os.environ.get(DIRECTORY_VARIABLE)
+
+    def _out_of_reach(self) -> SecretError:
+        return SecretError("GW-CFG-23", self.reference, reference=self.reference, path=str(self.home))
+
+    def _refused(self, reason: str) -> SecretError:
+        owner = "root" if self.reference.startswith("credential:") else "daycare-gateway"
+        facts = {"path": str(self.home), "owner": owner, "reason": reason}
+        return SecretError("GW-CFG-21", self.reference, reference=self.reference, **facts)
+
+
+def _is_there(path: Path) -> bool:
+    try:
+        return path.exists()
+    except OSError:
+        return False

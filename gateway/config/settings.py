@@ -14,7 +14,17 @@ from pathlib import Path
 from typing import Annotated, Final, Literal
 from urllib.parse import urlsplit
 
-from pydantic import ConfigDict, Field, InstanceOf, PlainValidator, StrictBool, StrictFloat, StrictInt, StrictStr
+from pydantic import (
+    ConfigDict,
+    Field,
+    InstanceOf,
+    PlainValidator,
+    StrictBool,
+    StrictFloat,
+    StrictInt,
+    StrictStr,
+    WithJsonSchema,
+)
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
@@ -25,6 +35,10 @@ from gateway.events import wants
 
 CONTROL_SOCKET: Final = Path("/run/daycare-gateway/control.sock")
 DATA_DIR: Final = Path("/var/lib/daycare-gateway")
+MAX_PATHS: Final = 4
+
+# The port that a URL means when it names none.
+_PORTS: Final = {"mqtts": 8883, "mqtt": 1883, "https": 443, "http": 80}
 
 _FORBID_EXTRA: Final = ConfigDict(extra="forbid")
 
@@ -52,15 +66,19 @@ def _optional_path(value: object) -> Path | None:
     return None if value is None else _path(value)
 
 
+# What editors are told of a value that a function checks (`schema`).
+_SCHEMA_OF_PATH: Final = WithJsonSchema({"type": "string", "pattern": "^/"})
+_SCHEMA_OF_SECRET: Final = WithJsonSchema({"type": "string", "pattern": "^(credential:[A-Za-z0-9_]|file:/)"})
+
 # `description` names the text that tells what fits ("expect.id").
 Id = Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]{1,64}$", description="id")]
 Name = Annotated[StrictStr, Field(max_length=128, description="name")]
 # An event code of a driver ("press", "hold"); "none" raises nothing whatever is configured.
 CallWord = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
 TypePattern = Annotated[StrictStr, Field(pattern=r"^(\*|[a-z]+\.(\*|[a-z]+))$")]
-FilePath = Annotated[Path, PlainValidator(_path), Field(description="path")]
-OptionalFilePath = Annotated[Path | None, PlainValidator(_optional_path), Field(description="path")]
-OptionalSecret = Annotated[Secret | None, PlainValidator(_secret), Field(description="secret")]
+FilePath = Annotated[Path, PlainValidator(_path), _SCHEMA_OF_PATH, Field(description="path")]
+OptionalFilePath = Annotated[Path | None, PlainValidator(_optional_path), _SCHEMA_OF_PATH, Field(description="path")]
+OptionalSecret = Annotated[Secret | None, PlainValidator(_secret), _SCHEMA_OF_SECRET, Field(description="secret")]
 Seconds = Annotated[StrictFloat | StrictInt, Field(ge=0, le=3600, description="spread")]
 Interval = Annotated[StrictFloat | StrictInt | None, Field(ge=1, le=31 * 86_400, description="every")]
 
@@ -152,7 +170,10 @@ class Device(DeviceTable):
 
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
 class DestinationPath:
-    """[[destination.path]]: one way to a platform. mqtt:// is plain text and goes to this machine only."""
+    """[[destination.path]]: one way to a platform. mqtt:// and http:// are plain text and go to this machine only.
+
+    MQTT logs in with `username` and `password`; HTTP sends them as Basic, or `token` as Bearer.
+    """
 
     url: Annotated[StrictStr, Field(min_length=1, max_length=512, description="url")]
     username: Name = ""
@@ -160,11 +181,18 @@ class DestinationPath:
     ca_file: OptionalFilePath = None
     cert_file: OptionalFilePath = None
     key_file: OptionalFilePath = None
+    token: OptionalSecret = None
+    mqtt_version: Annotated[Literal["auto", "5", "3.1.1"], Field(description="mqtt-version")] = "auto"
+
+    @property
+    def transport(self) -> Literal["mqtt", "http"]:
+        """What is spoken on the path."""
+        return "http" if self._scheme in ("http", "https") else "mqtt"
 
     @property
     def tls(self) -> bool:
         """Is the path encrypted?"""
-        return self.url.startswith("mqtts:")
+        return self._scheme in ("mqtts", "https")
 
     @property
     def host(self) -> str:
@@ -173,8 +201,13 @@ class DestinationPath:
 
     @property
     def port(self) -> int:
-        """The port: 8883 for mqtts, 1883 for mqtt, unless the URL says another."""
-        return urlsplit(self.url).port or (8883 if self.tls else 1883)
+        """The port: 8883 for mqtts, 1883 for mqtt, 443 for https, 80 for http, unless the URL says another."""
+        return urlsplit(self.url).port or _PORTS.get(self._scheme, 0)
+
+    @property
+    def base(self) -> str:
+        """What the URL of an HTTP path has behind the host, without the last slash: "" or "/platform"."""
+        return urlsplit(self.url).path.rstrip("/") if self.transport == "http" else ""
 
     @property
     def loopback(self) -> bool:
@@ -184,17 +217,24 @@ class DestinationPath:
         except ValueError:
             return self.host == "localhost"
 
+    @property
+    def _scheme(self) -> str:
+        return urlsplit(self.url).scheme
+
 
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
 class Destination:
-    """[[destination]]: one platform. `types` are short event types ("alarm.*", "telemetry.meter", "*")."""
+    """[[destination]]: one platform. `types` are short event types ("alarm.*", "telemetry.meter", "*").
+
+    `path` holds those that can be used, in the order of the file: the first is preferred.
+    """
 
     id: Id
     profile: Annotated[StrictStr, Field(max_length=64, description="profile")] = "native"
     types: Annotated[tuple[TypePattern, ...], Field(min_length=1, max_length=64, description="types")] = ("*",)
     finish: Annotated[Literal["L1", "L2"], Field(description="finish")] = "L2"
     reconnect_spread_s: Seconds = 60
-    path: Annotated[tuple[DestinationPath, ...], Field(description="destination-path")] = ()
+    path: Annotated[tuple[DestinationPath, ...], Field(max_length=MAX_PATHS, description="destination-path")] = ()
 
     def takes(self, noun: str) -> bool:
         """Does the destination want events of this short type ("alarm.raised")?"""

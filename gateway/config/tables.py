@@ -24,7 +24,7 @@ T = TypeVar("T")
 _STAND_IN: Final = "x"
 _REQUIRED: Final = object()
 # Where people paste a secret, or a whole private key, by mistake.
-_NEVER_SHOWN: Final = frozenset({"key", "password", "key_file"})
+_NEVER_SHOWN: Final = frozenset({"key", "password", "token", "key_file"})
 
 
 @dataclass(frozen=True, slots=True)

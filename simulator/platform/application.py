@@ -1,186 +1,125 @@
-"""The district platform's application: it decides on every event and answers each message with one down/ack.
+"""The district platform's application: it decides on every event. It knows no transport; the fronts bring and answer.
 
-Accepted means in the ledger: the line is handed to the operating system before the answer leaves. In one message the
-events are decided in order, and after a `retry` for an event of a device its later events in that message get `retry`
-too. An id is accepted once; later arrivals are `duplicate`, also after a restart, for the ledger is read again.
-Limits: 10,000 events/s and more when batched; 100,000 messages or 64 MiB wait while it is stalled or slow (what comes
-then is forgotten, and the ledger says so); 2,000,000 ids are remembered (then new ones get `retry`, code "full").
+Each way in has an `Entrance` of its own: there the application may behave badly, while it behaves well at the others.
+
+Accepted means in the ledger: the line is handed to the operating system before `decide` returns, so before any answer
+can leave. In one message the events are decided in order, and after a `retry` for an event of a device its later events
+in that message get `retry` too. An id is accepted once, whichever way it comes; later arrivals are `duplicate`, also
+after a restart, for the ledger is read again.
+Limits: 10,000 events/s and more when batched; 2,000,000 ids are remembered (then new ones get `retry`, code "full").
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
-import random
-import re
 import time
-from collections import Counter, deque
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final
 
 from simulator.platform.conduct import Conduct
-from simulator.platform.contract import (
-    LANES,
-    MAX_BATCH_BYTES,
-    MAX_BATCH_EVENTS,
-    MAX_MESSAGE_BYTES,
-    Address,
-    defect,
-    noun_of,
-    number,
-)
+from simulator.platform.contract import Address, defect, noun_of, number, sender_of
 from simulator.platform.gateways import Roster
 from simulator.platform.ledger import Decision, Ledger, Status, read_ledger
-from simulator.platform.session import Session, SessionLost
 
-HOST: Final = "127.0.0.1"
-FILTERS: Final = ("eldercare/v1/+/+/+/up/#", "eldercare/v1/+/+/+/state")
-MAX_WAITING: Final = 100_000
-MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 MAX_IDS: Final = 2_000_000
-_MESSAGES_A_TURN: Final = 16
 _SHOWN: Final = 2_000
-_TOPIC: Final = re.compile(
-    r"eldercare/v1/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/(state|up/birth|up/alarm|up/event|up/telemetry)"
-)
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
-_SOURCE: Final = re.compile(r"urn:eldercare:([^:]+):([^:]+):([^:]+)")
 
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a gateway, as it came."""
+    """What came, read: its events, and what is wrong with it as a whole (then each of them is rejected for that)."""
 
     address: Address
-    payload: bytes
+    events: Sequence[object]
+    defect: str | None = None
+
+
+class Entrance:
+    """The application as one way in meets it. `way` is its number, from 1, `conduct` how the application behaves there.
+
+    `accounts` is where the front adds what it has counted itself: one place tells everything.
+    """
+
+    def __init__(self, application: Application, *, way: int) -> None:
+        self.way = way
+        self.conduct = Conduct()
+        self.roster = application.roster
+        self.accounts = application.accounts
+        self._application = application
+
+    def decide(self, message: Message) -> list[dict[str, object]]:
+        """Decide on each event and return the acknowledgements. OSError (disk full): the platform must not go on."""
+        return self._application.decide(message, self)
+
+    def forget(self, message: Message) -> None:
+        """Note what came and was lost: neither stored nor to be answered."""
+        self._application.forget(message, self)
 
 
 class Application:
-    """One application over one ledger. `run` it in a task; everything else may be called meanwhile."""
+    """One application over one ledger. `keep` it in a task; the entrances and `stats` may be used meanwhile."""
 
-    def __init__(self, port: int, ledger: Path, *, conduct: Conduct | None = None) -> None:
-        self._port = port
-        self.conduct = conduct or Conduct()
+    def __init__(self, ledger: Path) -> None:
+        self.entrances: list[Entrance] = []
         self.roster = Roster()
-        self.ready = asyncio.Event()
         self.counts: Counter[str] = Counter()
         self.by_type: dict[str, Counter[str]] = {}
-        self.sessions = 0
-        self.unanswered = 0
-        self.strange_topics = 0
+        self.accounts: list[Callable[[], Mapping[str, Any]]] = []
         self._ids: dict[int, int] = {}
         self._last_event: float | None = None
-        self._waiting: deque[Message] = deque()
-        self._waiting_bytes = 0
-        self._arrived = asyncio.Event()
-        self._session: Session | None = None
         for decision in read_ledger(ledger):
             self._recall(decision)
         self._ledger = Ledger(ledger)
 
-    # -- life ---------------------------------------------------------------------------------------------------
-
-    async def run(self) -> None:
-        """Connect, decide and answer until cancelled."""
-        async with asyncio.TaskGroup() as tasks:
-            tasks.create_task(self._stay_connected(), name="application-session")
-            tasks.create_task(self._work(), name="application-decisions")
-            tasks.create_task(self._ledger.keep_flushing(), name="application-ledger")
+    async def keep(self) -> None:
+        """Flush the ledger until cancelled."""
+        await self._ledger.keep_flushing()
 
     def close(self) -> None:
-        """Flush and close the ledger, after `run`."""
+        """Flush and close the ledger, after `keep`."""
         self._ledger.close()
 
-    async def _stay_connected(self) -> NoReturn:
-        pause = 0.05
-        while True:
-            session = Session(HOST, self._port, client_id="district-application", on_message=self._received)
-            try:
-                await session.open(list(FILTERS))
-                self._session, pause = session, 0.05
-                self.sessions += 1
-                self.ready.set()
-                await session.lost.wait()
-            except SessionLost:
-                pause = min(pause * 2, 1.0)
-            finally:
-                self._session = None
-                self.ready.clear()
-                self.roster.all_lost()
-                await session.close()
-            await asyncio.sleep(random.uniform(pause / 2, pause))  # noqa: S311 - spreads retries, guards nothing
-
-    def _received(self, topic: str, payload: bytes) -> None:
-        match = _TOPIC.fullmatch(topic)
-        if match is None:
-            self.strange_topics += 1
-            return
-        org, site, gateway, kind = match.groups()
-        address = Address(org, site, gateway, kind.removeprefix("up/"))
-        if address.lane not in LANES:
-            (self.roster.state if kind == "state" else self.roster.birth)(address, _decoded(payload))
-            return
-        message = Message(address, payload)
-        if len(self._waiting) >= MAX_WAITING or self._waiting_bytes + len(payload) > MAX_WAITING_BYTES:
-            self._forget(message)
-            return
-        self._waiting.append(message)
-        self._waiting_bytes += len(payload)
-        self._arrived.set()
-
-    async def _work(self) -> NoReturn:
-        done = 0
-        while True:
-            while not self._waiting:
-                self._arrived.clear()
-                await self._arrived.wait()
-            if self.conduct.slow_s:
-                await asyncio.sleep(self.conduct.slow_s)
-            await self.conduct.released.wait()
-            message = self._waiting.popleft()
-            self._waiting_bytes -= len(message.payload)
-            self._handle(message)
-            done += 1
-            if done % _MESSAGES_A_TURN == 0:
-                await asyncio.sleep(0)
+    def open_entrance(self) -> Entrance:
+        """Return the entrance of one more way in."""
+        self.entrances.append(Entrance(self, way=len(self.entrances) + 1))
+        return self.entrances[-1]
 
     # -- decisions ----------------------------------------------------------------------------------------------
 
-    def _handle(self, message: Message) -> None:
-        if self.conduct.forgets():
-            self._forget(message)
-            return
-        events, whole = _events_of(message)
+    def decide(self, message: Message, entrance: Entrance) -> list[dict[str, object]]:
+        """Decide on each event and return the acknowledgements. OSError (disk full): the platform must not go on."""
         held: set[str] = set()
-        acks = [self._decide(event, whole, address=message.address, held=held) for event in events]
+        acks = [self._decide(event, message, entrance, held=held) for event in message.events]
         self._ledger.flush()
-        self._answer(message.address, acks)
+        return acks
 
-    def _forget(self, message: Message) -> None:
-        for event in _events_of(message)[0]:
-            self._note(_line(event, Status.FORGOTTEN, lane=message.address.lane), message.address)
+    def forget(self, message: Message, entrance: Entrance) -> None:
+        """Note what came and was lost: neither stored nor to be answered."""
+        for event in message.events:
+            self._note(_line(event, Status.FORGOTTEN, message.address.lane, way=entrance.way), message.address)
 
-    def _decide(self, event: object, whole: str | None, *, address: Address, held: set[str]) -> dict[str, object]:
-        status, code = self._judge(event, whole, address=address, held=held)
-        decision = _line(event, status, lane=address.lane, code=code)
+    def _decide(self, event: object, message: Message, entrance: Entrance, *, held: set[str]) -> dict[str, object]:
+        conduct = entrance.conduct
+        status, code = self._judge(event, message, conduct, held=held)
+        decision = _line(event, status, message.address.lane, way=entrance.way, code=code)
         if status is Status.RETRY:
             held.add(decision.device)
-        self._note(decision, address)
+        self._note(decision, message.address)
         ack: dict[str, object] = {"id": decision.id, "status": status.value}
         if code:
             ack["code"] = code
-        if status is Status.RETRY and self.conduct.retry_after_ms is not None:
-            ack["retry_after_ms"] = self.conduct.retry_after_ms
+        if status is Status.RETRY and conduct.retry_after_ms is not None:
+            ack["retry_after_ms"] = conduct.retry_after_ms
         return ack
 
-    def _judge(self, event: object, whole: str | None, *, address: Address, held: set[str]) -> tuple[Status, str]:
+    def _judge(self, event: object, message: Message, conduct: Conduct, *, held: set[str]) -> tuple[Status, str]:
         """Return the decision and its code. The order of the questions is part of the contract."""
-        conduct = self.conduct
         if conduct.refusing:
             return Status.RETRY, "refusing"
-        fault = whole or defect(event, address)
+        fault = message.defect or defect(event, message.address)
         if fault or not isinstance(event, dict):
             return Status.REJECTED, fault or "not-an-object"
         if event["partitionkey"] in held:
@@ -202,7 +141,7 @@ class Application:
         self._ledger.write(decision)
         self._count(decision, address)
 
-    def _count(self, decision: Decision, address: Address) -> None:
+    def _count(self, decision: Decision, address: Address | None) -> None:
         status = decision.status
         self._last_event = decision.t
         self.counts[status.value] += 1
@@ -210,24 +149,16 @@ class Application:
         sequence = number(decision.sequence)
         if status is Status.ACCEPTED:
             self._ids[_key(decision.id)] = sequence or 0
-        self.roster[address].note(decision, sequence)
+        if address is not None and address.gateway:
+            self.roster[address].note(decision, sequence)
 
     def _recall(self, decision: Decision) -> None:
-        match = _SOURCE.fullmatch(str(decision.event.get("source", "")))
-        org, site, gateway = match.groups() if match else ("", "", "")
-        self._count(decision, Address(org, site, gateway, decision.lane))
-
-    def _answer(self, address: Address, acks: list[dict[str, object]]) -> None:
-        topic = f"eldercare/v1/{address.org}/{address.site}/{address.gateway}/down/ack"
-        payload = _encode({"acks": acks}).encode()
-        for _ in range(2 if self.conduct.doubling else 1):
-            if self.conduct.mutes() or self._session is None or not self._session.publish(topic, payload):
-                self.unanswered += 1
+        self._count(decision, sender_of(decision.event.get("source"), decision.lane))
 
     # -- what is told -------------------------------------------------------------------------------------------
 
     def stats(self) -> dict[str, Any]:
-        """Return everything that was counted, as JSON values."""
+        """Return everything that was counted, as JSON values; what several fronts count is added up."""
         counts = self.counts
         return {
             **self.roster.stats(),
@@ -238,33 +169,25 @@ class Application:
             "forgotten": counts["forgotten"],
             "by_type": {noun: dict(each) for noun, each in sorted(self.by_type.items())},
             "last_event_age_s": None if self._last_event is None else round(time.time() - self._last_event, 3),
-            "waiting": len(self._waiting),
-            "unanswered": self.unanswered,
-            "strange_topics": self.strange_topics,
-            "connected": self._session is not None,
-            "sessions": self.sessions,
-            "conduct": self.conduct.stats(),
+            **_together([account() for account in self.accounts]),
         }
 
 
-def _events_of(message: Message) -> tuple[Sequence[object], str | None]:
-    """Return the events of a message, and what is wrong with the message as a whole."""
-    payload, lane = message.payload, message.address.lane
-    try:
-        content = json.loads(payload, parse_constant=_no_constant)
-    except (ValueError, RecursionError):
-        return [{"malformed": payload[:_SHOWN].decode(errors="replace")}], "not-json"
-    if lane != "telemetry":
-        return [content], "too-big" if len(payload) > MAX_MESSAGE_BYTES else None
-    if not isinstance(content, list):
-        return [content], "not-a-batch"
-    if not content:
-        return [{"malformed": "[]"}], "empty-batch"
-    too_big = len(content) > MAX_BATCH_EVENTS or len(payload) > MAX_BATCH_BYTES
-    return content, "batch-too-big" if too_big else None
+def _together(accounts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Numbers are added, and what all must be is not so when one is not; of anything else the first front's stands."""
+    found: dict[str, Any] = {}
+    for account in accounts:
+        for name, value in account.items():
+            if name not in found:
+                found[name] = value
+            elif isinstance(value, bool):
+                found[name] = found[name] and value
+            elif isinstance(value, int):
+                found[name] += value
+    return found
 
 
-def _line(event: object, status: Status, *, lane: str, code: str = "") -> Decision:
+def _line(event: object, status: Status, lane: str, *, way: int, code: str = "") -> Decision:
     """Make a ledger line of whatever came; what an event does not say is empty."""
     if not isinstance(event, dict):
         event = {"malformed": json.dumps(event)[:_SHOWN]}
@@ -280,6 +203,7 @@ def _line(event: object, status: Status, *, lane: str, code: str = "") -> Decisi
         lane=lane,
         event=event,
         code=code,
+        way=way,
     )
 
 
@@ -290,14 +214,3 @@ def _said(event: dict[str, Any], name: str) -> str:
 
 def _key(event_id: str) -> int:
     return int(event_id.replace("-", ""), 16)
-
-
-def _decoded(payload: bytes) -> object:
-    try:
-        return json.loads(payload)
-    except (ValueError, RecursionError):
-        return None
-
-
-def _no_constant(name: str) -> NoReturn:
-    raise ValueError(name)  # NaN and Infinity are not JSON (RFC 8259 section 6)

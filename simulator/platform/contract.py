@@ -7,10 +7,11 @@ Limits: one message 256 KiB; a telemetry message 100 events and 64 KiB; attribut
 
 from __future__ import annotations
 
+import json
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NoReturn
 
 PREFIX: Final = "cn.eldercare."
 SUFFIX: Final = ".v1"
@@ -52,6 +53,8 @@ _RFC3339: Final = re.compile(
 )
 _DECIMAL: Final = re.compile(r"-?(?:0|[1-9]\d*)(?:\.\d+)?")
 _NAME: Final = re.compile(r"[a-z0-9]{1,20}")
+_SOURCE: Final = re.compile(r"urn:eldercare:([a-z0-9-]{1,64}):([a-z0-9-]{1,64}):([a-z0-9-]{1,64})")
+_SHOWN: Final = 2_000
 _TEXTS: Final = ("specversion", "id", "source", "type", "subject", "time", "streamid", "partitionkey", "recordedtime")
 _NAMES: Final = frozenset(
     (*_TEXTS, "sequence", "deliveryseq", "correlationid", "data", "datacontenttype", "dataschema")
@@ -60,7 +63,7 @@ _NAMES: Final = frozenset(
 
 @dataclass(frozen=True, slots=True)
 class Address:
-    """Where an event came from: the three names in its topic, and the lane (alarm, event or telemetry)."""
+    """Where an event came from: the three names in its topic or `source`, and the lane (alarm, event or telemetry)."""
 
     org: str
     site: str
@@ -85,11 +88,37 @@ def number(value: object) -> int | None:
     return None
 
 
+def read_message(payload: bytes, *, batch: bool) -> tuple[Sequence[object], str | None]:
+    """Return the events of a message, and what is wrong with the message as a whole, as a code ("not-json", ...)."""
+    try:
+        content = json.loads(payload, parse_constant=_no_constant)
+    except (ValueError, RecursionError):
+        return [{"malformed": payload[:_SHOWN].decode(errors="replace")}], "not-json"
+    if not batch:
+        return [content], "too-big" if len(payload) > MAX_MESSAGE_BYTES else None
+    if not isinstance(content, list):
+        return [content], "not-a-batch"
+    if not content:
+        return [{"malformed": "[]"}], "empty-batch"
+    too_big = len(content) > MAX_BATCH_EVENTS or len(payload) > MAX_BATCH_BYTES
+    return content, "batch-too-big" if too_big else None
+
+
+def sender_of(source: object, lane: str) -> Address | None:
+    """Return the gateway that a `source` names; None when it is none."""
+    match = _SOURCE.fullmatch(source) if isinstance(source, str) else None
+    return Address(match[1], match[2], match[3], lane) if match else None
+
+
 def defect(event: object, address: Address) -> str | None:
     """Return why an event is malformed, as a code ("missing-id", "bad-sequence", ...); None when it is well formed."""
     if not isinstance(event, dict):
         return "not-an-object"
     return _attributes(event, address) or _lane(event, address) or _numbers(event) or _data(event)
+
+
+def _no_constant(name: str) -> NoReturn:
+    raise ValueError(name)  # NaN and Infinity are not JSON (RFC 8259 section 6)
 
 
 def _attributes(event: Mapping[str, Any], address: Address) -> str | None:
@@ -134,7 +163,9 @@ def _lane(event: Mapping[str, Any], address: Address) -> str | None:
 def _numbers(event: Mapping[str, Any]) -> str | None:
     data = event.get("data")
     # An alarm that the gateway's disk refused goes out all the same, marked so, before it has any number.
-    unstored = event["type"].startswith(f"{PREFIX}alarm.") and isinstance(data, dict) and data.get("stored") is False
+    # An alarm that a failing disk keeps from its number, or a technician's test, which has none.
+    may_lack = event["type"].startswith((f"{PREFIX}alarm.", f"{PREFIX}test."))
+    unstored = may_lack and isinstance(data, dict) and data.get("stored") is False
     for name in ("sequence", "deliveryseq"):
         value = event.get(name)
         if value is None:

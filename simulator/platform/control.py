@@ -2,6 +2,7 @@
 
 `{"op": "cut"}` is answered `{"ok": true, "result": {"t": wall-clock seconds when it had taken effect, ...}}`, a mistake
 with `{"ok": false, "error": {"code", "message"}}`. The socket appears when the platform is ready to be connected to.
+Everything but `stats` takes `way`: the number of the one way in that is meant, from 1; without it all are that have the op.
 
   cut · heal                         the line: reset and refuse everything; as new (also ends stall and delay)
   stall · unstall {"where"?}         "link" (default): no byte passes; "application": it receives and is silent
@@ -13,7 +14,13 @@ with `{"ok": false, "error": {"code", "message"}}`. The socket appears when the 
   forget {"p"?, "seconds"?, "seed"?} whole messages: neither stored nor answered; ended by remember
   mute {"p"?, "seed"?}               decided and stored, but the answer is lost; p 0 ends it
   slow {"ms"} · double_acks {"on"?}  so long for each message; each answer twice
-  restart-broker · stats
+  stats
+Over MQTT:
+  restart-broker
+Over HTTP (see answers; "on": any of alarm, event, batch, birth, state, time):
+  answer {"how", "n"?, "on"?, "decided"?, "retry_after"?, "location"?}   a status or a word: the next n answers, or all
+  limit {"bytes"}                    413 to a longer body; 0 ends it
+  answer_well                        ends answer and limit
 
 Limits: a request of 64 KiB, 16 clients at once, 30 s for an op.
 """
@@ -31,7 +38,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
-from simulator.platform.district import District
+from simulator.platform.district import District, Way
 
 MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_CLIENTS: Final = 16
@@ -48,7 +55,30 @@ Operation = Callable[..., Awaitable[Mapping[str, Any] | None] | Mapping[str, Any
 
 def operations(platform: District) -> dict[str, Operation]:
     """Return what can be asked of a platform, by name."""
-    conduct, link = platform.conduct, platform.link
+    of_way = {way.number: _operations_of(way) for way in platform.ways}
+    names = dict.fromkeys(name for ops in of_way.values() for name in ops)
+    return {"stats": platform.stats, **{name: _chosen(name, of_way) for name in names}}
+
+
+def _chosen(name: str, of_way: Mapping[int, Mapping[str, Operation]]) -> Operation:
+    """Return what does one operation on the way that is named, or on all that have it."""
+
+    async def perform(*, way: object = None, **arguments: object) -> None:
+        if way is not None and (not isinstance(way, int) or isinstance(way, bool) or way not in of_way):
+            raise ValueError(f"way = {way!r}: one of {', '.join(map(str, of_way))}")
+        if way is not None and name not in of_way[way]:
+            raise ValueError(f"way {way} has no such operation")
+        for number, ops in of_way.items():
+            if name in ops and way in {None, number}:
+                done = ops[name](**arguments)
+                if isinstance(done, Awaitable):
+                    await done
+
+    return perform
+
+
+def _operations_of(way: Way) -> dict[str, Operation]:
+    conduct, link = way.conduct, way.link
 
     def stall(where: str = "link") -> None:
         _part(where, link=link.stall, application=conduct.stall)()
@@ -74,8 +104,7 @@ def operations(platform: District) -> dict[str, Operation]:
         "mute": conduct.mute,
         "slow": conduct.slow,
         "double_acks": double_acks,
-        "restart-broker": platform.restart_broker,
-        "stats": platform.stats,
+        **way.front.operations(),
     }
 
 

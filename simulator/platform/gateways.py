@@ -1,16 +1,18 @@
 """What the platform knows of each gateway: is it there, which numbers have come, what is missing.
 
 A will can arrive late: the broker sends it when it gives the old connection up, perhaps after the gateway is back. So
-every state carries the connection counter `epoch`, and one older than the last birth or the last state is ignored.
+every state carries the connection counter `epoch`, and one older than the last birth or the last state is ignored. HTTP
+has no will: a gateway that was heard that way, and then was not for 150 s (it speaks every 60 s), counts as offline.
 Limits: 10,000 gateways; of each 100 streams (the oldest is dropped), 100,000 devices whose order is watched, the last
 20 gap events, and 100,000 separate ranges a sequence (then it is marked incomplete: new ranges are no longer noted).
 """
 
 from __future__ import annotations
 
+import time
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -22,6 +24,7 @@ MAX_STREAMS: Final = 100
 MAX_RANGES: Final = 100_000
 MAX_GAP_EVENTS: Final = 20
 MAX_DEVICES: Final = 100_000
+SILENCE_LIMIT_S: Final = 150.0
 # Whatever was decided for good has been delivered; what must be sent again, or was forgotten, has not.
 FINAL: Final = frozenset({Status.ACCEPTED, Status.DUPLICATE, Status.REJECTED})
 
@@ -78,9 +81,14 @@ class Numbers:
 
 @dataclass(slots=True)
 class Gateway:
-    """One gateway as the platform sees it. `epoch` 0: nothing has been heard of its connections yet."""
+    """One gateway as the platform sees it. `epoch` 0: nothing has been heard of its connections yet.
+
+    `heard`: when it last said anything over HTTP, by the roster's clock; None where a will tells that it is gone.
+    """
 
     online: bool = False
+    heard: float | None = None
+    lapses: int = 0
     epoch: int = 0
     births: int = 0
     birth: Mapping[str, Any] | None = None
@@ -130,6 +138,7 @@ class Gateway:
             "births": self.births,
             "stale_states": self.stale_states,
             "bad_states": self.bad_states,
+            "lapses": self.lapses,
             "reordered": self.reordered,
             "gap_events": self.gap_events,
             "gaps": list(self.gaps),
@@ -141,7 +150,8 @@ class Gateway:
 class Roster:
     """All gateways, by (org, site, gateway)."""
 
-    def __init__(self) -> None:
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        self._clock = clock
         self._gateways: dict[tuple[str, str, str], Gateway] = {}
         self.refused = 0
 
@@ -157,8 +167,15 @@ class Roster:
                 self.refused += 1
         return found
 
-    def state(self, address: Address, message: object) -> None:
-        """Take a `state` message, the gateway's own or its will. `message` is decoded JSON, whatever it is."""
+    def heard(self, address: Address) -> None:
+        """Note a sign of life where no will can come."""
+        self[address].heard = self._clock()
+
+    def state(self, address: Address, message: object) -> bool:
+        """Take a `state` message, the gateway's own or its will; return whether it says anything.
+
+        `message` is decoded JSON, whatever it is.
+        """
         gateway = self[address]
         online, epoch = _state_of(message)
         if online is None or epoch is None:
@@ -167,9 +184,10 @@ class Roster:
             gateway.stale_states += 1
         else:
             gateway.online, gateway.epoch = online, epoch
+        return online is not None and epoch is not None
 
-    def birth(self, address: Address, message: object) -> None:
-        """Take an `up/birth` message. It proves that the gateway is there."""
+    def birth(self, address: Address, message: object) -> bool:
+        """Take a birth; return whether it says anything. It proves that the gateway is there."""
         gateway = self[address]
         _, epoch = _state_of(message)
         if epoch is None or not isinstance(message, dict):
@@ -180,6 +198,7 @@ class Roster:
             gateway.births += 1
             gateway.birth = message
             gateway.online, gateway.epoch = True, epoch
+        return epoch is not None
 
     def all_lost(self) -> None:
         """Forget who is online: the platform has lost its own broker. Retained states tell again."""
@@ -189,6 +208,11 @@ class Roster:
     def stats(self) -> dict[str, Any]:
         """Return what stands of all gateways: `online` only when every known one is."""
         gateways = self._gateways.values()
+        long_ago = self._clock() - SILENCE_LIMIT_S
+        for gateway in gateways:
+            if gateway.online and gateway.heard is not None and gateway.heard < long_ago:
+                gateway.online = False
+                gateway.lapses += 1
         return {
             "online": bool(gateways) and all(gateway.online for gateway in gateways),
             "epoch": max((gateway.epoch for gateway in gateways), default=0),

@@ -41,7 +41,7 @@ class Decision:
     """One line. `t`: wall-clock seconds at the decision. `sequence` and `deliveryseq` as the event wrote them, or None.
 
     `event` is the whole event; for what was no JSON object it is {"malformed": its beginning}. `code` says why an event
-    was rejected or must be sent again, and is left out of the line when empty.
+    was rejected or must be sent again, and is left out of the line when empty. `way`: over which way in it came, from 1.
     """
 
     t: float
@@ -55,6 +55,7 @@ class Decision:
     lane: str
     event: Mapping[str, Any]
     code: str = ""
+    way: int = 1
 
 
 class Ledger:
@@ -84,6 +85,7 @@ class Ledger:
             "streamid": decision.streamid,
             "status": decision.status.value,
             "lane": decision.lane,
+            "way": decision.way,
         }
         if decision.code:
             row["code"] = decision.code
@@ -158,6 +160,7 @@ def _decision(row: Mapping[str, Any]) -> Decision:
         lane=str(row["lane"]),
         event=row["event"],
         code=str(row.get("code", "")),
+        way=int(row.get("way", 1)),
     )
 
 

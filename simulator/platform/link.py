@@ -3,10 +3,9 @@
 `cut` resets every connection and refuses new ones; the port stays ours, so nobody can take it meanwhile. `stall` keeps
 connections up while no byte passes either way, not even their end, as when a router in between has lost its way out:
 what was sent arrives afterwards. `delay` holds every byte back, both ways. `heal` ends all three.
-One thing it hides: a client that vanishes before the broker has answered its CONNECT. The broker's end is then held until
-the answer has come, because a handshake that fails can break that broker for good.
+It understands nothing of what it carries; what MQTT needs is in mqtt_link.
 Limits: 64 connections (more are reset and counted), 1 MiB on its way in each direction (then the sender must wait), 5 s
-to reach the platform, 2 s for the answer to a CONNECT that nobody waits for any more.
+to reach the platform.
 """
 
 from __future__ import annotations
@@ -26,12 +25,11 @@ MAX_CONNECTIONS: Final = 64
 MAX_ON_THE_WAY: Final = 1024 * 1024
 _CHUNK: Final = 64 * 1024
 _CONNECT_LIMIT_S: Final = 5.0
-_ANSWER_LIMIT_S: Final = 2.0
 _RESET: Final = struct.pack("ii", 1, 0)  # SO_LINGER on, 0 s: close sends RST
 
 
 class Link:
-    """The proxy. `port` is where the gateway connects (0: a free one), `target` the broker's port."""
+    """The proxy. `port` is where the gateway connects (0: a free one), `target` the platform's own port."""
 
     def __init__(self, target: int, *, port: int = 0) -> None:
         self.port = port
@@ -39,7 +37,6 @@ class Link:
         self._listening: socket.socket | None = None
         self._accepting: asyncio.Task[None] | None = None
         self._connections: dict[asyncio.Task[None], socket.socket] = {}
-        self._shields: set[asyncio.Task[None]] = set()
         self.flowing = asyncio.Event()
         self.delay_s = 0.0
         self.total = 0
@@ -55,7 +52,8 @@ class Link:
             with socket.socket() as probe:
                 probe.bind((HOST, 0))
                 self.port = int(probe.getsockname()[1])
-        listening = socket.socket()
+        # With its protocol named: only then asyncio turns Nagle's algorithm off for what is accepted.
+        listening = socket.socket(proto=socket.IPPROTO_TCP)
         try:
             listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
             listening.setblocking(False)  # noqa: FBT003 - its only parameter
@@ -73,9 +71,6 @@ class Link:
         """Reset everything and give the port back."""
         await self._close()
         await self._reset_all()
-        for shield in self._shields:
-            shield.cancel()
-        await asyncio.gather(*self._shields, return_exceptions=True)
         if self._listening is not None:
             self._listening.close()
             self._listening = None
@@ -154,7 +149,7 @@ class Link:
                 continue
             if len(self._connections) >= MAX_CONNECTIONS:
                 self.refused += 1
-                _reset(client)
+                reset(client)
                 client.close()
                 continue
             self.total += 1
@@ -165,7 +160,7 @@ class Link:
     async def _reset_all(self) -> None:
         tasks = list(self._connections)
         for client in self._connections.values():
-            _reset(client)
+            reset(client)
         for task in tasks:
             task.cancel()
         await asyncio.gather(*tasks, return_exceptions=True)
@@ -175,18 +170,23 @@ class Link:
 
     async def _serve(self, client: socket.socket) -> None:
         near: asyncio.StreamWriter | None = None
-        far: _Far | None = None
+        far: Far | None = None
         try:
-            reader, near = await asyncio.open_connection(sock=client)
+            reader, near = await self._take_up(client)
             near.transport.set_write_buffer_limits(high=_CHUNK)
             head = await self._first_bytes(reader)
             if head is None:
                 self.given_up += 1
                 return
+            head = await self._admit(reader, near, head)
+            if head is None:
+                return
             async with asyncio.timeout(_CONNECT_LIMIT_S):
-                far = _Far(*await asyncio.open_connection(HOST, self._target))
+                far = Far(*await asyncio.open_connection(HOST, self._target))
             far.writer.transport.set_write_buffer_limits(high=_CHUNK)
             if head:
+                await asyncio.sleep(self.delay_s)
+                await self.flowing.wait()
                 far.writer.write(head)
                 self.carried["up"] += len(head)
                 far.asked = True
@@ -201,15 +201,28 @@ class Link:
             if far is not None:
                 self._let_go(far)
 
-    def _let_go(self, far: _Far) -> None:
-        """Drop the broker's end: at once, or when it has answered the CONNECT that it is busy with."""
-        if far.asked and not far.answered:
-            shield = asyncio.create_task(_await_answer(far), name="link-shield")
-            self._shields.add(shield)
-            shield.add_done_callback(self._shields.discard)
-        else:
-            _reset(far.writer.get_extra_info("socket"))
-            far.writer.transport.abort()
+    # What a variant may do otherwise.
+
+    async def _take_up(self, client: socket.socket) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """Make a stream of a client's socket."""
+        return await asyncio.open_connection(sock=client)
+
+    async def _admit(self, _reader: asyncio.StreamReader, _near: asyncio.StreamWriter, head: bytes) -> bytes | None:
+        """Return what goes to the platform first, or None when the client has been sent away."""
+        return head
+
+    def _may_end(self, _far: Far) -> bool:
+        """May the platform's end be closed now?"""
+        return True
+
+    def heard(self, far: Far) -> None:
+        """Note that the platform has spoken."""
+        far.answered = True
+
+    def _let_go(self, far: Far) -> None:
+        """Drop the platform's end."""
+        reset(far.writer.get_extra_info("socket"))
+        far.writer.transport.abort()
 
     async def _first_bytes(self, reader: asyncio.StreamReader) -> bytes | None:
         """Return what a client sent while the line was stalled; None when it has left again.
@@ -236,7 +249,7 @@ class Link:
                 await self.flowing.wait()
         return bytes(head)
 
-    async def _carry(self, near: tuple[asyncio.StreamReader, asyncio.StreamWriter], far: _Far) -> None:
+    async def _carry(self, near: tuple[asyncio.StreamReader, asyncio.StreamWriter], far: Far) -> None:
         """Carry both ways until one side has said its last byte, and that byte has been delivered."""
         tasks = [
             asyncio.create_task(_Pipe(self, far, "up").carry(near[0], far.writer), name="link-up"),
@@ -249,7 +262,7 @@ class Link:
                 task.cancel()
             await asyncio.gather(*tasks, return_exceptions=True)
         # An end that was said is passed on as an end, not as a reset: what went before it must arrive.
-        ends = [near[1], far.writer] if far.answered or not far.asked else [near[1]]
+        ends = [near[1], far.writer] if self._may_end(far) else [near[1]]
         for writer in ends:
             writer.close()
         with contextlib.suppress(OSError, TimeoutError):
@@ -258,8 +271,8 @@ class Link:
 
 
 @dataclass(slots=True)
-class _Far:
-    """The broker's end of a connection: has it been sent anything, has it said anything?"""
+class Far:
+    """The platform's end of a connection: has it been sent anything, has it said anything?"""
 
     reader: asyncio.StreamReader
     writer: asyncio.StreamWriter
@@ -267,19 +280,10 @@ class _Far:
     answered: bool = False
 
 
-async def _await_answer(far: _Far) -> None:
-    try:
-        with contextlib.suppress(OSError, TimeoutError):
-            async with asyncio.timeout(_ANSWER_LIMIT_S):
-                await far.reader.read(1)
-    finally:
-        far.writer.transport.abort()
-
-
 class _Pipe:
     """One direction of one connection. No time limit on reading: an idle connection is a good one."""
 
-    def __init__(self, link: Link, far: _Far, direction: str) -> None:
+    def __init__(self, link: Link, far: Far, direction: str) -> None:
         self._link = link
         self._far = far
         self._direction = direction
@@ -309,8 +313,7 @@ class _Pipe:
             except OSError:
                 data = b""
             if data and self._direction == "down":
-                self._far.answered = True
-                _acknowledge_now(self._far.writer.get_extra_info("socket"))
+                self._link.heard(self._far)
             self._on_the_way.append((loop.time() + self._link.delay_s, data))
             self._bytes += len(data)
             if self._bytes >= MAX_ON_THE_WAY:
@@ -340,14 +343,7 @@ class _Pipe:
             await writer.drain()
 
 
-def _acknowledge_now(sock: Any) -> None:
-    """Let the kernel acknowledge what came: the broker leaves Nagle's algorithm on, and would hold its next message 40 ms."""
-    if sock is not None:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-
-
-def _reset(sock: Any) -> None:
+def reset(sock: Any) -> None:
     """Make the close of this socket a reset. A socket that is closed already needs none."""
     if sock is not None:
         with contextlib.suppress(OSError):

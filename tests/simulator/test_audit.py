@@ -499,6 +499,69 @@ def test_with_two_destinations_an_input_is_lost_for_the_one_that_did_not_get_it(
     assert (report["lost"], report["accepted"]) == (1, 4)
 
 
+# --- a destination that asked for a part -----------------------------------------------------------------------------
+
+PLATFORMS = [{"id": "district", "types": ["*"]}, {"id": "family", "types": ["alarm.*", "gateway.*"]}]
+
+
+def with_family(*taken: Decision, faults: tuple[Fault, ...] = (), district: tuple[Decision, ...] = TAKEN) -> Ledgers:
+    """A run with a second destination that asked for alarms and gaps; its own numbers run without a hole."""
+    told = tuple(replace(one, deliveryseq=n) for n, one in enumerate(taken, start=1))
+    ledgers = run(taken=district)
+    return replace(
+        ledgers, scenario={**SCENARIO, "platforms": PLATFORMS}, decisions={"district": district, "family": told},
+        faults=(*ledgers.faults, *faults),
+    )  # fmt: skip
+
+
+def test_a_destination_with_a_filter_misses_nothing_that_it_did_not_ask_for() -> None:
+    report = audit(with_family(*TAKEN[:3]))
+    assert reasons(report) == []
+    assert (report["accepted"], report["stored"]) == (5, 5)
+    assert {name: one["accepted"] for name, one in report["destinations"].items()} == {"district": 5, "family": 3}
+    assert report["devices"]["button"]["accepted"] == 1
+
+
+def test_an_event_that_a_destination_did_not_ask_for_is_an_offence() -> None:
+    report = audit(with_family(*TAKEN[:4]))
+    assert report["unwanted"] == 1
+    assert reasons(report) == ["1 events sent to a platform that did not ask for them"]
+
+
+def test_an_alarm_that_the_filtered_destination_did_not_get_is_lost() -> None:
+    report = audit(with_family(TAKEN[0], TAKEN[2]))
+    assert (report["lost"], report["accepted"]) == (1, 4)
+    assert report["offences"][0]["destination"] == "family"
+
+
+def test_a_hole_in_its_own_delivery_sequence_is_found() -> None:
+    ledgers = with_family(*TAKEN[:3])
+    family = (*ledgers.decisions["family"][:2], replace(ledgers.decisions["family"][2], deliveryseq=4))
+    report = audit(replace(ledgers, decisions={**ledgers.decisions, "family": family}))
+    assert (report["sequence_gaps"], report["deliveryseq_gaps"]) == (0, 1)
+
+
+def test_a_destination_of_which_there_is_no_ledger_at_all_got_nothing() -> None:
+    ledgers = with_family(*TAKEN[:3])
+    report = audit(replace(ledgers, decisions={"district": TAKEN}))
+    assert (report["lost"], report["accepted"]) == (3, 2)
+
+
+def test_a_destination_that_is_not_told_of_gaps_is_excused_by_what_another_was_told() -> None:
+    heard = (*renumbered(*without(1)), gap(6, link="air", first=T0 + 0.9, last=T0 + 2.1))
+    scenario = {**SCENARIO, "platforms": [PLATFORMS[0], {"id": "family", "types": ["alarm.*"]}]}
+    ledgers = replace(with_family(*heard[:2], district=heard), scenario=scenario)
+    assert (audit(ledgers)["lost"], audit(ledgers)["unheard"]) == (0, 2)
+
+
+def test_a_cut_of_one_platform_excuses_only_its_own_latency() -> None:
+    # Meanwhile the wired call was on its way, 400 ms: for the families' platform it does not count.
+    cut = (Fault(T0 + 4.1, "cut", "family"), Fault(T0 + 4.2, "heal", "family"))
+    report = audit(with_family(*TAKEN[:3], faults=cut))
+    longest = {name: one["latency_ms"]["max"] for name, one in report["destinations"].items()}
+    assert longest == {"district": 400.0, "family": 300.0}
+
+
 def test_raised_is_the_gateways_own_count_of_presses() -> None:
     ledgers = replace(run(), alarms=({"id": "a", "presses": 2}, {"id": "b", "presses": 2}))
     assert audit(ledgers)["alarms"]["raised"] == 4

@@ -80,3 +80,27 @@ def test_the_platform_is_online_only_when_every_gateway_is() -> None:
     assert roster.stats()["online"] is True
     roster.state(Address("demo", "hanfeng", "gw-02", "state"), {"online": False, "epoch": 1})
     assert roster.stats()["online"] is False
+
+
+def test_a_gateway_without_a_will_is_offline_when_it_was_silent_for_too_long() -> None:
+    now = 1000.0
+    roster = Roster(clock=lambda: now)
+    roster.heard(GW)
+    roster.birth(GW, {"epoch": 1})
+    now += 149
+    assert roster.stats()["online"] is True
+    roster.heard(GW)
+    now += 151
+    assert (roster.stats()["online"], roster[GW].lapses) == (False, 1)
+    roster.heard(GW)
+    assert roster.stats()["online"] is False  # an event alone does not say that it is there
+    roster.state(GW, {"online": True, "epoch": 1})
+    assert (roster.stats()["online"], roster[GW].lapses) == (True, 1)
+
+
+def test_a_gateway_with_a_will_may_be_silent() -> None:
+    now = 1000.0
+    roster = Roster(clock=lambda: now)
+    roster.birth(GW, {"epoch": 1})
+    now += 100_000
+    assert roster.stats()["online"] is True

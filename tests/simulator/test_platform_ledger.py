@@ -39,6 +39,7 @@ def test_a_line_has_the_agreed_names(tmp_path: Path) -> None:
         "streamid": "5f0c1a52",
         "status": "accepted",
         "lane": "alarm",
+        "way": 1,
         "event": {"id": "0190a5c0-0000-7000-8000-000000000001", "data": {"room": "一楼"}},
     }
     assert json.loads(lines[1])["code"] == "bad-id"

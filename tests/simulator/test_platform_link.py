@@ -81,6 +81,17 @@ async def test_bytes_pass_both_ways_and_are_counted() -> None:
         await hang_up((reader, writer))
 
 
+async def test_the_line_adds_no_wait_of_its_own() -> None:
+    """With Nagle's algorithm an answer in two writes came 40 ms late."""
+    async with line() as (link, _far):
+        reader, writer = await connect(link)
+        writer.write(b"a")
+        await reader.readexactly(1)
+        (near,) = link._connections.values()
+        assert near.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY) == 1
+        await hang_up((reader, writer))
+
+
 async def test_an_end_passes_after_the_last_byte() -> None:
     async with line() as (link, far):
         reader, writer = await connect(link)

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from simulator.view import Paint, Snapshot, colour_allowed, in_place, ledger, line, screen
+from simulator.view import Paint, Platform, Snapshot, colour_allowed, in_place, ledger, line, screen
 
 STATUS: dict[str, Any] = {
     "pid": 4711,
@@ -38,16 +38,19 @@ SNAPSHOT = Snapshot(
     elapsed_s=12.34,
     seconds=40.0,
     busy=True,
-    platform_up=True,
+    platforms=[
+        Platform("district", ["mqtt"], {"accepted": 125, "duplicate": 3}),
+        Platform("family", ["https"], {"accepted": 60}, {1: "cut"}),
+    ],
     status=STATUS,
-    counts={"accepted": 125, "duplicate": 3},
     done={"call-1": 9, "meter-1": 40},
     devices=[{"id": "call-1"}, {"id": "meter-1"}],
-    faults=[(8.4, "cut"), (15.2, "heal")],
-    next_fault=(18.0, "kill"),
+    faults=[(8.4, "cut", "family"), (15.2, "heal", "district")],
+    next_fault=(18.0, "kill", ""),
 )
 PLAIN, COLOUR = Paint("off"), Paint("on")
 
+NOTHING = {"p50": None, "p99": None, "max": None}
 REPORT: dict[str, Any] = {
     "emitted": 29,
     "stored": 130,
@@ -59,6 +62,22 @@ REPORT: dict[str, Any] = {
     "resent": 4,
     "pending": 0,
     "alarms": {"pressed": 20, "raised": 18, "accepted": 18, "latency_ms": {"p50": 14.2, "p99": 31.0, "max": 40.5}},
+    "destinations": {
+        "district": {
+            "accepted": 130,
+            "resent": 4,
+            "alarms": 18,
+            "latency_ms": {"p50": 9.0, "p99": 31.0, "max": 40.5},
+            "one_way": {"alarms": 0, "latency_ms": NOTHING},
+        },
+        "family": {
+            "accepted": 61,
+            "resent": 0,
+            "alarms": 18,
+            "latency_ms": NOTHING,
+            "one_way": {"alarms": 0, "latency_ms": NOTHING},
+        },
+    },
     "devices": {
         "call-1": {
             "emitted": 9,
@@ -70,7 +89,11 @@ REPORT: dict[str, Any] = {
             "readings": 0,
         }
     },
-    "gaps": [{"link": "air", "from": 100.0, "to": 101.5, "reason": "restart"}, {"link": "x", "from": None, "to": 1.0}],
+    "gaps": [
+        {"link": "air", "from": 100.0, "to": 101.5, "reason": "restart", "destination": "district"},
+        {"link": "air", "from": 100.0, "to": 101.5, "reason": "restart", "destination": "family"},
+        {"link": "x", "from": None, "to": 1.0},
+    ],
     "offences": [{"offence": "lost", "device": "call-1", "t": 1.5, "counter": 3}],
 }
 
@@ -79,11 +102,12 @@ def test_the_screen_shows_what_a_person_looks_for() -> None:
     text = screen(SNAPSHOT, PLAIN)
     for words in (
         "小型中心   seed 7   12.3 s of 40 s   devices busy",
-        "platform  up   125 accepted · 3 duplicate · 0 retry · 0 rejected",
+        "platform  up   district (mqtt)    125 accepted · 3 duplicate · 0 retry · 0 rejected",
+        "platform  CUT  family (https)     60 accepted · 0 duplicate · 0 retry · 0 rejected",
         "pid 4711, up 12 s   links air, bus-1 deaf   district connected",
         "130 stored, pending: A alarms 1  B events 0  C live 4  D backlog 20",
         "alarms    2 open",
-        "cut at 8.4 s, heal at 15.2 s, next: kill at 18 s",
+        "cut family at 8.4 s, heal district at 15.2 s, next: kill at 18 s",
     ):
         assert words in text
     (row,) = [row for row in text.split("\n") if row.startswith("call-1")]
@@ -103,16 +127,33 @@ def test_colour_adds_escape_sequences_and_nothing_else() -> None:
 
 
 def test_a_gateway_that_does_not_answer_is_shown_as_that() -> None:
-    text = screen(replace(SNAPSHOT, status=None, platform_up=False), PLAIN)
+    text = screen(replace(SNAPSHOT, status=None), PLAIN)
     assert "gateway   does not answer" in text
-    assert "platform  CUT" in text
     assert "outbox    ?" in text
 
 
 def test_an_endless_run_says_how_it_is_broken_and_ended() -> None:
     text = screen(replace(SNAPSHOT, seconds=None), PLAIN)
     assert "12.3 s until Ctrl-C" in text
-    assert "The platform is cut about every minute, the gateway killed about every two. Ctrl-C ends" in text
+    assert "Ways to the platforms break and the gateway is killed, again and again. Ctrl-C ends" in text
+    assert "then everything drains and the ledger is drawn up" not in text
+
+
+@pytest.mark.parametrize(
+    ("broken", "state", "said"),
+    [
+        ({}, "up  ", "up  "),
+        ({1: "hang"}, "1/2 ", "1/2 "),
+        ({1: "hang", 2: "cut"}, "0/2 ", "0/2 "),
+        ({1: "cut", 2: "cut"}, "CUT ", "cut "),
+    ],
+)
+def test_a_platform_with_several_ways_shows_how_many_are_whole(broken: dict[int, str], state: str, said: str) -> None:
+    district = Platform("district", ["mqtt", "https"], {"accepted": 7}, broken)
+    text = screen(replace(SNAPSHOT, platforms=[district]), PLAIN)
+    ways = "".join(f" · way {way} {fault}" for way, fault in broken.items())
+    assert f"platform  {state} district (mqtt, https)  7 accepted · 0 duplicate · 0 retry · 0 rejected{ways}\n" in text
+    assert f"accepted: district {said}     7  pending" in line(replace(SNAPSHOT, platforms=[district]))
 
 
 def test_more_devices_than_fit_are_counted() -> None:
@@ -124,10 +165,12 @@ def test_more_devices_than_fit_are_counted() -> None:
 
 def test_a_log_gets_one_line() -> None:
     assert line(SNAPSHOT) == (
-        "  12.3 s  gateway up    platform up   done   49  accepted   125  pending A1 B0 C4 D20  alarms open 2  busy"
+        "  12.3 s  gateway up    done   49  accepted: district up     125  family cut     60  "
+        "pending A1 B0 C4 D20  alarms open 2  busy"
     )
-    assert line(replace(SNAPSHOT, status=None, platform_up=False, busy=False)) == (
-        "  12.3 s  gateway down  platform cut  done   49  accepted   125  pending A0 B0 C0 D0  alarms open ?  draining"
+    assert line(replace(SNAPSHOT, status=None, busy=False)) == (
+        "  12.3 s  gateway down  done   49  accepted: district up     125  family cut     60  "
+        "pending A0 B0 C0 D0  alarms open ?  draining"
     )
 
 
@@ -137,8 +180,23 @@ def test_the_ledger_of_a_clean_run_says_so() -> None:
     assert re.search(r"^ +unheard +2 ", text, re.MULTILINE)
     assert "20 pressed, 18 raised, 18 accepted" in text
     assert "p50 14.2 ms, p99 31 ms, max 40.5 ms" in text
-    assert "gap on air: deaf for 1.50 s (restart)" in text
+    assert text.count("gap on air: deaf for 1.50 s (restart)") == 1
+    (row,) = [row for row in text.split("\n") if row.startswith("  district")]
+    assert row.split() == ["district", "130", "4", "18", "9", "ms", "31", "ms", "40.5", "ms"]
+    (row,) = [row for row in text.split("\n") if row.startswith("  family")]
+    assert row.split() == ["family", "61", "0", "18", "-", "-", "-"]
     assert "lost call-1" not in text
+
+
+def test_what_alarms_took_while_one_way_was_broken_is_told_apart() -> None:
+    latency = {"p50": 14.0, "p99": 3013.1, "max": 3013.1}
+    row = {**REPORT["destinations"]["district"], "one_way": {"alarms": 24, "latency_ms": latency}}
+    text = ledger({**REPORT, "destinations": {**REPORT["destinations"], "district": row}}, [], PLAIN)
+    (told,) = [one for one in text.split("\n") if "only a part of the ways" in one]
+    assert told == (
+        "  while only a part of the ways to district stood (24 alarms): p50 14 ms, p99 3013.1 ms, max 3013.1 ms"
+    )
+    assert "only a part of the ways" not in ledger(REPORT, [], PLAIN)
 
 
 def test_the_ledger_of_an_unclean_run_gives_the_reasons_and_the_first_offences() -> None:

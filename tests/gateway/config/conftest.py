@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from drivers.kit import Advertises, Answers, BadOption, Decoded, Driver, LineSettings, Poll, Streams, Title
-from gateway.config import Settings, inspect
+from gateway.config import Settings, inspect, load
 from gateway.errors import Finding
 
 TITLE = Title(zh="样机", en="sample")
@@ -39,12 +39,16 @@ def _stream_options(raw: Mapping[str, object]) -> object:
     return ("stream", dict(raw))
 
 
+def _broken_options(raw: Mapping[str, object]) -> object:
+    raise ZeroDivisionError(len(raw))
+
+
 def _answer_options(address: str, raw: Mapping[str, object]) -> object:
     if len(address) != 12:
         raise BadOption("address", address, "12 digits")
     for index, item in enumerate(raw.get("rows", ())):  # type: ignore[arg-type,var-annotated]  # rows is a list in tests
-        if item["is"] != "kwh":
-            raise BadOption(f"map.rows[{index}].is", item["is"], "kwh")
+        if item.get("is") != "kwh":
+            raise BadOption(f"map.rows[{index}].is", item.get("is"), "kwh", zh="电能")
     return ("answer", address)
 
 
@@ -58,10 +62,9 @@ def _advertises(model: str, **more: Any) -> Advertises:
 
 
 def _streams(model: str, **more: Any) -> Streams:
-    settings: dict[str, Any] = {"framer": _Framer, "address_of": lambda *_: "", "line": LineSettings(115200), **more}
-    return Streams(
-        model=model, title=TITLE, options=_stream_options, decode=lambda *_: Decoded(), vectors=(), **settings
-    )
+    settings: dict[str, Any] = {"framer": _Framer, "address_of": lambda *_: "", "line": LineSettings(115200)}
+    settings |= {"options": _stream_options, **more}
+    return Streams(model=model, title=TITLE, decode=lambda *_: Decoded(), vectors=(), **settings)
 
 
 def _answers(model: str, line: LineSettings) -> Answers:
@@ -76,6 +79,7 @@ _DRIVERS: tuple[Driver, ...] = (
     _streams("radar"),
     _streams("bridge", framer=_OtherFramer),
     _streams("loner", address_of=None),
+    _streams("broken", options=_broken_options),
     _streams("card-reader", poll=Poll(b"?", 1.0)),
     _answers("meter", LineSettings(2400, 8, "E", 1)),
     _answers("fast-meter", LineSettings(9600, 8, "N", 1)),
@@ -117,6 +121,12 @@ def check(tmp_path: Path) -> Check:
         return inspect(file, catalogue=PretendedCatalogue())
 
     return load_text
+
+
+@pytest.fixture
+def as_service(tmp_path: Path) -> Callable[[], Settings]:
+    """Load what `check` checked as the daemon does that is about to run on it."""
+    return lambda: load(tmp_path / "gateway.toml", catalogue=PretendedCatalogue())
 
 
 @pytest.fixture

@@ -25,6 +25,7 @@ from gateway.config import (
     inspect,
     load,
     loading,
+    secret,
 )
 from gateway.config.settings import DeviceTable
 from gateway.errors import ConfigError, Finding
@@ -34,6 +35,7 @@ Check = Callable[[str], tuple[Settings | None, tuple[Finding, ...]]]
 Added = Callable[[str], tuple[Settings, list[tuple[str, str, int | None, str]]]]
 
 CONFIG = Path(__file__).parents[3] / "config"
+EXAMPLES = sorted((CONFIG / "examples").glob("*.toml"))
 NO_DEVICES = ("GW-CFG-38", "", None, "kept")
 DESTINATION = '[[destination]]\nid = "d"\n[[destination.path]]\nurl = "mqtts://example.org"\n'
 
@@ -313,11 +315,13 @@ def test_line_settings_that_no_port_has_give_way_to_the_defaults(added: Added, l
 
 @pytest.fixture
 def credentials(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Every credential that the shipped files name, as systemd hands them over: keys of buttons, and the rest as words."""
     folder = tmp_path / "credentials"
     folder.mkdir()
-    for name in ("call-201-1", "call-hall", "call-rest-1"):
-        (folder / name).write_text("231d39c1d7cc1ab1aee224cd096db932\n")
-    (folder / "platform-password").write_text("canary\n")
+    for file in (CONFIG / "gateway.toml", *EXAMPLES):
+        for name in re.findall(r'"credential:([a-z0-9-]+)"', file.read_text(encoding="utf-8")):
+            key = name.startswith("call-")
+            (folder / f"daycare_{name}").write_text("231d39c1d7cc1ab1aee224cd096db932\n" if key else "canary\n")
     monkeypatch.setenv("CREDENTIALS_DIRECTORY", str(folder))
     return folder
 
@@ -336,16 +340,52 @@ def test_the_shipped_configuration_loads_without_a_finding() -> None:
     assert settings.devices[3].every_s == 900
     assert settings.destinations[0].path[0].password is not None
     assert settings.destinations[0].path[0].password.text() == "canary"
+    assert [one.url for one in settings.destinations[0].path] == [
+        "mqtts://platform.example.org:8883", "https://platform.example.org/care"
+    ]  # fmt: skip
     assert "canary" not in repr(settings)
 
 
-def test_the_example_of_a_village_point_loads_without_a_finding(tmp_path: Path, credentials: Path) -> None:
-    text = (CONFIG / "examples" / "village-point.toml").read_text(encoding="utf-8")
-    for key in credentials.iterdir():
-        key.chmod(0o600)
-    file = tmp_path / "village.toml"
-    file.write_text(text.replace("/etc/daycare-gateway/keys/", f"{credentials}/"), encoding="utf-8")
-    assert load(file).findings == ()
+@pytest.mark.usefixtures("credentials")
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_the_examples_load_without_a_finding(file: Path) -> None:
+    settings = load(file)
+    assert settings.findings == ()
+    assert settings.set_aside_destinations == ()
+    assert all(one.key_bytes or one.model != "bthome-button" for one in settings.devices)
+    named = {one.room for one in settings.devices if one.room}
+    assert named <= {room.id for room in settings.rooms if room.name}
+
+
+@pytest.mark.usefixtures("credentials")
+def test_the_examples_are_the_sites_that_they_say() -> None:
+    village, station, street = (load(CONFIG / "examples" / f"{name}.toml") for name in (
+        "village-point", "station", "street-centre"
+    ))  # fmt: skip
+
+    def count(settings: Settings, model: str) -> int:
+        return sum(one.model.startswith(model) for one in settings.devices)
+
+    assert [count(village, model) for model in ("bthome", "json-lines", "dlt645")] == [2, 1, 1]
+    assert [count(station, model) for model in ("bthome", "andar", "dlt645")] == [8, 1, 2]
+    assert [path.transport for path in station.destinations[0].path] == ["mqtt", "http"]
+    assert [count(street, model) for model in ("bthome", "ingics", "andar", "dlt645")] == [30, 6, 4, 4]
+    assert sum(len(room.beds) for room in street.rooms) == 20
+    beds = {(room.id, bed) for room in street.rooms for bed in room.beds}
+    assert {(one.room, one.bed) for one in street.devices if one.model == "bthome-button" and one.bed} == beds
+    district, family = street.destinations
+    assert (district.types, [path.transport for path in district.path]) == (("*",), ["mqtt", "http"])
+    assert family.types == ("alarm.*", "bed.occupancy", "gateway.gap")
+
+
+@pytest.mark.parametrize("file", EXAMPLES, ids=lambda file: file.stem)
+def test_a_technician_who_checks_an_example_by_hand_reads_of_its_secrets_only(
+    file: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
+    monkeypatch.setattr(secret, "STORE", tmp_path / "none")
+    _, findings = inspect(file)
+    assert [(one.code, one.severity) for one in findings] == [("GW-CFG-42", "warning")]
 
 
 def _uncommented(credentials: Path) -> str:
@@ -368,6 +408,9 @@ def test_every_commented_option_of_the_shipped_configuration_is_right_too(tmp_pa
     assert settings.outbox == plain.outbox
     assert settings.rooms == plain.rooms
     assert settings.ble == plain.ble
+    assert [(one.url, one.mqtt_version) for one in settings.destinations[0].path] == [
+        (one.url, one.mqtt_version) for one in plain.destinations[0].path
+    ]
     assert settings.serial[0].line(LineSettings(115200)) == plain.serial[0].line(LineSettings(115200))
 
 

@@ -144,7 +144,18 @@ def test_an_option_that_the_driver_refuses_is_found_in_its_own_line(added: Added
     assert ids(settings) == []
     assert findings[1] == ("GW-CFG-15", "device[1] (one).map.rows[2].is", 25, "set-aside")
     assert settings.findings[1].value == '"V"'
-    assert settings.findings[1].facts["expected"] == "kwh"
+    assert settings.findings[1].facts["expected"] == {"zh": "电能", "en": "kwh"}
+    assert describe("GW-CFG-15", "zh", "", settings.findings[1].facts).remedy == "可用的写法：电能"
+
+
+def test_a_driver_that_fails_over_its_options_silences_nothing_but_its_device(added: Added) -> None:
+    lines = '[[serial]]\nid = "line"\nport = "/dev/ttyS1"\n'
+    settings, findings = added(LINKS + lines + device("broken", "line", "b1") + beacon(name="two"))
+    assert ids(settings) == ["two"]
+    assert findings == [("GW-CFG-15", "device[1] (one).map", 20, "set-aside")]
+    assert describe("GW-CFG-15", "zh", "", settings.findings[0].facts).remedy == (
+        "可用的写法：驱动程序出错（ZeroDivisionError: 0）"
+    )
 
 
 def test_an_address_that_the_driver_refuses_is_told(added: Added) -> None:
@@ -298,13 +309,6 @@ def test_a_key_file_that_is_not_there_is_told(added: Added, tmp_path: Path) -> N
     assert describe("GW-CFG-21", "en", "", settings.findings[0].facts).title == (
         f"secret file:{tmp_path}/none cannot be had: no such file ({tmp_path}/none)"
     )
-
-
-def test_credentials_outside_systemd_are_told(added: Added, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delenv("CREDENTIALS_DIRECTORY", raising=False)
-    settings, findings = added(LINKS + device("button", "radio", "A4:C1:38:56:53:84", 'key = "credential:one"'))
-    assert ids(settings) == ["one"]
-    assert findings == [("GW-CFG-23", "device[1] (one).key", 22, "kept")]
 
 
 # -- twins and shared lines --------------------------------------------------------------------------------------
