@@ -42,8 +42,18 @@ def _parser() -> argparse.ArgumentParser:
     platform.add_argument("--destination", default="district", metavar="ID", help="its id at the gateway")
     platform.add_argument("--port", type=int, required=True, help="TCP port of 127.0.0.1 for the gateway")
     platform.add_argument("--control", type=Path, required=True, metavar="SOCKET", help="Unix socket for its control")
+    platform.add_argument(
+        "--speaks", default="mqtt", choices=("mqtt", "mqtt-3.1.1", "mqtts", "http", "https"), help="its transport"
+    )
+    platform.add_argument(
+        "--also", type=_way_in, action="append", default=[], metavar="SPEAKS:PORT", help="one more way in, up to 3"
+    )
+    platform.add_argument("--tls-dir", type=Path, metavar="DIR", help="ca.pem, server.pem, server.key; made if absent")
+    platform.add_argument("--authorization", default="", metavar="VALUE", help="the only one that HTTP takes")
     platform.set_defaults(command=_platform)
+    _add_replay(commands.add_parser("replay", help="a capture of gateway listen --record, played again"))
     _add_load(commands.add_parser("load", help="JSON lines as fast as they are acknowledged, measured"))
+    _add_faults(commands.add_parser("faults", help="the fault table: each fault of radio and lines, measured"))
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
     bench.set_defaults(command=_bench)
@@ -65,11 +75,33 @@ def _add_run(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="directory of the run (scenario.json)")
 
 
+def _add_replay(parser: argparse.ArgumentParser) -> None:
+    from simulator.replay import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(command=_replay)
+
+
+def _way_in(text: str) -> tuple[str, int]:
+    """Read "https:8443". What it may speak and which ports there are is said by who opens it."""
+    speaks, separator, port = text.rpartition(":")
+    if not separator or not port.isdecimal():
+        raise argparse.ArgumentTypeError(f"{text!r}: expected SPEAKS:PORT, as https:8443")
+    return speaks, int(port)
+
+
 def _add_load(parser: argparse.ArgumentParser) -> None:
     from simulator.line_load import add_arguments
 
     add_arguments(parser)
     parser.set_defaults(command=_load)
+
+
+def _add_faults(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE too")
+    parser.add_argument("--only", default="", metavar="TEXT", help="only rows with TEXT in their name")
+    parser.add_argument("--quick", action="store_true", help="a short selection")
+    parser.set_defaults(command=_faults)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -108,12 +140,35 @@ def _bus(options: argparse.Namespace) -> int:
 def _platform(options: argparse.Namespace) -> int:
     from simulator.platform import ControlError, main
     from simulator.platform.broker import BrokerError
+    from simulator.platform.certificates import CertificateError
     from simulator.platform.ledger import LedgerError
 
     def play() -> None:
-        asyncio.run(main(options.run, destination=options.destination, port=options.port, control=options.control))
+        asyncio.run(
+            main(
+                options.run,
+                destination=options.destination,
+                port=options.port,
+                control=options.control,
+                speaks=options.speaks,
+                also=options.also,
+                tls_dir=options.tls_dir,
+                authorization=options.authorization,
+            )
+        )
 
-    return _part("platform", play, BrokerError, LedgerError, ControlError)
+    return _part("platform", play, BrokerError, CertificateError, LedgerError, ControlError)
+
+
+def _replay(options: argparse.Namespace) -> int:
+    from simulator.bluez import BluezError
+    from simulator.replay import ReplayError, main
+
+    if options.speed <= 0:
+        print("simulator replay: --speed must be more than 0", file=sys.stderr)
+        return COULD_NOT_RUN
+    play = main(options.capture, run=options.run, speed=options.speed, linger_s=options.linger)
+    return _part("replay", lambda: asyncio.run(play), ReplayError, BluezError)
 
 
 def _load(options: argparse.Namespace) -> int:
@@ -126,6 +181,20 @@ def _load(options: argparse.Namespace) -> int:
         status = asyncio.run(main(options))
 
     return _part("load", play) or status
+
+
+def _faults(options: argparse.Namespace) -> int:
+    from simulator.dbus_daemon import DbusDaemonError
+    from simulator.faults import main
+    from simulator.platform.broker import BrokerError
+
+    status = 0
+
+    def measure() -> None:
+        nonlocal status
+        status = main(options)
+
+    return _part("faults", measure, DbusDaemonError, BrokerError) or status
 
 
 def _bench(options: argparse.Namespace) -> int:

@@ -4,7 +4,8 @@
 gateway was deaf is `unheard`, but only inside a `gateway.gap` window that the platform received; anywhere else it is
 lost. *Duplicated*: one id accepted twice by the application, or two ids for one input; an arrival that the application
 answered `duplicate` is only `resent`. *Reordered*: first acceptance with a lower sequence, per (destination, device,
-lane). *Phantom*: an alarm, or a numbered input, that no device caused.
+lane). *Phantom*: an alarm, or a numbered input, that no device caused. *Late*: an alarm that waited while one way into the
+platform was broken and another stood; what such alarms took is told apart from what they take when all is well.
 
 Limits: an event may carry a time up to 30 s after the last repeat of its input and 0.25 s before the first; a gap
 window is widened by 50 ms at both ends. With several destinations, an input is lost for each that did not get it. When
@@ -21,9 +22,22 @@ from math import ceil
 from typing import Any, Final
 
 from simulator.consistency import judge_numbers, judge_order, judge_registers
-from simulator.findings import GAP, OFFENCES, RAISED, TELEMETRY, Book, Taken, decimal, moment, take
+from simulator.findings import (
+    ENVIRONMENT,
+    EVERYTHING,
+    GAP,
+    OFFENCES,
+    RAISED,
+    TELEMETRY,
+    Book,
+    Taken,
+    decimal,
+    moment,
+    take,
+)
 from simulator.ledgers import Decision, Emission, Ledgers
 from simulator.promises import judge_promises
+from simulator.ways import meets, ways_of
 
 GAP_TOLERANCE_S: Final = 0.05
 EARLY_S: Final = 0.25
@@ -40,8 +54,15 @@ def audit(ledgers: Ledgers) -> dict[str, Any]:
         book.devices[emission.device]["emitted"] += 1
     for poll in ledgers.polls:
         book.devices[poll.device]["polled"] += 1
-    taken = [take(name, decisions, book) for name, decisions in sorted(ledgers.decisions.items())]
+    asked = {str(one["id"]): tuple(one["types"]) for one in ledgers.scenario.get("platforms", ())}
+    taken = [
+        take(name, ledgers.decisions.get(name, ()), book, types=asked.get(name, EVERYTHING))
+        for name in sorted({*ledgers.decisions, *asked})
+    ]
     roads = [_Road(ledgers, one, book) for one in taken or [Taken("")]]
+    for road in roads:
+        if not road.taken.wants(GAP):  # it cannot know; what another platform was told excuses here, too
+            road.windows = merged([gap for other in roads for gap in other.gaps])
     for road in roads:
         road.judge()
         judge_registers(ledgers, road.taken, book)
@@ -58,7 +79,7 @@ def reasons(report: Mapping[str, Any]) -> list[str]:
         found.append("the gateway did not answer at the end, so nobody knows what is pending")
     elif report["pending"]:
         found.append(f"{report['pending']} events still pending at the end")
-    if report["stored"] is not None and report["stored"] != report["accepted"] + report["dead_letters"]:
+    if report["stored"] not in (None, report["accepted"] + report["dead_letters"]) and report["whole"]:
         found.append(f"{report['stored']} events stored, but {report['accepted']} accepted")
     if report["dead_letters"]:
         found.append(f"{report['dead_letters']} dead letters")
@@ -104,10 +125,12 @@ class _Road:
         self.gaps = _gaps(taken)
         self.alarms = 0
         self.latencies: list[float] = []
+        self.narrow_latencies: list[float] = []
         self._ledgers = ledgers
         self._book = book
         self._devices = {device["id"]: device for device in ledgers.scenario.get("devices", ())}
-        self._downtime = _downtime(ledgers, taken)
+        self._ways = ways_of(ledgers, taken.destination)
+        self._downtime = [*_downtime(ledgers, taken), *self._ways.shut]
         self.windows = merged(self.gaps)
 
     def judge(self) -> None:
@@ -138,13 +161,26 @@ class _Road:
         return decision.type == RAISED or (controller and decision.type.startswith(TELEMETRY))
 
     def _measure(self, emission: Emission, decision: Decision) -> None:
-        """Time an alarm from its emission to its acceptance, if the road was whole all the while."""
+        """Time an alarm from its emission to its acceptance, if it had a road all the while."""
         if decision.type != RAISED:
             return
         self.alarms += 1
         deaf = self.windows.get(self._link(emission.device), ())
-        if not any(first <= decision.t and emission.t <= last for first, last in (*self._downtime, *deaf)):
-            self.latencies.append(decision.t - emission.t)
+        if meets((*self._downtime, *deaf), emission.t, decision.t):
+            return
+        took, limit = decision.t - emission.t, self._ways.limit_s(emission.t, decision.t)
+        if limit is None:
+            self.latencies.append(took)
+            return
+        self.narrow_latencies.append(took)
+        if took > limit:
+            facts = {
+                "id": decision.id,
+                "destination": self.taken.destination,
+                "took_s": round(took, 3),
+                "limit_s": limit,
+            }
+            self._book.offence("late", emission.device, facts)
 
     def _check_value(self, emission: Emission, decision: Decision) -> None:
         """What a numbered line measured must come out as it went in: every register among the line's own numbers."""
@@ -161,7 +197,10 @@ class _Road:
             heard = told.get(id(emission), {})
             if heard and (True in heard or not pressed(emission)):
                 continue
+            if not self.taken.wants(RAISED if pressed(emission) else ENVIRONMENT):
+                continue
             facts = {"kind": emission.kind, "t": emission.t, "t_last": emission.t_last, "counter": emission.counter}
+            facts["destination"] = self.taken.destination
             if emission.n is not None and self._still_held(emission):
                 self._book.counts["held"] += 1
             elif emission.n is not None:
@@ -171,6 +210,18 @@ class _Road:
                 self._book.devices[emission.device]["unheard"] += 1
             else:
                 self._book.offence("lost", emission.device, {"why": "outside every gap received", **facts})
+
+    def summary(self) -> dict[str, Any]:
+        """Return this destination's figures for the report."""
+        return {
+            "types": list(self.taken.types),
+            "accepted": len(self.taken.first),
+            "resent": self.taken.arrivals - len(self.taken.ids),
+            "alarms": self.alarms,
+            "latency_ms": percentiles(self.latencies),
+            "ways": self._ways.count,
+            "one_way": {"alarms": len(self.narrow_latencies), "latency_ms": percentiles(self.narrow_latencies)},
+        }
 
     def _link(self, device: str) -> str:
         return str(self._devices.get(device, {}).get("link", ""))
@@ -230,12 +281,13 @@ def merged(gaps: Sequence[Mapping[str, Any]]) -> dict[str, list[Window]]:
 
 
 def _downtime(ledgers: Ledgers, taken: Taken) -> list[Window]:
-    """When the road was not whole: from each cut or kill to the first acceptance after it was mended."""
+    """When there was no road: from each kill, or cut of all of a platform, to the first acceptance after it was mended."""
     accepted = sorted(decision.t for decision in taken.first.values())
     found = []
     for broken, mended in (("cut", "heal"), ("kill", "start")):
-        backs = [fault.t for fault in ledgers.faults if fault.fault == mended]
-        for fault in ledgers.faults:
+        concerned = [fault for fault in ledgers.faults if fault.platform in ("", taken.destination) and not fault.way]
+        backs = [fault.t for fault in concerned if fault.fault == mended]
+        for fault in concerned:
             if fault.fault != broken:
                 continue
             back = bisect_right(backs, fault.t)
@@ -247,10 +299,11 @@ def _downtime(ledgers: Ledgers, taken: Taken) -> list[Window]:
 def _report(ledgers: Ledgers, roads: Sequence[_Road], book: Book) -> dict[str, Any]:
     status, counts = ledgers.status, book.counts
     gaps = [gap for road in roads for gap in road.gaps]
-    alarms = min(road.alarms for road in roads)
-    # Accepted means by every destination; today there is one.
-    accepted = set.intersection(*(set(road.taken.first) for road in roads))
+    alarms = min((road.alarms for road in roads if road.taken.wants(RAISED)), default=0)
     destinations = () if status is None else status.get("destinations", ())
+    accepted = _accepted(roads)
+    for device in accepted.values():
+        book.devices[device]["accepted"] += 1
     report: dict[str, Any] = {
         "seed": ledgers.scenario.get("seed"),
         "seconds": ledgers.scenario.get("seconds"),
@@ -258,6 +311,9 @@ def _report(ledgers: Ledgers, roads: Sequence[_Road], book: Book) -> dict[str, A
         "emitted": len(ledgers.emissions),
         "stored": None if status is None else int(status["outbox"]["sequence"]),
         "accepted": len(accepted),
+        # Is there a destination that takes everything, so that what was stored can be held against it?
+        "whole": any(road.taken.types == EVERYTHING for road in roads),
+        "destinations": {road.taken.destination: road.summary() for road in roads},
         "lost": counts["lost"],
         "unheard": counts["unheard"],
         "duplicated": counts["duplicated"],
@@ -278,12 +334,24 @@ def _report(ledgers: Ledgers, roads: Sequence[_Road], book: Book) -> dict[str, A
         "devices": _devices(ledgers, book),
         "gaps": gaps,
         "deaf_s": {link: round(sum(last - first for first, last in of), 3) for link, of in merged(gaps).items()},
-        "faults": [{"t": fault.t, "fault": fault.fault} for fault in ledgers.faults],
+        "faults": [
+            {"t": fault.t, "fault": fault.fault, "platform": fault.platform, "way": fault.way}
+            for fault in ledgers.faults
+        ],
         "offences": book.details,
         "torn_lines": ledgers.torn,
         "versions": dict(ledgers.versions),
     }
     return report | {name: counts[name] for name in OFFENCES}
+
+
+def _accepted(roads: Sequence[_Road]) -> dict[str, str]:
+    """Return the ids that every destination accepted which asked for them, and whose they are."""
+    return {
+        event_id: one.device
+        for event_id, one in {event_id: one for road in roads for event_id, one in road.taken.first.items()}.items()
+        if all(event_id in road.taken.first for road in roads if road.taken.wants(one.type))
+    }
 
 
 def _presses(alarms: Sequence[Mapping[str, Any]]) -> int:

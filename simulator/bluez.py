@@ -17,7 +17,7 @@ from typing import Any, Final, Literal
 from dbus_fast import Message, MessageType, RequestNameReply, Variant, unpack_variants
 from dbus_fast.aio import MessageBus
 
-from simulator.bluez_objects import ADAPTER, DEVICE, MONITORS, NO, YES, Adapter, Device, Report
+from simulator.bluez_objects import ADAPTER, DEVICE, MONITORS, NO, YES, Adapter, Device, Duplicates, Heals, Report
 
 OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
 PROPERTIES: Final = "org.freedesktop.DBus.Properties"
@@ -27,7 +27,8 @@ _TEMPORARY_TIMEOUT_S: Final = 30.0
 _SWEEP_S: Final = 5.0
 _BACKLOG: Final = 5_000
 
-Fault = tuple[str, str] | Literal["hang"]
+# An error reply (name, text), no reply at all, or a reply that comes so many seconds late.
+Fault = tuple[str, str] | Literal["hang"] | float
 
 
 class BluezError(Exception):
@@ -63,16 +64,27 @@ class _PatientSocket:
 
 
 class FakeBluez:
-    """`faults["Adapter1.StartDiscovery"] = [("InProgress", "why"), "hang"]` are used up one a call; `sticky` ones stay.
+    """`faults["Adapter1.StartDiscovery"] = [("InProgress", "why"), "hang", 0.5]` are used up one a call; `sticky` ones stay.
 
-    `experimental` offers passive scanning (AdvertisementMonitorManager1). `lost` counts reports that a full bus cost.
+    `experimental` offers passive scanning (AdvertisementMonitorManager1); `version`, `dual_mode` and `controller` decide
+    which repeats of an advert are told (see `bluez_objects`). `lost` counts reports that a full bus cost.
     """
 
     def __init__(
-        self, address: str, *, experimental: bool = False, device_timeout_s: float = _TEMPORARY_TIMEOUT_S
+        self,
+        address: str,
+        *,
+        experimental: bool = False,
+        device_timeout_s: float = _TEMPORARY_TIMEOUT_S,
+        version: tuple[int, int] = (5, 82),
+        dual_mode: bool = True,
+        controller: Duplicates = "told",
     ) -> None:
         self._address = address
         self._experimental = experimental
+        self._version = version
+        self._dual_mode = dual_mode
+        self._controller: Duplicates = controller
         self._device_timeout_s = device_timeout_s
         self._bus: MessageBus | None = None
         self._sweeper: asyncio.TimerHandle | None = None
@@ -146,7 +158,10 @@ class FakeBluez:
 
     def add_adapter(self, name: str = "hci0", *, powered: bool = True, address: str = "00:1A:7D:DA:71:13") -> None:
         """Plug a controller in."""
-        adapter = Adapter(name, address, self._experimental, powered=powered)
+        adapter = Adapter(
+            name, address, self._experimental, powered=powered, dual_mode=self._dual_mode,
+            coarse_rssi=self._version >= (5, 88), has_power_state=self._version >= (5, 65), controller=self._controller,
+        )  # fmt: skip
         self._adapters[name] = adapter
         self._emit("/", OBJECT_MANAGER, "InterfacesAdded", "oa{sa{sv}}", [adapter.path, adapter.interfaces()])
 
@@ -158,22 +173,40 @@ class FakeBluez:
         """Switch a controller on or off; switching it off ends every discovery."""
         adapter = self._adapters[name]
         adapter.powered = on
-        adapter.deaf = adapter.deaf and not adapter.heals_on_start
-        changed = {"Powered": Variant("b", on)}
+        adapter.deaf = adapter.deaf and adapter.heals == "never"
+        changed = {"Powered": Variant("b", on), **adapter.power_state()}
         if adapter.sessions and not on:
             adapter.sessions.clear()
             changed["Discovering"] = NO
         self._changed(adapter.path, ADAPTER, changed)
 
-    def wedge(self, name: str = "hci0", *, heals_on_start: bool = True) -> None:
-        """Make a controller deaf although it says that it scans; a fresh StartDiscovery heals it, or nothing does."""
+    def block(self, name: str = "hci0", *, on: bool) -> None:
+        """Let rfkill block a controller, which switches it off, or unblock it, which switches it on as bluetoothd does."""
+        self._adapters[name].blocked = on
+        self.power(name, on=not on)
+
+    def wedge(self, name: str = "hci0", *, heals: Heals = "scan") -> None:
+        """Make a controller deaf although it says that it scans, until what heals it is done."""
         self._adapters[name].deaf = True
-        self._adapters[name].heals_on_start = heals_on_start
+        self._adapters[name].heals = heals
+
+    def end_discovery(self, name: str = "hci0") -> None:
+        """End every client's discovery behind its back: bluetoothd says so, and nobody is asked."""
+        self._adapters[name].sessions.clear()
+        self._discovery_ended(self._adapters[name])
 
     def scanning(self, name: str = "hci0") -> bool:
         """Tell whether any client discovers or monitors on this controller."""
         adapter = self._adapters.get(name)
         return adapter is not None and bool(adapter.sessions or any(adapter.monitors.values()))
+
+    def powered(self, name: str = "hci0") -> bool:
+        """Tell whether a controller is on."""
+        return self._adapters[name].powered
+
+    def monitors(self, name: str = "hci0") -> int:
+        """Tell how many passive monitors are active on this controller."""
+        return sum(1 for patterns in self._adapters[name].monitors.values() if patterns)
 
     def invalidate_rssi(self, name: str = "hci0") -> None:
         """Take RSSI back from all devices, as bluetoothd does when a discovery ends: told, but not an advert."""
@@ -189,7 +222,8 @@ class FakeBluez:
         if self._bus._writer is None or len(self._bus._writer.messages) > _BACKLOG:  # noqa: SLF001 - see above
             self.lost += 1
             return False
-        heard = [adapter for adapter in self._adapters.values() if adapter.hears(report)]
+        now = asyncio.get_running_loop().time()
+        heard = [adapter for adapter in self._adapters.values() if adapter.hears(report, now)]
         for adapter in heard:
             self._take(adapter, report)
         return bool(heard)
@@ -202,7 +236,7 @@ class FakeBluez:
             path = f"{adapter.path}/dev_{report.address.replace(':', '_')}"
             device = adapter.devices[report.address] = Device(path, adapter.path, report.address, loop.time())
         device.heard_at = loop.time()
-        changed = device.take(report, duplicates=adapter.duplicates(), active=bool(adapter.sessions))
+        changed = device.take(report, duplicates=adapter.duplicates(), every_rssi=adapter.every_rssi())
         if fresh:
             self._emit(
                 "/", OBJECT_MANAGER, "InterfacesAdded", "oa{sa{sv}}", [device.path, {DEVICE: device.properties()}]
@@ -248,11 +282,20 @@ class FakeBluez:
             fault = waiting.pop(0) if waiting else self.sticky.get(key)
             if fault == "hang":
                 return True  # handled, and never answered
+            if isinstance(fault, float):
+                asyncio.get_running_loop().call_later(fault, self._answer_late, message)
+                return True
             if fault is not None:
                 raise _Refusal(*fault)
             return self._answer(interface, member, message)
         except _Refusal as refusal:
             return Message.new_error(message, refusal.name, refusal.text)
+
+    def _answer_late(self, message: Message) -> None:
+        try:
+            self._send(self._answer(message.interface or "", message.member or "", message))
+        except _Refusal as refusal:
+            self._send(Message.new_error(message, refusal.name, refusal.text))
 
     def _answer(self, interface: str, member: str, message: Message) -> Message:
         path = message.path or ""
@@ -291,7 +334,11 @@ class FakeBluez:
         if name not in held:
             raise _Refusal("org.freedesktop.DBus.Error.InvalidArgs", f"No such property '{name}'")
         if member == "Set" and name == "Powered":
-            self.power(self._adapter(message.path or "").name, on=bool(message.body[2].value))
+            adapter, on = self._adapter(message.path or ""), bool(message.body[2].value)
+            if on and adapter.blocked:
+                raise _Refusal("Blocked", "Blocked through rfkill")
+            if on is not adapter.powered:
+                self.power(adapter.name, on=on)
             return Message.new_method_return(message)
         if member == "Get":
             return Message.new_method_return(message, "v", [held[name]])
@@ -307,9 +354,11 @@ class FakeBluez:
             raise _Refusal("NotReady", "Resource Not Ready")
         if client in adapter.sessions:
             raise _Refusal("InProgress", "Operation already in progress")
-        adapter.deaf = adapter.deaf and not adapter.heals_on_start
+        adapter.deaf = adapter.deaf and adapter.heals != "scan"
         adapter.sessions.add(client)
         if len(adapter.sessions) == 1:
+            adapter.begun = asyncio.get_running_loop().time()
+            adapter.reported.clear()
             self._changed(adapter.path, ADAPTER, {"Discovering": YES})
         return Message.new_method_return(message)
 

@@ -1,17 +1,20 @@
 """The objects that a pretended bluetoothd exports: adapters and the devices that they have lately heard.
 
 Pure state and its D-Bus form; who may call what, and when a signal goes out, is `simulator.bluez`.
-How reports become property changes follows bluetoothd up to 5.87 on a dual-mode adapter (all Raspberry Pi):
-with a client that asked for DuplicateData every report is told whole; without one only what changed is told, company
-ids accumulate, and RSSI is told each time; with passive monitors alone RSSI is told from 8 dB of difference on.
-Limits: none of its own; a device object holds the last report only.
+How reports become property changes follows bluetoothd: with a client that asked for DuplicateData every report is told
+whole; without one only what changed is told, company ids accumulate, and RSSI is told each time (up to 5.87, on a
+dual-mode adapter as all Raspberry Pi have), or from 8 dB of difference on (from 5.88, on an LE-only adapter, and with
+passive monitors alone). An LE-only adapter scans 10.24 s and rests 5 s when no client filters its discovery. In an active
+scan a controller may drop what it takes for duplicates, unless a monitor exists.
+Limits: none of its own; a device object holds the last report only; a controller remembers duplicates until its scan
+is started anew.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from dbus_fast import Variant
 
@@ -20,7 +23,13 @@ DEVICE: Final = "org.bluez.Device1"
 YES: Final = Variant(signature="b", value=True)
 NO: Final = Variant(signature="b", value=False)
 MONITORS: Final = "org.bluez.AdvertisementMonitorManager1"
-_PASSIVE_RSSI_STEP_DB: Final = 8
+_RSSI_STEP_DB: Final = 8
+_REGULAR_SCAN_S: Final = 10.24
+_REGULAR_IDLE_S: Final = 5.0
+# What makes a discovery a filtered one (BlueZ src/adapter.c, merge_discovery_filters); Transport does on dual-mode only.
+_FILTERS: Final = frozenset({"DuplicateData", "RSSI", "Pathloss", "UUIDs"})
+Heals = Literal["scan", "power", "never"]
+Duplicates = Literal["told", "by address", "by data"]
 _BASE_UUID: Final = "0000{:04x}-0000-1000-8000-00805f9b34fb"
 
 
@@ -58,7 +67,7 @@ class Device:
     service_data: dict[int, bytes] = field(default_factory=dict)
     pending: dict[str, Variant] = field(default_factory=dict)
 
-    def take(self, report: Report, *, duplicates: bool, active: bool) -> dict[str, Variant]:
+    def take(self, report: Report, *, duplicates: bool, every_rssi: bool) -> dict[str, Variant]:
         """Take in a report; return the properties that bluetoothd tells of it (none: the report stays unheard)."""
         changed: dict[str, Variant] = {}
         if report.name and report.name != self.name:
@@ -68,7 +77,7 @@ class Device:
             changed["ManufacturerData"] = self._manufacturer_variant()
         if _merge(self.service_data, report.service_data, duplicates=duplicates):
             changed["ServiceData"] = self._service_variant()
-        if active or self.rssi is None or abs(report.rssi - self.rssi) >= _PASSIVE_RSSI_STEP_DB:
+        if every_rssi or self.rssi is None or abs(report.rssi - self.rssi) >= _RSSI_STEP_DB:
             self.rssi = report.rssi
             changed["RSSI"] = Variant("n", self.rssi)
         return changed
@@ -125,12 +134,19 @@ class Adapter:
     address: str
     experimental: bool
     powered: bool = True
+    blocked: bool = False
     deaf: bool = False
-    heals_on_start: bool = False
+    heals: Heals = "scan"
+    dual_mode: bool = True
+    coarse_rssi: bool = False
+    has_power_state: bool = True
+    controller: Duplicates = "told"
     sessions: set[str] = field(default_factory=set)
     filters: dict[str, dict[str, Any]] = field(default_factory=dict)
     monitors: dict[tuple[str, str], tuple[Pattern, ...] | None] = field(default_factory=dict)
     devices: dict[str, Device] = field(default_factory=dict)
+    begun: float = 0.0
+    reported: set[tuple[str, ...]] = field(default_factory=set)
 
     @property
     def path(self) -> str:
@@ -141,14 +157,42 @@ class Adapter:
         """Tell whether a discovering client wants every report whole."""
         return any(self.filters.get(client, {}).get("DuplicateData", False) for client in self.sessions)
 
-    def hears(self, report: Report) -> bool:
+    def every_rssi(self) -> bool:
+        """Tell whether each report's RSSI is told, however little it differs."""
+        asked = {name for client in self.sessions for name in self.filters.get(client, {})}
+        if self.coarse_rssi:
+            return bool(asked & {"RSSI", "Pathloss"})
+        return bool(self.sessions) and (self.dual_mode or not self._regular())
+
+    def hears(self, report: Report, now: float) -> bool:
         """Tell whether anybody scans for such a report: one that nobody scans for is gone for good."""
         if not self.powered or self.deaf:
             return False
         if self.sessions:
-            return True
+            return not self._rests(now) and not self._is_duplicate(report)
         structures = report.structures() if self.monitors else []
         return any(_matches(patterns, structures) for patterns in self.monitors.values() if patterns)
+
+    def _regular(self) -> bool:
+        """Tell whether a client discovers without any filter that counts as one."""
+        return any(
+            not any(self.filters.get(client, {}).get(name, False) for name in _FILTERS) for client in self.sessions
+        )
+
+    def _rests(self, now: float) -> bool:
+        if self.dual_mode or not self._regular():
+            return False
+        return (now - self.begun) % (_REGULAR_SCAN_S + _REGULAR_IDLE_S) > _REGULAR_SCAN_S
+
+    def _is_duplicate(self, report: Report) -> bool:
+        """Tell whether the controller takes it for one; the kernel lets it, unless there is a monitor."""
+        if self.controller == "told" or any(self.monitors.values()):
+            return False
+        data = repr(sorted(report.structures())) if self.controller == "by data" else ""
+        key = (report.address, data)
+        known = key in self.reported
+        self.reported.add(key)
+        return known
 
     def properties(self) -> dict[str, Variant]:
         """Return everything that Adapter1 tells."""
@@ -158,12 +202,18 @@ class Adapter:
             "Name": Variant("s", self.name),
             "Alias": Variant("s", self.name),
             "Powered": Variant("b", self.powered),
+            **self.power_state(),
             "Discovering": Variant("b", bool(self.sessions)),
             "Discoverable": NO,
             "Pairable": NO,
             "Roles": Variant("as", ["central", "peripheral"]),
             "UUIDs": Variant("as", []),
         }
+
+    def power_state(self) -> dict[str, Variant]:
+        """Return the property PowerState, where it has one."""
+        state = "on" if self.powered else "off-blocked" if self.blocked else "off"
+        return {"PowerState": Variant("s", state)} if self.has_power_state else {}
 
     def interfaces(self) -> dict[str, dict[str, Variant]]:
         """Return all interfaces of the object with their properties."""

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
-from simulator.findings import METER, Book, Taken, decimal, moment
+from simulator.findings import EVERYTHING, METER, Book, Taken, decimal, moment
 from simulator.ledgers import Decision, Ledgers
 
 VALUE_WINDOW_S: Final = 8.0
@@ -32,13 +32,17 @@ def judge_order(taken: Taken, book: Book) -> None:
 
 
 def judge_numbers(ledgers: Ledgers, taken: Taken, book: Book) -> None:
-    """Both sequences run from 1 without a hole up to what the gateway stored; no number stands for two events."""
+    """Both sequences run from 1 without a hole up to what the gateway stored; no number stands for two events.
+
+    A destination with a filter sees holes in the gateway's own sequence, but none in its delivery sequence.
+    """
     outbox = (ledgers.status or {}).get("outbox", {})
     done = {**taken.rejected, **taken.first}
     for stream in sorted({decision.streamid for decision in done.values()} | {str(outbox.get("stream", ""))} - {""}):
         stored = int(outbox.get("sequence", 0)) if stream == outbox.get("stream") else 0
         of_stream = [decision for decision in done.values() if decision.streamid == stream]
-        _judge_series("sequence", of_stream, taken, book, floor=stored)
+        if taken.types == EVERYTHING:
+            _judge_series("sequence", of_stream, taken, book, floor=stored)
         _judge_series("deliveryseq", of_stream, taken, book, floor=0)
 
 
@@ -72,7 +76,7 @@ def judge_registers(ledgers: Ledgers, taken: Taken, book: Book) -> None:
             if not given.holds(decision.device, register, at=at):
                 book.offence("wrong_values", decision.device, {"id": decision.id, "register": dict(register)})
     end = _end(ledgers)
-    for device, meter in given.meters.items():
+    for device, meter in given.meters.items() if taken.wants(METER) else ():
         allowed = 2 * float(meter.get("every_s") or 0.0) + STALE_SLACK_S
         if device not in newest or newest[device] < end - allowed:
             age = None if device not in newest else round(end - newest[device], 3)

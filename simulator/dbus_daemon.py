@@ -37,6 +37,7 @@ _CONFIG: Final = """<!DOCTYPE busconfig PUBLIC "-//freedesktop//DTD D-Bus Bus Co
 </busconfig>
 """
 _DENY_BLUEZ: Final = '<deny send_destination="org.bluez"/>'
+_DENY_USERS: Final = '<deny user="*"/>'
 
 
 class DbusDaemonError(Exception):
@@ -62,12 +63,12 @@ class DbusDaemon:
         """The bus address, for DBUS_SYSTEM_BUS_ADDRESS."""
         return f"unix:path={self._socket}"
 
-    async def start(self) -> None:
-        """Start the daemon and return when it listens. DbusDaemonError when it does not."""
+    async def start(self, *, refuses_users: bool = False) -> None:
+        """Start the daemon and return when it listens, for everybody or for nobody. DbusDaemonError when it does not."""
         program = shutil.which("dbus-daemon")
         if program is None:
             raise DbusDaemonError("dbus-daemon is missing: apt-get install dbus-daemon")
-        self._write_config()
+        self._write_config(extra=_DENY_USERS if refuses_users else "")
         self._socket.unlink(missing_ok=True)
         self._process = await asyncio.create_subprocess_exec(
             program,

@@ -20,7 +20,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -35,7 +35,7 @@ from simulator.ledgers import EMITTED_KINDS, LedgerError, read
 from simulator.processes import Children, ProcessDied
 from simulator.scenario import ScenarioError
 from simulator.staff import Staff
-from simulator.stage import CannotRun, Stage
+from simulator.stage import CannotRun, Stage, place
 
 CLEAN, UNCLEAN, COULD_NOT_RUN = 0, 1, 3
 DEFAULT_SCENARIO: Final = "small_centre"
@@ -112,7 +112,7 @@ async def _demo(options: Options, run: Path) -> int:
     if options.report is not None:
         options.report.open("a", encoding="utf-8").close()  # that it cannot be written must not show at the end only
     seed = random.SystemRandom().randrange(1, 1_000_000) if options.seed is None else options.seed
-    ports = score.free_ports(["platform", *score.controllers(options.scenario)])
+    ports = score.free_ports(score.ports_needed(options.scenario))
     plan = score.expand(options.scenario, seed=seed, seconds=options.seconds, ports=ports)
     score.write_gateway_files(plan, run)
     _say(f"{plan.title}: seed {seed}, run directory {run}")
@@ -122,7 +122,7 @@ async def _demo(options: Options, run: Path) -> int:
         with _signals(play):
             died = await play.play()
         gateway_exit = await stage.stop_gateway()
-        await children.stop("platform")
+        await stage.stop_platforms()
     report = _report(run, play, died=died, gateway_exit=gateway_exit)
     if options.report is not None:
         options.report.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
@@ -229,8 +229,7 @@ class _Play:
         async with self.stage.acting:  # a kill that has begun must not be left without its start
             faults.cancel()
         await asyncio.wait([faults])
-        if not self.stage.platform_up:
-            await self.stage.do("heal")
+        await self.stage.heal_all()
         self.stage.mark("interrupt")
 
     async def _end(self) -> None:
@@ -272,7 +271,7 @@ class _Play:
 
     def _measure_restart(self, status: Mapping[str, Any] | None) -> None:
         """Note how long each kill kept the gateway from hearing everything, to half a second."""
-        kills = [at for at, name in self.stage.faults if name == "kill"]
+        kills = [at for at, name, _ in self.stage.faults if name == "kill"]
         whole = status is not None and all(link["hearing"] for link in status["links"])
         if whole and len(self.restart_s) < len(kills) and self.stage.faults[-1][1] != "kill":
             self.restart_s.append(round(self.stage.elapsed - kills[len(self.restart_s)], 1))
@@ -280,16 +279,27 @@ class _Play:
     def _snapshot(self, status: Mapping[str, Any] | None) -> view.Snapshot:
         plan = self.stage.plan
         self._tails.read()
-        coming = [(fault["at_s"], fault["fault"]) for fault in plan.faults if fault["at_s"] > self.stage.elapsed]
+        coming = [
+            (fault["at_s"], fault["fault"], place(fault.get("platform", ""), fault.get("way", 0)))
+            for fault in plan.faults
+            if fault["at_s"] > self.stage.elapsed
+        ]
         return view.Snapshot(
             title=plan.title,
             seed=plan.seed,
             elapsed_s=self.stage.elapsed,
             seconds=plan.seconds,
             busy=self.stage.elapsed <= plan.emission_until_s and not self._home.is_set(),
-            platform_up=self.stage.platform_up,
+            platforms=[
+                view.Platform(
+                    one["id"],
+                    [one["speaks"], *(way["speaks"] for way in one["also"])],
+                    self._tails.decided[one["id"]],
+                    self.stage.broken[one["id"]],
+                )
+                for one in plan.platforms
+            ],
             status=status,
-            counts=self._tails.decided,
             done=self._tails.done,
             devices=[{"id": device.id} for device in plan.devices],
             faults=self.stage.faults,
@@ -299,11 +309,11 @@ class _Play:
 
 @dataclass(slots=True)
 class Tails:
-    """Follows the ledgers while they grow: what each device did, and what the platform decided."""
+    """Follows the ledgers while they grow: what each device did, and what each platform decided."""
 
     run: Path
     done: Counter[str] = field(default_factory=Counter)
-    decided: Counter[str] = field(default_factory=Counter)
+    decided: dict[str, Counter[str]] = field(default_factory=lambda: defaultdict(Counter))
     _offsets: dict[Path, int] = field(default_factory=dict)
 
     def read(self) -> None:
@@ -319,7 +329,7 @@ class Tails:
 
     def _count(self, name: str, row: Mapping[str, Any]) -> None:
         if name.startswith("platform-"):
-            self.decided[row["status"]] += 1
+            self.decided[name.removeprefix("platform-").removesuffix(".jsonl")][row["status"]] += 1
         elif row.get("kind") in EMITTED_KINDS or row.get("kind") == "poll":
             self.done[row["device"]] += 1
 

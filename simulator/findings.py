@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
+from fnmatch import fnmatchcase
 from typing import Any, Final
 
 from simulator.ledgers import Decision
@@ -20,6 +21,8 @@ METER: Final = "cn.eldercare.telemetry.meter.v1"
 GAP: Final = "cn.eldercare.gateway.gap.v1"
 ALARM: Final = "cn.eldercare.alarm."
 TELEMETRY: Final = "cn.eldercare.telemetry."
+ENVIRONMENT: Final = "cn.eldercare.telemetry.environment.v1"
+EVERYTHING: Final = ("*",)
 
 # Each makes a run unclean; the words end a sentence that begins with their number.
 OFFENCES: Final = {
@@ -33,10 +36,12 @@ OFFENCES: Final = {
     "conflicts": "numbers that stand for two events",
     "stale_meters": "meters without a recent accepted reading",
     "rejected": "events rejected by the platform",
+    "unwanted": "events sent to a platform that did not ask for them",
     "unconfirmed": "events taken for accepted although the platform's answer was lost",
     "acked_early": "lines acknowledged before they were recorded",
     "silent_gaps": "dead times of a link that no gap told of",
     "wide_gaps": "gaps that claim more than the dead time",
+    "late": "alarms that waited although a way to the platform stood",
     "untold": "alarms of which staff's doings never reached the platform",
 }
 
@@ -60,18 +65,27 @@ class Book:
 
 @dataclass(slots=True)
 class Taken:
-    """What one destination decided: first acceptances and first rejections by id, in the order of their coming."""
+    """What one destination decided: first acceptances and first rejections by id, in the order of their coming.
+
+    `types` are the event types that it asked for, as its configuration has them.
+    """
 
     destination: str
+    types: tuple[str, ...] = EVERYTHING
     first: dict[str, Decision] = field(default_factory=dict)
     rejected: dict[str, Decision] = field(default_factory=dict)
     arrivals: int = 0
     ids: set[str] = field(default_factory=set)
 
+    def wants(self, type_: str) -> bool:
+        """Did the destination ask for events of this type?"""
+        noun = type_.removeprefix("cn.eldercare.").removesuffix(".v1")
+        return any(fnmatchcase(noun, pattern) for pattern in self.types)
 
-def take(destination: str, decisions: Sequence[Decision], book: Book) -> Taken:
-    """Sort the decisions of one destination; an id accepted twice and an event rejected are offences."""
-    taken = Taken(destination)
+
+def take(destination: str, decisions: Sequence[Decision], book: Book, *, types: tuple[str, ...] = EVERYTHING) -> Taken:
+    """Sort the decisions of one destination. Accepted twice, rejected, or not asked for: each is an offence."""
+    taken = Taken(destination, types)
     for decision in decisions:
         taken.arrivals += 1
         taken.ids.add(decision.id)
@@ -85,7 +99,8 @@ def take(destination: str, decisions: Sequence[Decision], book: Book) -> Taken:
             book.offence("duplicated", decision.device, {"why": "one id accepted twice", **facts})
             continue
         taken.first[decision.id] = decision
-        book.devices[decision.device]["accepted"] += 1
+        if not taken.wants(decision.type):
+            book.offence("unwanted", decision.device, {"destination": destination, **facts})
     return taken
 
 

@@ -47,7 +47,7 @@ class PollReply:
 
 @dataclass(frozen=True, slots=True)
 class Decision:
-    """What the application of one platform decided about one arrival of an event."""
+    """What the application of one platform decided about one arrival of an event, and over which way in it came."""
 
     t: float
     id: str
@@ -58,6 +58,7 @@ class Decision:
     sequence: int = 0
     deliveryseq: int = 0
     streamid: str = ""
+    way: int = 1
     event: Mapping[str, Any] = field(default_factory=dict)
 
     @property
@@ -69,10 +70,15 @@ class Decision:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something that was done to the gateway or the platform, or a mark of the run ("stop", "interrupt")."""
+    """Something that was done to the gateway or to one platform, or a mark of the run ("stop", "interrupt").
+
+    `way`: to which way into the platform, from 1; 0: to all of it.
+    """
 
     t: float
     fault: str
+    platform: str = ""
+    way: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -117,7 +123,10 @@ def read(run: Path) -> Ledgers:
         path.stem.removeprefix("platform-"): tuple(_decision(row, where) for where, row in _rows(path, torn))
         for path in sorted(run.glob("platform-*.jsonl"))
     }
-    faults = tuple(Fault(float(row["t"]), str(row["fault"])) for _, row in _rows(run / "faults.jsonl", torn))
+    faults = tuple(
+        Fault(float(row["t"]), str(row["fault"]), str(row.get("platform") or ""), int(row.get("way") or 0))
+        for _, row in _rows(run / "faults.jsonl", torn)
+    )
     final = _document(run / "gateway.json") if (run / "gateway.json").exists() else {}
     alarms = final.get("alarms")
     return Ledgers(
@@ -203,6 +212,7 @@ def _decision(row: Mapping[str, Any], where: str) -> Decision:
             sequence=int(row.get("sequence") or 0),
             deliveryseq=int(row.get("deliveryseq") or 0),
             streamid=str(row.get("streamid") or ""),
+            way=int(row.get("way") or 1),
             event=row.get("event") or {},
         )
     except (KeyError, TypeError, ValueError) as error:

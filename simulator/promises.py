@@ -17,8 +17,9 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from simulator.findings import ALARM, Book, Taken, moment
+from simulator.findings import ALARM, GAP, RAISED, Book, Taken, moment
 from simulator.ledgers import Decision, Ledgers
+from simulator.ways import healed
 
 MUTE_SLACK_S: Final = 0.05
 GAP_SLACK_S: Final = 0.05
@@ -39,23 +40,29 @@ def judge_promises(
     """Enter what is against the promises in the book. `gaps` as accepted; `windows` are their times merged, by link."""
     _unconfirmed(ledgers, taken, book)
     _acked_early(ledgers, taken, book)
-    _silent_gaps(ledgers, taken, windows, book)
-    _wide_gaps(ledgers, gaps, book)
-    _untold(ledgers, taken, book)
+    if taken.wants(GAP):
+        _silent_gaps(ledgers, taken, windows, book)
+        _wide_gaps(ledgers, gaps, book)
+    if taken.wants(RAISED):
+        _untold(ledgers, taken, book)
 
 
 def spans(ledgers: Ledgers, begin: str, end: str) -> list[Window]:
-    """From each `begin` fault to the next `end`; one that was never ended is left out."""
-    ends = [fault.t for fault in ledgers.faults if fault.fault == end]
-    begun = [fault.t for fault in ledgers.faults if fault.fault == begin]
+    """From each `begin` fault of the gateway to the next `end`; one never ended is left out."""
+    concerned = [fault for fault in ledgers.faults if not fault.platform]
+    ends = [fault.t for fault in concerned if fault.fault == end]
+    begun = [fault.t for fault in concerned if fault.fault == begin]
     return [(t, ends[at]) for t in begun if (at := bisect_right(ends, t)) < len(ends)]
 
 
 def _unconfirmed(ledgers: Ledgers, taken: Taken, book: Book) -> None:
     arrivals = Counter(one.id for one in ledgers.decisions.get(taken.destination, ()))
-    for muted, healed in spans(ledgers, "mute", "heal"):
+    faults = [fault for fault in ledgers.faults if fault.platform in ("", taken.destination)]
+    for muted in (fault for fault in faults if fault.fault == "mute"):
+        end = healed(faults, muted)
         for one in taken.first.values():
-            if muted + MUTE_SLACK_S < one.t < healed and arrivals[one.id] < 2:
+            over_it = muted.way in (0, one.way) and muted.t + MUTE_SLACK_S < one.t < end
+            if over_it and arrivals[one.id] < 2 and end != float("inf"):
                 book.offence("unconfirmed", one.device, {"id": one.id, "type": one.type, "t": one.t})
 
 

@@ -44,6 +44,8 @@ class PtyPort:
     ) -> None:
         """Prepare a port named `path`. `on_data` gets what arrives; `on_held` is called when `held` has changed."""
         self.path = path
+        self.frozen = False
+        """While set, nothing that the holder writes is taken: the far end has stopped it by flow control."""
         self.held = False
         self.holders = 0
         self.discarded = self.overrun = self.garbled = 0
@@ -157,6 +159,9 @@ class PtyPort:
         waited = False
         plug = self._plugs
         while self._plugged(plug) and not self._hung_up(master):
+            if self.frozen:
+                await asyncio.sleep(LOOK_S)
+                continue
             try:
                 portion = os.read(master, self._portion)
             except BlockingIOError:

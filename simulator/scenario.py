@@ -4,17 +4,23 @@ The expanded form (times in seconds after `start`, a wall-clock instant common t
 
     {"name", "seed", "seconds": float | null (endless), "emission_until_s", "start",
      "gateway": {"id", "org", "site", "org_path"}, "rooms": [{"id", "name", "beds"}],
-     "platform": {"id", "port"}, "links": {"air": {"id"}, "bus": {"id", "path", "baud"}},
-     "devices": [{"id", "role": "button" | "pendant" | "meter" | "controller", "model", "link": id of its link,
+     "platforms": [{"id", "port", "speaks": "mqtt" | "mqtt-3.1.1" | "mqtts" | "http" | "https", "types": [...],
+                    "also": [{"port", "speaks"}]}],
+     "links": {"air": {"id"}, "bus": {"id", "path", "baud"}},
+     "devices": [{"id", "role": "button" | "pendant" | "radar" | "meter" | "controller", "model", "link": id of its link,
                   "address", "name", "key": hex | null, "room", "bed", "every_s": poll interval of a meter | null,
                   "port": TCP port of a controller | null, "map": {...}}],
      "emissions": [{"at_s", "device", "kind": "press", "code", "for_s"} | {..., "kind": "fall", "for_s"}
                    | {..., "kind": "line", "value": {...}}],
-     "faults": [{"at_s", "fault": "mute" | "cut" | "heal" | "kill"}]}
+     "faults": [{"at_s", "fault": "mute" | "hang" | "cut" | "heal", "platform": its id, "way": number | 0: all of it}
+                | {"at_s", "fault": "kill"}]}
 
-A mute platform takes events, but its answers are lost; healing ends that too. `for_s` is how long a device repeats
-itself; the next emission of the same device comes after it. A meter has no emissions: it answers whenever it is asked.
-Limits: 10 s to 24 h a run (an endless run is planned for 24 h and then ends like any other), at most 200 devices.
+A mute platform takes events, but its answers are lost; one that hangs neither decides nor answers until it is healed;
+healing ends everything. A platform's ways in are numbered from 1, as its paths are at the gateway; `also` are those after
+the first. `for_s` is how long a device repeats itself; the next emission of the same device comes after it. A meter has no
+emissions: it answers whenever it is asked.
+Limits: 10 s to 24 h a run (an endless run is planned for 24 h and then ends like any other), at most 200 devices and 8
+platforms of 4 ways each.
 """
 
 from __future__ import annotations
@@ -22,7 +28,7 @@ from __future__ import annotations
 import json
 import random
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
 from pathlib import Path
@@ -33,9 +39,13 @@ MAX_SECONDS: Final = 24 * 3600.0
 EMISSION_SHARE: Final = 0.6
 SHORT_RUN_S: Final = 120.0
 MAX_DEVICES: Final = 200
+MAX_PLATFORMS: Final = 8
+MAX_WAYS: Final = 4
+SPEAKS: Final = {"mqtt": "mqtt", "mqtt-3.1.1": "mqtt", "mqtts": "mqtts", "http": "http", "https": "https"}
+_WITH_TLS: Final = ("mqtts", "https")
 # Between two emissions of one device, beyond the repeats: the gateway must see the level fallen, the press ended.
 REST_S: Final = {"press": 1.0, "fall": 3.0, "line": 0.2}
-_KIND_OF_ROLE: Final = {"button": "press", "pendant": "fall", "controller": "line"}
+_KIND_OF_ROLE: Final = {"button": "press", "pendant": "fall", "radar": "fall", "controller": "line"}
 # A pty cannot be opened a second time with parity.
 _EIGHT_N_ONE: Final = {"bits": 8, "parity": "N", "stop": 1}
 _ROLES: Final = (*_KIND_OF_ROLE, "meter")
@@ -75,7 +85,7 @@ class Scenario:
     emission_until_s: float
     gateway: Mapping[str, Any]
     rooms: Sequence[Mapping[str, Any]]
-    platform: Mapping[str, Any]
+    platforms: Sequence[Mapping[str, Any]]
     links: Mapping[str, Mapping[str, Any]]
     devices: tuple[SimDevice, ...]
     emissions: tuple[Mapping[str, Any], ...]
@@ -108,7 +118,7 @@ def find(name: str) -> tuple[str, str]:
 def expand(name: str, *, seed: int, seconds: float | None, ports: Mapping[str, int]) -> Scenario:
     """Plan a run: the same name, seed and seconds give the same score.
 
-    `ports`: "platform", and one for each controller id. ScenarioError names what does not fit.
+    `ports`: one for each name that `ports_needed` gives. ScenarioError names what does not fit.
     """
     if seconds is not None and not MIN_SECONDS <= seconds <= MAX_SECONDS:
         raise ScenarioError(f"--seconds {seconds:g}: from {MIN_SECONDS:g} to {MAX_SECONDS:g}")
@@ -126,12 +136,14 @@ def expand(name: str, *, seed: int, seconds: float | None, ports: Mapping[str, i
         raise ScenarioError(f"scenario {name}: {error}") from error
 
 
-def controllers(name: str) -> tuple[str, ...]:
-    """Ids of the devices of a scenario that need a TCP port of their own."""
+def ports_needed(name: str) -> tuple[str, ...]:
+    """Names of what needs a TCP port of its own: the platforms' ways in ("ID", "ID+2" and on) and the controllers."""
     name, text = find(name)
     try:
-        devices = tomllib.loads(text).get("device", [])
-        return tuple(str(device["id"]) for device in devices if device.get("role") == "controller")
+        raw = tomllib.loads(text)
+        platforms = [name for one in raw.get("platform", []) for name in _way_names(one)]
+        controllers = [str(device["id"]) for device in raw.get("device", []) if device.get("role") == "controller"]
+        return (*platforms, *controllers)
     except (tomllib.TOMLDecodeError, KeyError, AttributeError, TypeError) as error:
         raise ScenarioError(f"scenario {name}: {error}") from error
 
@@ -169,12 +181,40 @@ def _plan(
         emission_until_s=until,
         gateway=raw["gateway"],
         rooms=tuple(raw.get("room", ())),
-        platform={"id": str(raw["platform"]["id"]), "port": ports["platform"]},
+        platforms=_platforms(name, raw["platform"], ports=ports),
         links=raw["links"],
         devices=devices,
         emissions=tuple(emissions),
-        faults=_faults(raw.get("faults", {}), rng=rng, seconds=seconds, emissions=emissions),
+        faults=_faults(raw, rng=rng, seconds=seconds, emissions=emissions),
     )
+
+
+def _way_names(platform: Mapping[str, Any]) -> list[str]:
+    """Names of a platform's ways in, as their ports are named."""
+    first = str(platform["id"])
+    return [first, *(f"{first}+{way}" for way, _ in enumerate(platform.get("also", []), start=2))]
+
+
+def _platforms(
+    name: str, tables: Sequence[Mapping[str, Any]], *, ports: Mapping[str, int]
+) -> tuple[dict[str, Any], ...]:
+    if not 0 < len(tables) <= MAX_PLATFORMS:
+        raise ScenarioError(f"scenario {name}: {len(tables)} platforms, expected 1 to {MAX_PLATFORMS}")
+    found = []
+    for table in tables:
+        platform, names = str(table["id"]), _way_names(table)
+        ways = [{"port": ports[way]} for way in names]
+        if len(ways) > MAX_WAYS:
+            raise ScenarioError(f"platform {platform}: {len(ways)} ways in, expected at most {MAX_WAYS}")
+        for way, speaks in zip(ways, [table.get("speaks", "mqtt"), *table.get("also", [])], strict=True):
+            if speaks not in SPEAKS:
+                raise ScenarioError(f"platform {platform}: speaks = {speaks!r}: expected one of {', '.join(SPEAKS)}")
+            way["speaks"] = speaks
+        types = [str(pattern) for pattern in table.get("types", ["*"])]
+        found.append({"id": platform, **ways[0], "also": ways[1:], "types": types})
+    if len({one["id"] for one in found}) != len(found):
+        raise ScenarioError(f"scenario {name}: two platforms have the same id")
+    return tuple(found)
 
 
 def _device(
@@ -234,28 +274,53 @@ def _line(template: Mapping[str, Any], *, rng: random.Random) -> dict[str, Any]:
 
 
 def _faults(
-    table: Mapping[str, Any], *, rng: random.Random, seconds: float | None, emissions: Sequence[Mapping[str, Any]]
+    raw: Mapping[str, Any], *, rng: random.Random, seconds: float | None, emissions: Sequence[Mapping[str, Any]]
 ) -> tuple[dict[str, Any], ...]:
     """Draw the faults: once each in a run that ends, again and again in one that does not."""
-    planned: list[tuple[float, str]] = []
-    if seconds is None:
-        every_cut, every_kill = float(table.get("cut_every_s", 60)), float(table.get("kill_every_s", 120))
-        # The first of each comes early: who looks for a minute or two should see both.
-        at = -0.6 * every_cut
-        while (at := at + every_cut * rng.uniform(0.8, 1.2)) < MAX_SECONDS - every_cut:
-            planned += [(at - float(table.get("mute_s", 0.0)), "mute"), (at, "cut"), (at + rng.uniform(5, 12), "heal")]
-        at = -0.6 * every_kill
-        while (at := at + every_kill * rng.uniform(0.8, 1.2)) < MAX_SECONDS - every_kill:
-            planned.append((at, "kill"))
-    else:
-        if "cut" in table:
-            cut = seconds * rng.uniform(*table["cut"])
-            planned += [(cut - float(table.get("mute_s", 0.0)), "mute"), (cut, "cut")]
-            planned.append((seconds * rng.uniform(*table["heal"]), "heal"))
-        if "kill" in table:
-            window = [seconds * share for share in table["kill"]]
-            planned.append((_busy_moment(emissions, rng=rng, window=window), "kill"))
-    return tuple({"at_s": round(at, 3), "fault": fault} for at, fault in sorted(planned))
+    planned: list[dict[str, Any]] = []
+    for platform in raw["platform"]:
+        planned += _troubles(platform, platform, way=0, rng=rng, seconds=seconds)
+        for table in platform.get("way_fault", []):
+            if table["way"] not in range(1, len(_way_names(platform)) + 1):
+                raise ScenarioError(f"platform {platform['id']}: way = {table['way']!r}: there is no such way in")
+            if not table.keys() & {"cut", "hang"}:
+                raise ScenarioError(f"platform {platform['id']}: way_fault: expected cut or hang")
+            planned += _troubles(platform, table, way=table["way"], rng=rng, seconds=seconds)
+    table = raw.get("faults", {})
+    if seconds is None and "kill_every_s" in table:
+        every = float(table["kill_every_s"])
+        planned += [{"at_s": at, "fault": "kill"} for at in _again_and_again(every, rng=rng)]
+    elif seconds is not None and "kill" in table:
+        window = [seconds * share for share in table["kill"]]
+        planned.append({"at_s": _busy_moment(emissions, rng=rng, window=window), "fault": "kill"})
+    return tuple({**fault, "at_s": round(fault["at_s"], 3)} for fault in sorted(planned, key=lambda one: one["at_s"]))
+
+
+def _troubles(
+    platform: Mapping[str, Any], table: Mapping[str, Any], *, way: int, rng: random.Random, seconds: float | None
+) -> Iterator[dict[str, Any]]:
+    """Draw when a platform, or one way into it, is cut or hangs, mute before if that is asked, and when it is healed."""
+    for fault in ("cut", "hang"):
+        for begin, end in _spells(fault, table, rng=rng, seconds=seconds):
+            moments = {"mute": begin - float(table["mute_s"])} if "mute_s" in table else {}
+            for name, at in (moments | {fault: begin, "heal": end}).items():
+                yield {"at_s": at, "fault": name, "platform": str(platform["id"]), "way": way}
+
+
+def _spells(
+    fault: str, table: Mapping[str, Any], *, rng: random.Random, seconds: float | None
+) -> Iterator[tuple[float, float]]:
+    if seconds is None and f"{fault}_every_s" in table:
+        for at in _again_and_again(float(table[f"{fault}_every_s"]), rng=rng):
+            yield at, at + rng.uniform(5, 12)
+    elif seconds is not None and fault in table:
+        yield seconds * rng.uniform(*table[fault]), seconds * rng.uniform(*table["heal"])
+
+
+def _again_and_again(every: float, *, rng: random.Random) -> Iterator[float]:
+    at = -0.6 * every  # the first comes early: who looks for a minute or two should see it
+    while (at := at + every * rng.uniform(0.8, 1.2)) < MAX_SECONDS - every:
+        yield at
 
 
 def _busy_moment(emissions: Sequence[Mapping[str, Any]], *, rng: random.Random, window: Sequence[float]) -> float:
@@ -278,15 +343,20 @@ def gateway_toml(scenario: Scenario, run: Path) -> str:
     for device in scenario.devices:
         if device.port is not None:
             lines += _table("[[serial]]", id=device.link, port=f"socket://127.0.0.1:{device.port}")
+        if device.role == "radar":
+            lines += _table("[[serial]]", id=device.link, port=str(run / f"tty-{device.id}"), **_EIGHT_N_ONE)
     for device in scenario.devices:
         key = {"key": f"file:{run / 'keys' / device.id}"} if device.key else {}
         options = {name: getattr(device, name) for name in ("address", "room", "bed", "every_s", "map")}
         options = {name: value for name, value in options.items() if value}
         plain = {"allow_plain": True} if device.allow_plain else {}
         lines += _table("[[device]]", id=device.id, model=device.model, link=device.link, **options, **key, **plain)
-    platform = scenario.platform
-    lines += _table("[[destination]]", id=platform["id"], profile="native", types=["*"], reconnect_spread_s=2)
-    lines += _table("[[destination.path]]", url=f"mqtt://127.0.0.1:{platform['port']}")
+    for platform in scenario.platforms:
+        lines += _table("[[destination]]", id=platform["id"], types=platform["types"], reconnect_spread_s=2)
+        for way in (platform, *platform["also"]):
+            scheme = SPEAKS[way["speaks"]]
+            authority = {"ca_file": str(tls_directory(run) / "ca.pem")} if scheme in _WITH_TLS else {}
+            lines += _table("[[destination.path]]", url=f"{scheme}://127.0.0.1:{way['port']}", **authority)
     return "\n".join(lines)
 
 
@@ -307,6 +377,11 @@ def write_gateway_files(scenario: Scenario, run: Path) -> Path:
 def control_socket(run: Path) -> Path:
     """Where the gateway of a run listens for control: a Unix socket, whose path may have 107 bytes at most."""
     return run / "gw.sock"
+
+
+def tls_directory(run: Path) -> Path:
+    """Where the certificates of the platforms of a run lie."""
+    return run / "tls"
 
 
 def _table(title: str, **values: object) -> list[str]:

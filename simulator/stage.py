@@ -12,7 +12,7 @@ import json
 import shutil
 import sys
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -31,23 +31,22 @@ class CannotRun(Exception):
 
 
 class Stage:
-    """The processes of one run. `faults` is what was done so far: (seconds after start, name).
+    """The processes of one run. `faults` is what was done so far: (seconds after start, name, where or "").
 
-    `acting` is held while a fault of the score is being done.
+    `acting` is held while a fault of the score is being done; `broken` are the ways that are broken now, and how.
     """
 
     def __init__(self, plan: Scenario, run: Path, *, children: Children, bus_address: str) -> None:
         self.plan = plan
         self.run = run
         self.start = 0.0
-        self.faults: list[tuple[float, str]] = []
-        self.platform_up = True
+        self.faults: list[tuple[float, str, str]] = []
+        self.broken: dict[str, dict[int, str]] = {one["id"]: {} for one in plan.platforms}
         self.acting = asyncio.Lock()
         self._children = children
         self._bus_address = bus_address
         self._config = run / "gateway.toml"
         self._gateway_socket = score.control_socket(run)
-        self._platform_socket = run / "pf.sock"
 
     @property
     def elapsed(self) -> float:
@@ -56,6 +55,7 @@ class Stage:
 
     async def open(self) -> None:
         """Start everything and return shortly before second 0. CannotRun or ProcessDied when that fails."""
+        await self._start_platforms()  # first: their certificates are part of what is rehearsed
         lead = 2.0 + 2.0 * await self._rehearse()
         for lead_s in (lead, SECOND_LEAD_S):
             self.start = time.time() + lead_s
@@ -64,9 +64,10 @@ class Stage:
             if await self._until(self._ready, self.start):
                 return
             missing = await self._missing()
-            for name in ("gateway", "air", "bus", "platform"):
+            for name in ("gateway", "air", "bus", *map(_process_name, self.plan.platforms)):
                 await self._children.stop(name)
             self._begin_again()
+            await self._start_platforms()
         raise CannotRun(f"the gateway was not ready within {SECOND_LEAD_S:g} s: {missing}")
 
     async def status(self) -> dict[str, Any] | None:
@@ -90,10 +91,10 @@ class Stage:
         for fault in self.plan.faults:
             await asyncio.sleep(max(0.0, self.start + fault["at_s"] - time.time()))
             async with self.acting:
-                await self.do(str(fault["fault"]))
+                await self.do(str(fault["fault"]), str(fault.get("platform", "")), int(fault.get("way", 0)))
 
-    async def do(self, fault: str) -> None:
-        """Do one fault: mute, cut or heal the platform, or kill the gateway and start it again at once.
+    async def do(self, fault: str, platform: str = "", way: int = 0) -> None:
+        """Do one fault: to a platform (way 0) or to one way into it, or kill the gateway and start it again at once.
 
         What breaks is entered in the ledger before it happens, what mends after: the time down is never too short.
         """
@@ -102,26 +103,47 @@ class Stage:
             await self._children.kill("gateway")
             self.mark("start")
             await self._start_gateway()
-        elif fault == "heal":
-            await self._tell("mute", p=0)
-            await self._tell("heal")
-            self.platform_up = True
-            self.mark("heal")
+            return
+        ways = [way] if way else list(range(1, 1 + self._count_ways(platform)))
+        only = {"way": way} if way else {}
+        if fault == "heal":
+            await self._tell(platform, "mute", p=0, **only)
+            await self._tell(platform, "unstall", where="application", **only)
+            await self._tell(platform, "heal", **only)
+            for one in ways:
+                self.broken[platform].pop(one, None)
+            self.mark("heal", platform, way)
         else:
-            self.mark(fault)
-            await self._tell(fault)
-            self.platform_up = fault != "cut"
+            self.mark(fault, platform, way)
+            op, how = ("stall", {"where": "application"}) if fault == "hang" else (fault, {})
+            await self._tell(platform, op, **how, **only)
+            self.broken[platform].update(dict.fromkeys(ways, fault))
 
-    async def _tell(self, op: str, **arguments: object) -> None:
-        await ask(self._platform_socket, op, timeout_s=10.0, **arguments)
+    async def heal_all(self) -> None:
+        """Make whole what is broken. Answers that were lost come again only over new connections, or long after."""
+        for platform, ways in self.broken.items():
+            if "mute" in ways.values():
+                await self.do("cut", platform)
+            if ways:
+                await self.do("heal", platform)
 
-    def mark(self, name: str) -> None:
+    def _count_ways(self, platform: str) -> int:
+        return next(1 + len(one["also"]) for one in self.plan.platforms if one["id"] == platform)
+
+    async def _tell(self, platform: str, op: str, **arguments: object) -> None:
+        await ask(self._platform_socket(platform), op, timeout_s=10.0, **arguments)
+
+    def _platform_socket(self, platform: str) -> Path:
+        at = [one["id"] for one in self.plan.platforms].index(platform)
+        return self.run / f"pf{at}.sock"  # short: a socket's path has 107 bytes
+
+    def mark(self, name: str, platform: str = "", way: int = 0) -> None:
         """Write one line into DIR/faults.jsonl, and show it."""
         now = time.time()
         # Several processes write this file: a line that is appended in one write stays whole.
         with (self.run / "faults.jsonl").open("a", encoding="utf-8") as ledger:
-            ledger.write(json.dumps({"t": now, "fault": name}) + "\n")
-        self.faults.append((now - self.start, name))
+            ledger.write(json.dumps({"t": now, "fault": name, "platform": platform, "way": way}) + "\n")
+        self.faults.append((now - self.start, name, place(platform, way)))
 
     async def stop_devices(self) -> None:
         """End air and bus: from here on nothing is emitted."""
@@ -159,18 +181,23 @@ class Stage:
             raise CannotRun(f"the gateway refuses its configuration:\n{tail(child.log)}")
         return time.monotonic() - began
 
+    async def _start_platforms(self) -> None:
+        for platform in self.plan.platforms:
+            command = ["platform", "--run", str(self.run), "--tls-dir", str(score.tls_directory(self.run))]
+            command += ["--destination", platform["id"], "--port", str(platform["port"])]
+            command += ["--speaks", platform["speaks"], "--control", str(self._platform_socket(platform["id"]))]
+            for way in platform["also"]:
+                command += ["--also", f"{way['speaks']}:{way['port']}"]
+            await self._children.start(_process_name(platform), [*_python("simulator"), *command])
+        if not await self._until(self._platforms_ready, time.time() + PLATFORM_READY_S):
+            raise CannotRun(f"the platforms were not ready within {PLATFORM_READY_S:g} s")
+
     async def _start_all(self) -> None:
         run = ["--run", str(self.run)]
-        platform = self.plan.platform
-        address = ["--destination", platform["id"], "--port", str(platform["port"])]
-        control = ["--control", str(self._platform_socket)]
         await asyncio.gather(
-            self._children.start("platform", [*_python("simulator"), "platform", *run, *address, *control]),
             self._children.start("bus", [*_python("simulator"), "bus", *run]),
             self._children.start("air", [*_python("simulator"), "air", *run], env=self._bus_env()),
         )
-        if not await self._until(self._platform_ready, time.time() + PLATFORM_READY_S):
-            raise CannotRun(f"the platform was not ready within {PLATFORM_READY_S:g} s")
         await self._start_gateway()
 
     async def _start_gateway(self) -> None:
@@ -180,12 +207,17 @@ class Stage:
     def _bus_env(self) -> dict[str, str]:
         return {"DBUS_SYSTEM_BUS_ADDRESS": self._bus_address}
 
-    async def _platform_ready(self) -> bool:
+    async def _platforms_ready(self) -> bool:
         try:
-            await ask(self._platform_socket, "stats")
+            for platform in self.plan.platforms:
+                await ask(self._platform_socket(platform["id"]), "stats")
         except (NoAnswer, Refused):
             return False
         return True
+
+    async def stop_platforms(self) -> None:
+        """End the platforms: their ledgers are whole then."""
+        await asyncio.gather(*(self._children.stop(_process_name(one)) for one in self.plan.platforms))
 
     async def _ready(self) -> bool:
         status = await self.status()
@@ -193,6 +225,7 @@ class Stage:
             status is not None
             and all(link["hearing"] for link in status["links"])
             and all(one["connected"] for one in status["destinations"])
+            and all(path["state"] != "down" for one in status["destinations"] for path in one["paths"])
         )
 
     async def _until(
@@ -221,6 +254,15 @@ class Stage:
             path.unlink()
         shutil.rmtree(self.run / "data")
         (self.run / "data").mkdir(mode=0o700)
+
+
+def _process_name(platform: Mapping[str, Any]) -> str:
+    return f"platform-{platform['id']}"
+
+
+def place(platform: str, way: int) -> str:
+    """Name a platform, or one way into it as the gateway names its paths."""
+    return f"{platform}/{way}" if way else platform
 
 
 def pending(status: dict[str, Any]) -> int:

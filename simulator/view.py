@@ -17,6 +17,25 @@ _COLOURS: Final = {"good": "32", "bad": "31;1", "warn": "33", "quiet": "2", "tit
 
 
 @dataclass(frozen=True, slots=True)
+class Platform:
+    """One platform: how it is spoken to over each way, what it decided so far, and which ways are broken now, and how."""
+
+    id: str
+    speaks: Sequence[str]
+    decided: Mapping[str, int] = field(default_factory=dict)
+    broken: Mapping[int, str] = field(default_factory=dict)
+
+    @property
+    def state(self) -> str:
+        """Return "up", what has broken all of it, or how many of its ways are whole."""
+        if not self.broken:
+            return "up"
+        if len(self.broken) == len(self.speaks) and len(set(self.broken.values())) == 1:
+            return next(iter(self.broken.values()))
+        return f"{len(self.speaks) - len(self.broken)}/{len(self.speaks)}"
+
+
+@dataclass(frozen=True, slots=True)
 class Snapshot:
     """All that one drawing needs. `status` is the gateway's answer, None while it does not answer."""
 
@@ -25,13 +44,12 @@ class Snapshot:
     elapsed_s: float
     seconds: float | None
     busy: bool
-    platform_up: bool
+    platforms: Sequence[Platform] = ()
     status: Mapping[str, Any] | None = None
-    counts: Mapping[str, int] = field(default_factory=dict)
     done: Mapping[str, int] = field(default_factory=dict)
     devices: Sequence[Mapping[str, Any]] = ()
-    faults: Sequence[tuple[float, str]] = ()
-    next_fault: tuple[float, str] | None = None
+    faults: Sequence[tuple[float, str, str]] = ()
+    next_fault: tuple[float, str, str] | None = None
 
 
 def colour_allowed(stream: TextIO) -> bool:
@@ -62,7 +80,7 @@ class Paint:
 def screen(snapshot: Snapshot, paint: Paint) -> str:
     """The whole screen as lines of text."""
     lines = [_headline(snapshot, paint), ""]
-    lines += [_platform(snapshot, paint), _gateway(snapshot, paint), _outbox(snapshot, paint)]
+    lines += [*_platforms(snapshot, paint), _gateway(snapshot, paint), _outbox(snapshot, paint)]
     lines += [_alarms(snapshot, paint), _fault_line(snapshot, paint), ""]
     lines += _device_table(snapshot, paint)
     return "\n".join([*lines, "", paint("quiet", _footer(snapshot))])
@@ -74,10 +92,10 @@ def line(snapshot: Snapshot) -> str:
     lanes = " ".join(f"{lane}{pending.get(lane, 0)}" for lane in LANES)
     gateway = "up" if snapshot.status is not None else "down"
     open_alarms = "?" if snapshot.status is None else snapshot.status["alarms"]["open"]
+    platforms = "  ".join(f"{one.id} {one.state:4} {one.decided.get('accepted', 0):5}" for one in snapshot.platforms)
     return (
-        f"{snapshot.elapsed_s:6.1f} s  gateway {gateway:4}  platform {'up' if snapshot.platform_up else 'cut':3}  "
-        f"done {sum(snapshot.done.values()):4}  accepted {snapshot.counts.get('accepted', 0):5}  "
-        f"pending {lanes}  alarms open {open_alarms}  {'busy' if snapshot.busy else 'draining'}"
+        f"{snapshot.elapsed_s:6.1f} s  gateway {gateway:4}  done {sum(snapshot.done.values()):4}  "
+        f"accepted: {platforms}  pending {lanes}  alarms open {open_alarms}  {'busy' if snapshot.busy else 'draining'}"
     )
 
 
@@ -87,7 +105,7 @@ def ledger(report: Mapping[str, Any], reasons: Sequence[str], paint: Paint) -> s
     rows = [
         ("emitted by devices", report["emitted"], "presses, falls and numbered lines"),
         ("stored", report["stored"], "events that the gateway committed, meter readings and its own included"),
-        ("accepted", report["accepted"], "events that the platform's application took, each once"),
+        ("accepted", report["accepted"], "events that every platform took which asked for them, each once"),
         ("lost", report["lost"], "inputs that reached nobody, without excuse"),
         ("unheard", report["unheard"], "one-shot inputs while the gateway was deaf, inside a gap that it reported"),
         ("duplicated", report["duplicated"], "accepted twice, or told twice"),
@@ -100,14 +118,17 @@ def ledger(report: Mapping[str, Any], reasons: Sequence[str], paint: Paint) -> s
     lines += [
         "",
         f"  alarms: {alarms['pressed']} pressed, {alarms['raised']} raised, {alarms['accepted']} accepted",
-        "  from press to acceptance, link up: " + ", ".join(f"{name} {_ms(value)}" for name, value in latency.items()),
+        "  from press to acceptance, link up: " + _latencies(latency),
+        *_one_way(report),
+        "",
+        *_destination_table(report, paint),
         "",
         *_ledger_table(report, paint),
         "",
     ]
-    for gap in report["gaps"]:
-        if gap["from"] is not None and gap["to"] is not None:
-            lines.append(f"  gap on {gap['link']}: deaf for {gap['to'] - gap['from']:.2f} s ({gap['reason']})")
+    whole = [gap for gap in report["gaps"] if gap["from"] is not None and gap["to"] is not None]
+    told = [f"  gap on {gap['link']}: deaf for {gap['to'] - gap['from']:.2f} s ({gap['reason']})" for gap in whole]
+    lines += dict.fromkeys(told)  # each platform was told of it
     lines.append("")
     if not reasons:
         lines.append(paint("good", "Clean: nothing lost, nothing doubled, nothing out of order, nothing left behind."))
@@ -115,6 +136,26 @@ def ledger(report: Mapping[str, Any], reasons: Sequence[str], paint: Paint) -> s
         lines.append(paint("bad", "Not clean: " + "; ".join(reasons) + "."))
         lines += [f"  {_offence(offence)}" for offence in report["offences"][:10]]
     return "\n".join(lines)
+
+
+def _one_way(report: Mapping[str, Any]) -> list[str]:
+    """Say what alarms took while one way into a platform was broken and another one stood."""
+    return [
+        f"  while only a part of the ways to {name} stood ({row['one_way']['alarms']} alarms): "
+        + _latencies(row["one_way"]["latency_ms"])
+        for name, row in report["destinations"].items()
+        if row["one_way"]["alarms"]
+    ]
+
+
+def _destination_table(report: Mapping[str, Any], paint: Paint) -> list[str]:
+    columns = ("accepted", "resent", "alarms", "p50", "p99", "max")
+    lines = [paint("quiet", "  " + _pad("platform", 20) + "".join(f"{column:>11}" for column in columns))]
+    for name, row in report["destinations"].items():
+        shown = [str(row[column]) for column in ("accepted", "resent", "alarms")]
+        shown += [_ms(row["latency_ms"][share]) for share in ("p50", "p99", "max")]
+        lines.append("  " + _pad(name, 20) + "".join(f"{cell:>11}" for cell in shown))
+    return lines
 
 
 def _ledger_table(report: Mapping[str, Any], paint: Paint) -> list[str]:
@@ -132,11 +173,15 @@ def _headline(snapshot: Snapshot, paint: Paint) -> str:
     return f"{paint('title', snapshot.title)}   {when}"
 
 
-def _platform(snapshot: Snapshot, paint: Paint) -> str:
-    state = paint("good", "up ") if snapshot.platform_up else paint("bad", "CUT")
-    counts = snapshot.counts
-    words = [f"{counts.get(name, 0)} {name}" for name in ("accepted", "duplicate", "retry", "rejected")]
-    return f"platform  {state}  {' · '.join(words)}"
+def _platforms(snapshot: Snapshot, paint: Paint) -> list[str]:
+    lines = []
+    for one in snapshot.platforms:
+        state = paint("bad", f"{one.state.upper():4}") if one.broken else paint("good", f"{one.state:4}")
+        words = [f"{one.decided.get(name, 0)} {name}" for name in ("accepted", "duplicate", "retry", "rejected")]
+        words += [f"way {way} {fault}" for way, fault in one.broken.items() if len(one.speaks) > 1]
+        name = f"{one.id} ({', '.join(one.speaks)})"
+        lines.append(f"platform  {state} {_pad(name, 18)} {' · '.join(words)}")
+    return lines
 
 
 def _gateway(snapshot: Snapshot, paint: Paint) -> str:
@@ -176,11 +221,15 @@ def _alarms(snapshot: Snapshot, paint: Paint) -> str:
 
 
 def _fault_line(snapshot: Snapshot, paint: Paint) -> str:
-    past = [f"{name} at {at:.1f} s" for at, name in snapshot.faults[-4:]]
-    coming = snapshot.next_fault
-    if coming is not None:
-        past.append(paint("quiet", f"next: {coming[1]} at {coming[0]:.0f} s"))
+    past = [f"{_fault(name, platform)} at {at:.1f} s" for at, name, platform in snapshot.faults[-4:]]
+    if snapshot.next_fault is not None:
+        at, name, platform = snapshot.next_fault
+        past.append(paint("quiet", f"next: {_fault(name, platform)} at {at:.0f} s"))
     return f"faults    {', '.join(past) or 'none yet'}"
+
+
+def _fault(name: str, platform: str) -> str:
+    return f"{name} {platform}".rstrip()
 
 
 def _device_table(snapshot: Snapshot, paint: Paint) -> list[str]:
@@ -205,10 +254,10 @@ def _device_table(snapshot: Snapshot, paint: Paint) -> list[str]:
 
 def _footer(snapshot: Snapshot) -> str:
     if snapshot.seconds is None:
-        return (
-            "The platform is cut about every minute, the gateway killed about every two. Ctrl-C ends with the ledger."
-        )
-    return "The platform is cut once and the gateway killed once; then everything drains and the ledger is drawn up."
+        return "Ways to the platforms break and the gateway is killed, again and again. Ctrl-C ends with the ledger."
+    return (
+        "Ways to the platforms break and the gateway is killed once; then everything drains and the ledger is drawn up."
+    )
 
 
 def _pending(status: Mapping[str, Any] | None) -> dict[str, int]:
@@ -227,6 +276,10 @@ def _pad(text: str, width: int) -> str:
 
 def _number(value: object) -> str:
     return "?" if value is None else str(value)
+
+
+def _latencies(values: Mapping[str, float | None]) -> str:
+    return ", ".join(f"{name} {_ms(value)}" for name, value in values.items())
 
 
 def _ms(value: float | None) -> str:

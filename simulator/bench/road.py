@@ -1,42 +1,33 @@
-"""`simulator bench`: how fast the road is, each figure beside its limit measured in the same run.
+"""The road: presses and a burst of lines through the whole gateway, to two platforms at once.
 
-The limit of a press being committed is one raw SQLite commit of a row of the same size with the same pragmas; the limit
-of a press being accepted is that plus two raw QoS 1 round trips over the same broker (the event up, the answer down).
-Everything runs on this machine, so figures tell of software, not of networks or cards; quote the ratios.
-Limits: a run takes about a minute; 300 presses, 10,000 lines of burst.
+The limit of a press being committed is one raw commit; of one being accepted that plus two raw QoS 1 round trips over
+the same broker (the event up, the answer down), or one raw request over the same TLS server.
+Limits: 300 presses, 10,000 lines of burst, about 45 s.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
-import os
-import shutil
-import socket
-import sqlite3
-import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from math import ceil
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-import paho.mqtt.client as paho
-from paho.mqtt.enums import CallbackAPIVersion
-
+from simulator.bench import limits
+from simulator.bench.figures import Figure, Spread
 from simulator.control_client import ask
 from simulator.processes import Children
+from simulator.scenario import free_ports
 
 PRESSES: Final = 300
-PRESS_EVERY_S: Final = 0.05
 BURST: Final = 10_000
-RAW: Final = 200
 WINDOW: Final = 1_000
 READY_S: Final = 20.0
 DRAIN_S: Final = 60.0
+DISTRICT, FAMILY = "district", "family"
 
 _CONFIG: Final = """
 [gateway]
@@ -73,20 +64,16 @@ quantity = "temperature"
 id = "district"
 reconnect_spread_s = 1
 [[destination.path]]
-url = "mqtt://127.0.0.1:{platform}"
+url = "mqtt://127.0.0.1:{district}"
+
+[[destination]]
+id = "family"
+types = ["alarm.*"]
+reconnect_spread_s = 1
+[[destination.path]]
+url = "https://127.0.0.1:{family}"
+ca_file = "{run}/tls/ca.pem"
 """
-
-
-@dataclass(slots=True)
-class Spread:
-    """Latencies in seconds, and what of them is shown, in milliseconds."""
-
-    values: list[float] = field(default_factory=list)
-
-    def at(self, share: float) -> float:
-        """Return a quantile in milliseconds."""
-        ranked = sorted(self.values)
-        return 1000 * ranked[ceil(share * len(ranked)) - 1]
 
 
 class Source(asyncio.Protocol):
@@ -137,127 +124,121 @@ class Source(asyncio.Protocol):
                 await self._room.wait()
 
 
-def raw_commits(folder: Path) -> Spread:
-    """One row of 600 bytes a commit, with the outbox's pragmas."""
-    spread = Spread()
-    connection = sqlite3.connect(folder / "raw.db", isolation_level=None)
-    connection.execute("PRAGMA journal_mode=WAL")
-    connection.execute("PRAGMA synchronous=FULL")
-    connection.execute("CREATE TABLE event (seq INTEGER PRIMARY KEY, body TEXT)")
-    for n in range(RAW):
-        time.sleep(PRESS_EVERY_S)  # as the presses come: a machine that has gone to sleep is slower
-        began = time.perf_counter()
-        connection.execute("BEGIN IMMEDIATE")
-        connection.execute("INSERT INTO event VALUES (?, ?)", (n, "x" * 600))
-        connection.execute("COMMIT")
-        spread.values.append(time.perf_counter() - began)
-    connection.close()
-    return spread
+@dataclass(frozen=True, slots=True)
+class Road:
+    """What was measured on the road: the figures, and how many lines were sent and accepted."""
+
+    figures: list[Figure]
+    sent: int
+    accepted: int
 
 
-def raw_round_trips(port: int) -> Spread:
-    """One QoS 1 publish of 700 bytes at a time, until its PUBACK, with plain paho."""
-    spread = Spread()
-    client = paho.Client(CallbackAPIVersion.VERSION2, client_id="raw", protocol=paho.MQTTv5)
-    client.connect("127.0.0.1", port)
-    client.loop_start()
-    for _ in range(RAW):
-        time.sleep(PRESS_EVERY_S)
-        began = time.perf_counter()
-        client.publish("bench/raw", b"x" * 700, qos=1).wait_for_publish(5)
-        spread.values.append(time.perf_counter() - began)
-    client.disconnect()
-    client.loop_stop()
-    return spread
-
-
-def imports_only_mb() -> float:
-    """Resident memory of a process that only imports the third parties that the gateway uses."""
-    code = (
-        "import asyncio, bleak, cryptography.hazmat.primitives.ciphers.aead, paho.mqtt.client, pydantic, serial, serialx, "
-        "sqlite3, structlog, uuid_utils; print(open('/proc/self/status').read())"
-    )
-    out = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout  # noqa: S603
-    return _resident(out)
-
-
-def _resident(status: str) -> float:
-    return next(int(line.split()[1]) / 1024 for line in status.splitlines() if line.startswith("VmRSS:"))
-
-
-def _free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
-async def measure() -> dict[str, Any]:
-    """Run everything once and return the figures."""
-    run = Path(tempfile.mkdtemp(prefix="bench-"))
-    platform, line = _free_port(), _free_port()
+async def measure(run: Path) -> Road:
+    """Run everything once in the directory `run`."""
+    ports = free_ports([DISTRICT, FAMILY, "line"])
     config = run / "gateway.toml"
-    config.write_text(_CONFIG.format(run=run, line=line, platform=platform), encoding="utf-8")
+    config.write_text(_CONFIG.format(run=run, **ports), encoding="utf-8")
     source = Source()
-    server = await asyncio.get_running_loop().create_server(lambda: source, "127.0.0.1", line)
+    server = await asyncio.get_running_loop().create_server(lambda: source, "127.0.0.1", ports["line"])
     try:
         async with Children(run) as children:
             python = [sys.executable, "-m"]
-            command = ["simulator", "platform", "--run", run, "--port", platform, "--control", run / "pf.sock"]
-            await children.start("platform", [*python, *map(str, command)])
-            await _until((run / "pf.sock").exists)
-            commits = await asyncio.to_thread(raw_commits, run)
-            trips = await asyncio.to_thread(raw_round_trips, platform)
+            for name, speaks in ((DISTRICT, "mqtt"), (FAMILY, "https")):
+                where = ["--run", run, "--destination", name, "--port", ports[name], "--tls-dir", run / "tls"]
+                how = ["--speaks", speaks, "--control", run / f"{name}.sock"]
+                await children.start(name, [*python, "simulator", "platform", *map(str, (*where, *how))])
+                await _until((run / f"{name}.sock").exists)
+            raw = await asyncio.to_thread(_raw, run, ports)
             began = time.time()
             gateway = await children.start("gateway", [*python, "gateway", "run", "--config", str(config)])
-            return await _with_gateway(run, source, gateway.pid, began=began) | {
-                "raw_commit_ms": {"p50": commits.at(0.5), "p99": commits.at(0.99)},
-                "raw_round_trip_ms": {"p50": trips.at(0.5), "p99": trips.at(0.99)},
-                "imports_only_mb": imports_only_mb(),
-            }
+            return await _drive(run, source, gateway.pid, began=began, raw=raw)
     finally:
         server.close()
-        shutil.rmtree(run, ignore_errors=True)
 
 
-async def _with_gateway(run: Path, source: Source, pid: int, *, began: float) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class _Raw:
+    commit: Spread
+    mqtt: Spread
+    https: Spread
+    rows_per_s: float
+    imports_mb: float
+    imports_s: float
+
+
+def _raw(run: Path, ports: dict[str, int]) -> _Raw:
+    imports_mb, imports_s = limits.imports_only()
+    return _Raw(
+        limits.commits(run), limits.mqtt_round_trips(ports[DISTRICT]),
+        limits.https_round_trips(ports[FAMILY], run / "tls" / "ca.pem"), limits.rows_per_s(run), imports_mb, imports_s,
+    )  # fmt: skip
+
+
+async def _drive(run: Path, source: Source, pid: int, *, began: float, raw: _Raw) -> Road:
+    control = run / "gw.sock"
     async with asyncio.timeout(READY_S):
         await source.connected.wait()
-    control = run / "gw.sock"
     await _until(control.exists)
     source.send(1, press=True)
     await _until(lambda: 1 in source.acked)
     first = source.acked[1] - began
-    while not (await ask(control, "status"))["destinations"][0]["accepted"]:
-        await asyncio.sleep(0.02)
-    for n in range(2, PRESSES + 2):
-        source.send(n, press=True)
-        await asyncio.sleep(PRESS_EVERY_S)
+    await _drained(control, accepted=1)
+    for number in range(2, PRESSES + 2):
+        source.send(number, press=True)
+        await asyncio.sleep(limits.PACE_S)
     await _until(lambda: len(source.acked) == PRESSES + 1)
-    idle = await ask(control, "status")
+    await _drained(control, accepted=PRESSES + 1)
+    before = limits.cpu_s(pid)
     burst_began = time.time()
     await source.burst(PRESSES + 2, BURST)
     stored = time.time()
-    while sum((await ask(control, "status"))["destinations"][0]["pending"].values()):
-        await asyncio.sleep(0.05)
-    status = await ask(control, "status")
-    await asyncio.sleep(0.2)  # the platform writes its ledger every 50 ms
-    accepted = _accepted(run / "platform-district.jsonl")
+    await _drained(control, accepted=PRESSES + 1)
+    cpu = limits.cpu_s(pid) - before
+    await asyncio.sleep(0.2)  # the platforms write their ledgers every 50 ms
+    taken = {name: _accepted(run / f"platform-{name}.jsonl") for name in (DISTRICT, FAMILY)}
     presses = range(2, PRESSES + 2)
     committed = Spread([source.acked[n] - source.sent[n] for n in presses])
-    taken = Spread([accepted[n] - source.sent[n] for n in presses])
-    memory = await asyncio.to_thread(Path(f"/proc/{pid}/status").read_text, encoding="ascii")
-    return {
-        "press_committed_ms": {"p50": committed.at(0.5), "p99": committed.at(0.99)},
-        "press_accepted_ms": {"p50": taken.at(0.5), "p99": taken.at(0.99)},
-        "start_to_hearing_s": source.connected_at - began,
-        "start_to_first_commit_s": first,
-        "burst_stored_per_s": BURST / (stored - burst_began),
-        "burst_accepted_per_s": BURST / (max(accepted.values()) - burst_began),
-        "cpu_s_per_1000": (status["cpu_s"] - idle["cpu_s"]) / BURST * 1000,
-        "resident_mb": _resident(memory),
-        "accepted": len(accepted),
-        "sent": len(source.sent),
-    }
+    accepted = {name: Spread([at[n] - source.sent[n] for n in presses]) for name, at in taken.items()}
+    figures = [
+        *_latencies("press -> committed", committed, raw.commit.at, "raw commit"),
+        *_latencies(
+            "press -> accepted over MQTT", accepted[DISTRICT],
+            lambda share: raw.commit.at(share) + 2 * raw.mqtt.at(share), "raw commit + 2 QoS 1 round trips",
+        ),
+        *_latencies(
+            "press -> accepted over HTTPS", accepted[FAMILY],
+            lambda share: raw.commit.at(share) + raw.https.at(share), "raw commit + 1 request, warm TLS",
+        ),
+        Figure(
+            f"burst of {BURST:,}, stored", BURST / (stored - burst_began), "/s", raw.rows_per_s,
+            f"raw inserts, {limits.ROWS_A_COMMIT} a commit", more=True,
+        ),
+        Figure(f"burst of {BURST:,}, accepted over MQTT", BURST / (max(taken[DISTRICT].values()) - burst_began), "/s"),
+        Figure("CPU of the gateway per 1,000 events", cpu / BURST * 1000, "s"),
+        Figure("resident memory, peak", limits.peak_mb(pid), "MB", raw.imports_mb, "a process that only imports"),
+        Figure("start -> line open", source.connected_at - began, "s", raw.imports_s, "a process that only imports"),
+        Figure("start -> first commit", first, "s", raw.imports_s, "a process that only imports"),
+    ]  # fmt: skip
+    return Road(figures, len(source.sent), len(taken[DISTRICT]))
+
+
+def _latencies(what: str, ours: Spread, limit: Callable[[float], float], why: str) -> list[Figure]:
+    return [
+        Figure(f"{what}, {name}", ours.at(share), "ms", limit(share), why)
+        for name, share in (("p50", 0.5), ("p99", 0.99))
+    ]
+
+
+async def _drained(control: Path, *, accepted: int) -> None:
+    """Wait until nothing is pending anywhere, and each destination has accepted so much."""
+    async with asyncio.timeout(DRAIN_S):
+        while True:
+            destinations = (await ask(control, "status"))["destinations"]
+            if not any(sum(one["pending"].values()) for one in destinations) and all(
+                one["accepted"] >= accepted for one in destinations
+            ):
+                return
+            await asyncio.sleep(0.02)
 
 
 def _accepted(ledger: Path) -> dict[int, float]:
@@ -274,47 +255,3 @@ async def _until(condition: Callable[[], bool]) -> None:
     async with asyncio.timeout(DRAIN_S):
         while not condition():
             await asyncio.sleep(0.005)
-
-
-def table(figures: dict[str, Any]) -> str:
-    """Return the figures as a table for people: ours, the limit, and how many times the limit we take."""
-    commit, trip = figures["raw_commit_ms"], figures["raw_round_trip_ms"]
-    rows = [f"{'what':<34}{'ours':>12}{'limit':>12}{'ratio':>8}   limit: measured in this run"]
-
-    def row(what: str, ours: float, limit: float, unit: str, why: str) -> None:
-        rows.append(f"{what:<34}{ours:>9.2f} {unit:<2}{limit:>9.2f} {unit:<2}{ours / limit:>8.2f}   {why}")
-
-    for share in ("p50", "p99"):
-        row(f"press -> committed, {share}", figures["press_committed_ms"][share], commit[share], "ms", "raw commit")
-    for share in ("p50", "p99"):
-        limit = commit[share] + 2 * trip[share]
-        row(
-            f"press -> accepted, {share}",
-            figures["press_accepted_ms"][share],
-            limit,
-            "ms",
-            "raw commit + 2 QoS 1 trips",
-        )
-    row("resident memory", figures["resident_mb"], figures["imports_only_mb"], "MB", "a process that only imports")
-    for name, what, unit in (
-        ("start_to_hearing_s", "start -> line open", "s"),
-        ("start_to_first_commit_s", "start -> first commit", "s"),
-        ("burst_stored_per_s", f"burst of {BURST:,}, stored", "/s"),
-        ("burst_accepted_per_s", f"burst of {BURST:,}, accepted", "/s"),
-        ("cpu_s_per_1000", "CPU of the gateway per 1,000", "s"),
-    ):
-        rows.append(f"{what:<34}{figures[name]:>9.2f} {unit:<2}")
-    rows.append(f"lost of {figures['sent']:,}: {figures['sent'] - figures['accepted']}")
-    return "\n".join(rows)
-
-
-def main(report: Path | None) -> int:
-    """Measure, print, write FILE; 1 when something was lost."""
-    figures = asyncio.run(measure())
-    print(
-        f"{os.uname().machine}, {os.cpu_count()} cores, load {os.getloadavg()[0]:.1f}, Python {sys.version.split()[0]}"
-    )
-    print(table(figures))
-    if report:
-        report.write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
-    return int(figures["sent"] != figures["accepted"])

@@ -26,10 +26,14 @@ class Silent(Exception):
 
 @dataclass
 class Gateway:
-    """One configuration, and the processes that run it one after the other. Everything they say is in one file."""
+    """One configuration, and the processes that run it one after the other. Everything they say is in one file.
+
+    `prefix`: a command that runs them as somebody else, or somewhere apart.
+    """
 
     folder: Path
     env: dict[str, str] = field(default_factory=dict)
+    prefix: tuple[str, ...] = ()
     process: asyncio.subprocess.Process | None = None
 
     @property
@@ -50,7 +54,7 @@ class Gateway:
     async def start(self) -> None:
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(
-                sys.executable, "-m", "gateway", "run", "--config", str(self.config),
+                *self.prefix, sys.executable, "-m", "gateway", "run", "--config", str(self.config),
                 cwd=ROOT, env={**os.environ, "NO_COLOR": "1", **self.env}, stdout=log, stderr=log,
             )  # fmt: skip
 

@@ -129,16 +129,10 @@ def terminals() -> Iterator[Callable[[], tuple[int, str]]]:
 
 
 def once_each(gateway: Any, *expected: tuple[str, str]) -> None:
-    """Each of these came once and went once; no retry says it again.
-
-    GW-BLE-03 alone may come and go a second time: that was seen once, on a loaded machine, while bluetoothd and its
-    adapter came up. Why is not known; a third time, or any other code twice, fails.
-    """
+    """Each of these came once and went once; no retry says it again."""
     turns = gateway.turns()
     for code, subject in expected:
-        seen = [turn for one, about, turn in turns if (one, about) == (code, subject)]
-        most = 2 if code == "GW-BLE-03" else 1
-        assert seen in [["on", "off"] * times for times in range(1, most + 1)], (code, turns)
+        assert [turn for one, about, turn in turns if (one, about) == (code, subject)] == ["on", "off"], (code, turns)
 
 
 @pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="dbus-daemon is missing: apt-get install dbus-daemon")

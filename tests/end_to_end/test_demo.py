@@ -92,13 +92,22 @@ def test_a_cut_and_a_kill_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
     assert report["alarms"]["accepted"] + report["unheard"] == report["alarms"]["pressed"]
     assert 0 < report["alarms"]["latency_ms"]["p50"] <= report["alarms"]["latency_ms"]["max"]
     faults = [fault["fault"] for fault in report["faults"]]
-    assert (faults.count("cut"), faults.count("heal"), faults.count("kill"), faults.count("start")) == (1, 1, 1, 1)
-    # The answers of the last second before the cut were lost: what they answered came again and was not taken twice.
-    assert report["resent"] > 0
-    assert {gap["link"] for gap in report["gaps"] if gap["reason"] == "restart"} == {"air", "bus-1", "wire-1"}
+    assert (faults.count("cut"), faults.count("heal"), faults.count("kill"), faults.count("start")) == (2, 2, 1, 1)
+    # Each platform has taken what it asked for: the district everything, the families' one no meter.
+    district, family = report["destinations"]["district"], report["destinations"]["family"]
+    assert district["accepted"] == report["stored"]
+    meters = [row for row in report["devices"].values() if row["role"] == "meter"]
+    assert len(meters) == 2
+    assert family["accepted"] == district["accepted"] - sum(row["readings"] for row in meters)
+    assert district["alarms"] == family["alarms"] == report["alarms"]["accepted"]
+    assert district["resent"] > 0
+    assert family["resent"] > 0
+    # The answers of the last second before each cut were lost: what they answered came again and was not taken twice.
+    assert report["resent"] == district["resent"] + family["resent"]
+    assert {gap["link"] for gap in report["gaps"] if gap["reason"] == "restart"} == {"air", "bus-1", "radar-1", "wire-1"}
     assert report["devices"]["meter-main"]["readings"] >= 3
     assert all(
-        row["emitted"] for row in report["devices"].values() if row["role"] in ("button", "pendant", "controller")
+        row["emitted"] for row in report["devices"].values() if row["role"] in ("button", "pendant", "radar", "controller")
     )
     assert took < 20 + 20
     # One line each 2 s, no colour, and the verdict; no process is left behind.
