@@ -115,7 +115,7 @@ class AlarmBook:
     # -- transitions --------------------------------------------------------------------------------------------
 
     def raise_alarm(self, call: Call) -> Change:
-        """A call for help: a new alarm, or one more press of an open one."""
+        """A call for help: a new alarm, or one more press of an open one. Help goes where the device is now."""
         key = (call.device, call.kind)
         before = self._open.get(key)
         if before is None:
@@ -125,7 +125,7 @@ class AlarmBook:
             )  # fmt: skip
         else:
             alarm = replace(
-                before, state=AlarmState.ACTIVE, presses=before.presses + 1, acked_by="",
+                before, state=AlarmState.ACTIVE, presses=before.presses + 1, acked_by="", room=call.room, bed=call.bed,
                 verified=before.verified or not call.doubts, code=call.code, channel=call.channel,
             )  # fmt: skip
         facts = {**call.facts, "code": call.code, "channel": call.channel, "verified": not call.doubts}

@@ -96,7 +96,7 @@ class ControlServer:
             if self._closing:
                 return  # it was in the door when that was shut
             if len(self._clients) > MAX_CLIENTS:
-                await self._send(writer, self._refusal(ControlError("GW-CTL-03", reason="too many clients")))
+                await self._send(writer, self._refusal(ControlError("GW-CTL-03", reason="@refusal.clients")))
             else:
                 await self._serve(reader, writer)
         except (OSError, TimeoutError):
@@ -114,7 +114,7 @@ class ControlServer:
                 try:
                     line = await reader.readline()
                 except ValueError:  # longer than MAX_LINE
-                    await self._send(writer, self._refusal(ControlError("GW-CTL-03", reason="request too long")))
+                    await self._send(writer, self._refusal(ControlError("GW-CTL-03", reason="@refusal.too-long")))
                     return
             if not line:
                 return
@@ -128,23 +128,24 @@ class ControlServer:
         operation = self._operations.get(str(request.get("op")))
         try:
             if operation is None:
-                raise ControlError("GW-CTL-03", str(request.get("op", ""))[:80], reason="unknown request")
+                raise ControlError("GW-CTL-03", str(request.get("op", ""))[:80], reason="@refusal.unknown")
             async with asyncio.timeout(ANSWER_S):
                 return {"ok": True, "result": await operation(request)}
         except GatewayError as error:
             return self._refusal(error)
         except (KeyError, TypeError, ValueError) as error:
-            return self._refusal(ControlError("GW-CTL-03", reason=f"request not understood: {error!r}"[:200]))
+            return self._refusal(ControlError("GW-CTL-03", reason="@refusal.not-understood", error=repr(error)[:200]))
         except TimeoutError:
-            return self._refusal(ControlError("GW-CTL-03", reason="it took too long"))
+            return self._refusal(ControlError("GW-CTL-03", reason="@refusal.too-slow"))
         except Exception as bug:  # noqa: BLE001 - whoever asks must be answered
             _log.error("a control request failed", op=str(request.get("op"))[:80], exc_info=bug)
-            return self._refusal(ControlError("GW-RUN-03", reason=f"{type(bug).__name__}: {bug}"[:200]))
+            return self._refusal(ControlError("GW-RUN-03", detail=f"{type(bug).__name__}: {bug}"[:200]))
 
     def _refusal(self, error: GatewayError) -> Mapping[str, object]:
-        reason = str(error.facts.get("reason") or error.facts.get("detail") or "")
+        """Code, subject and facts, so that whoever asks reads it in a language of their own; the words in ours."""
         message = describe(error.code, self._lang, error.subject, error.facts).title
-        return {"ok": False, "error": {"code": error.code, "message": f"{message}: {reason}" if reason else message}}
+        told = {"code": error.code, "subject": error.subject, "facts": error.facts, "message": message}
+        return {"ok": False, "error": told}
 
     async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         lines: deque[Mapping[str, object]] = deque()

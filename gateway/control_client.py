@@ -21,6 +21,8 @@ MAX_LINE_BYTES: Final = 1024 * 1024
 _CHUNK_BYTES: Final = 65_536
 # While listening: how often the end of the time is looked at.
 _SLICE_S: Final = 0.5
+# Words of a ControlError itself, which facts from the wire must not stand for.
+_OURS: Final = frozenset({"self", "code", "subject", "refused", "message"})
 
 NOT_RUNNING: Final = "GW-CTL-01"
 NOT_PERMITTED: Final = "GW-CTL-02"
@@ -28,14 +30,15 @@ REFUSED: Final = "GW-CTL-03"
 NO_ANSWER: Final = "GW-CTL-05"
 
 
-def ask(path: Path, op: str, **arguments: object) -> Any:
+def ask(path: Path, op: str, *, limit_s: float | None = None, **arguments: object) -> Any:
     """Ask the daemon at `path` one thing and return its result. Raises ControlError."""
+    limit_s = ANSWER_TIMEOUT_S if limit_s is None else limit_s
     with _connected(path) as connection:
         lines = _Lines(connection)
         _send(connection, {"op": op, **arguments})
-        line = lines.next(time.monotonic() + ANSWER_TIMEOUT_S)
+        line = lines.next(time.monotonic() + limit_s)
     if line is None:
-        raise ControlError(NO_ANSWER, detail=f"{ANSWER_TIMEOUT_S:g} s")
+        raise ControlError(NO_ANSWER, detail=f"{limit_s:g} s")
     return _result(_object(line))
 
 
@@ -136,4 +139,8 @@ def _result(answer: dict[str, Any]) -> Any:
     if answer.get("ok") is not False or not isinstance(refusal, dict):
         raise ControlError(NO_ANSWER, detail="ok?")
     code = str(refusal.get("code") or REFUSED)
-    raise ControlError(code, refused=True, message=str(refusal.get("message") or ""))
+    facts = refusal.get("facts")
+    if not isinstance(facts, dict):  # an older daemon sends its own words only
+        raise ControlError(code, refused=True, message=str(refusal.get("message") or ""))
+    told = {str(name): value for name, value in facts.items() if name not in _OURS}
+    raise ControlError(code, str(refusal.get("subject") or ""), refused=True, **told)

@@ -1,6 +1,7 @@
 """Which problems are on now, since when, and which of them only follow from another.
 
 Whoever finds a trouble says `on`, whoever sees it gone says `off`; saying it again changes nothing but the facts.
+What only happens, and has no end of its own, ends by itself when it has not been said again for its `lasts_s`.
 Each turn is logged once and announced once. Limits: 1,000 troubles at a time. Beyond that a new one takes the place
 of the youngest of a lower severity, or else is not kept; what is lost that way is counted in `uncounted`, and logged
 once for each time that the list fills up.
@@ -49,12 +50,16 @@ class Health:
         self._clock = clock
         self._announce = announce
         self._troubles: dict[tuple[str, str], Trouble] = {}
+        self._renewed: dict[tuple[str, str], float] = {}
         self.uncounted = 0
         self._crowded = False
 
     def on(self, code: str, subject: str = "", /, **facts: object) -> None:
         """A problem is there. `subject` says with what (a device, link, destination); `facts` fill its text."""
         key = (code, subject)
+        self._age_out()
+        if problem(code).lasts_s is not None:
+            self._renewed[key] = self._clock.monotonic()
         known = self._troubles.get(key)
         if known is not None:
             self._troubles[key] = replace(known, facts=facts)
@@ -71,6 +76,7 @@ class Health:
 
     def off(self, code: str, subject: str = "") -> None:
         """A problem is gone. Nothing happens when it was not on."""
+        self._renewed.pop((code, subject), None)
         trouble = self._troubles.pop((code, subject), None)
         if trouble is None:
             return
@@ -82,8 +88,17 @@ class Health:
 
     def current(self) -> tuple[Trouble, ...]:
         """Return what is on: the worst first, then the oldest; `hidden` is judged anew."""
+        self._age_out()
         judged = [replace(trouble, hidden=self._is_hidden(trouble)) for trouble in self._troubles.values()]
         return tuple(sorted(judged, key=lambda one: (SEVERITIES.index(one.severity), one.since_monotonic)))
+
+    def _age_out(self) -> None:
+        """End what only happened and did not happen again: nobody else will ever say that it is gone."""
+        now = self._clock.monotonic()
+        for key, at in list(self._renewed.items()):
+            lasts_s = problem(key[0]).lasts_s
+            if lasts_s is not None and now - at > lasts_s:
+                self.off(*key)
 
     def _is_hidden(self, trouble: Trouble) -> bool:
         parents = {trouble.subject, "", *(str(trouble.facts.get(name, "")) for name in _PARENT_FACTS)}
@@ -99,6 +114,7 @@ class Health:
         if SEVERITIES.index(lowest.severity) <= rank:
             return False
         del self._troubles[lowest.code, lowest.subject]
+        self._renewed.pop((lowest.code, lowest.subject), None)
         self.uncounted += 1
         return True
 

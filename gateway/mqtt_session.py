@@ -1,9 +1,12 @@
-"""One MQTT connection and its life, over paho, inside the event loop.
+"""One MQTT connection and its life, over paho, inside the event loop: MQTT 5, or 3.1.1 where a broker knows nothing newer.
 
 paho re-sends by itself and keeps a queue in memory; neither is a store. So each connection gets a fresh client, the
 session is clean, nothing is published while disconnected, and every PUBACK is handed to whoever published. The blocking
 part (name, TCP, TLS) runs in a thread with a time limit; after that paho works on the loop's own socket callbacks,
-without a thread. Limits: CONNECT within `CONNECT_LIMIT_S`, keep-alive 30 s, one message at most 256 KiB.
+without a thread. What 3.1.1 does not say is set here: a refused subscription is a matter of rights (0x80 is its only
+refusal), a PUBACK refuses nothing, and our own limit of a message holds for the broker, too.
+Limits: CONNECT within `CONNECT_LIMIT_S`, keep-alive 30 s, one message at most 256 KiB; a longer one that comes ends the
+connection.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import ssl
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -29,12 +32,26 @@ CONNECT_LIMIT_S: Final = 15.0
 TCP_LIMIT_S: Final = 10.0  # for each address that the name has
 KEEP_ALIVE_S: Final = 30
 MAX_MESSAGE_BYTES: Final = 256 * 1024
-_LOGIN_REFUSED: Final = {0x84, 0x85, 0x86, 0x87, 0x8C}
+TAKEN_OVER: Final = "GW-PLT-07"
+# MQTT 5.0 section 2.4; paho gives the return codes of 3.1.1 (section 3.2.2.3) as the same numbers.
+_REFUSED: Final = 0x80
+_PROTOCOL_ERROR: Final = 0x82
+_BAD_VERSION: Final = 0x84
+_NOT_AUTHORIZED: Final = 0x87
+_SESSION_TAKEN_OVER: Final = 0x8E
+_LOGIN_REFUSED: Final = {0x85, 0x86, _NOT_AUTHORIZED, 0x8C}
+
+Version = Literal["5", "3.1.1"]
+_TOO_LONG: Final = f"the broker sends a message of more than {MAX_MESSAGE_BYTES} bytes"
+_PROTOCOLS: Final = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
 
 @dataclass(frozen=True, slots=True)
 class Endpoint:
-    """Where a platform's broker is, and what is needed to get in. `tls` is None for plain text (loopback only)."""
+    """Where a platform's broker is, and what is needed to get in. `tls` is None for plain text (loopback only).
+
+    `version` "auto": 5, and 3.1.1 where the broker does not speak 5.
+    """
 
     host: str
     port: int
@@ -42,6 +59,11 @@ class Endpoint:
     username: str = ""
     password: str = ""
     tls: Tls | None = None
+    version: Version | Literal["auto"] = "auto"
+
+
+class NotSpoken(SessionError):
+    """The server does not answer CONNECT as MQTT of this version: it refuses the version, hangs up, or says nonsense."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,12 +81,14 @@ class MqttSession:
         self,
         endpoint: Endpoint,
         *,
-        will: Will,
+        will: Will | None,
         on_message: Callable[[str, bytes], None],
         on_puback: Callable[[int, int], None],
-        on_lost: Callable[[str], None],
+        on_lost: Callable[[SessionError], None],
+        version: Version = "5",
     ) -> None:
         self._endpoint = endpoint
+        self._version = version
         self._on_message = on_message
         self._on_puback = on_puback
         self._on_lost = on_lost
@@ -77,23 +101,28 @@ class MqttSession:
         self._is_open = False
         self._tls: ssl.SSLContext | None = None
         self._thread = threading.get_ident()
+        self._said = ""
         self.receive_maximum = 65_535  # MQTT 5.0 section 3.2.2.3.3: what a CONNACK without it means
-        self.maximum_packet = 268_435_460  # section 3.2.2.3.6: no limit but the protocol's own
+        # Section 3.2.2.3.6: no limit but the protocol's own. A broker of 3.1.1 has one and cannot say it.
+        self.maximum_packet = 268_435_460 if version == "5" else MAX_MESSAGE_BYTES
         self._client = self._make_client(will)
 
-    def _make_client(self, will: Will) -> paho.Client:
+    def _make_client(self, will: Will | None) -> paho.Client:
         end = self._endpoint
         client = paho.Client(
-            CallbackAPIVersion.VERSION2, client_id=end.client_id, protocol=paho.MQTTv5, reconnect_on_failure=False
-        )
+            CallbackAPIVersion.VERSION2, client_id=end.client_id, protocol=_PROTOCOLS[self._version],
+            reconnect_on_failure=False,
+        )  # fmt: skip
         client.max_inflight_messages_set(1000)  # the window is the deliverer's; paho must not queue on its own
-        client.will_set(will.topic, will.payload, qos=1, retain=True)
+        if will is not None:
+            client.will_set(will.topic, will.payload, qos=1, retain=True)
         if end.username:
             client.username_pw_set(end.username, end.password or None)
         client._create_socket = self._dial  # type: ignore[method-assign]  # noqa: SLF001 - see there
         client.on_connect = self._connected
-        client.on_disconnect = lambda _c, _u, _f, reason, _p: self._lost(f"disconnected: {reason}")
-        client.on_message = lambda _c, _u, message: self._on_message(message.topic, bytes(message.payload))
+        client.on_log = self._log
+        client.on_disconnect = lambda _c, _u, _f, reason, _p: self._lost(f"disconnected: {reason}", reason=reason.value)
+        client.on_message = lambda _c, _u, message: self._arrived(message.topic, bytes(message.payload))
         client.on_publish = lambda _c, _u, mid, reason, _p: self._on_puback(mid, reason.value)
         client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._subscribed(mid, [one.value for one in reasons])
         # Set before connect: CONNECT itself must wait for the loop, not be written by the connecting thread.
@@ -119,14 +148,19 @@ class MqttSession:
         except TimeoutError as error:
             await self.close()
             raise SessionError("GW-NET-02", end.host, port=end.port, error="no answer in time") from error
+        except _Unspoken as error:
+            await self.close()
+            raise NotSpoken(error.code, end.host, port=end.port, error=str(error)) from error
         except (OSError, ValueError) as error:
             await self.close()
             raise _connect_error(error, end) from error
         except (SessionError, asyncio.CancelledError):
             await self.close()
             raise
-        if reason >= 0x80:  # MQTT 5.0 section 2.4: reason codes from 0x80 are failures
+        if reason >= _REFUSED:
             await self.close()
+            if reason == _BAD_VERSION:
+                raise NotSpoken("GW-NET-05", end.host, port=end.port, error=f"the broker refuses MQTT {self._version}")
             code = "GW-NET-04" if reason in _LOGIN_REFUSED else "GW-NET-05"
             raise SessionError(code, end.host, port=end.port, error=f"CONNACK reason 0x{reason:02X}")
         if self._ended:
@@ -134,12 +168,15 @@ class MqttSession:
         self._is_open = True
 
     def _connect_blocking(self) -> None:
-        properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own hole
-        properties.MaximumPacketSize = MAX_MESSAGE_BYTES
+        only_in_5: dict[str, Any] = {}  # 3.1.1 begins a clean session by paho's default
+        if self._version == "5":
+            properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own hole
+            properties.MaximumPacketSize = MAX_MESSAGE_BYTES
+            only_in_5 = {"clean_start": True, "properties": properties}
         self._client.connect_timeout = TCP_LIMIT_S
         end = self._endpoint
         try:
-            self._client.connect(end.host, end.port, keepalive=KEEP_ALIVE_S, clean_start=True, properties=properties)
+            self._client.connect(end.host, end.port, keepalive=KEEP_ALIVE_S, **only_in_5)
         finally:
             if self._ended:  # we were given up meanwhile
                 self._client._sock_close()  # noqa: SLF001 - as in `_detach`
@@ -190,17 +227,32 @@ class MqttSession:
             self._loop.remove_writer(self._socket)
             self._socket = None
 
-    def _lost(self, why: str) -> None:
+    def _lost(self, why: str, *, reason: int = 0) -> None:
         if self._ended:
             return
         self._detach()
+        # TLS 1.3 refuses a client's certificate after the handshake, with an alert (RFC 8446 section 4.4.2.4).
+        refused_by_tls = "[SSL" in self._said and "ALERT" in self._said
+        if refused_by_tls:
+            why = self._said
         for waiting in self._subacks.values():
             if not waiting.done():
                 waiting.set_exception(OSError(why))
         if self._is_open:
-            self._on_lost(why)
+            code = {_NOT_AUTHORIZED: "GW-NET-04", _SESSION_TAKEN_OVER: TAKEN_OVER}.get(reason, "GW-NET-05")
+            self._on_lost(SessionError(code, self._endpoint.host, error=why))
         elif not self._connack.done():
-            self._connack.set_exception(OSError(why))
+            self._connack.set_exception(ssl.SSLError(why) if refused_by_tls else self._unspoken(why, reason))
+
+    def _unspoken(self, why: str, reason: int) -> _Unspoken:
+        if reason == _PROTOCOL_ERROR:
+            return _Unspoken("GW-NET-05", f"the answer to CONNECT is not one of MQTT {self._version}")
+        return _Unspoken("GW-NET-02", why)
+
+    def _log(self, _client: Any, _data: Any, level: int, text: str) -> None:
+        """Keep what paho says of an error: it is the only place where it says what the socket said."""
+        if level == paho.MQTT_LOG_ERR:
+            self._said = text
 
     # -- traffic ------------------------------------------------------------------------------------------------
 
@@ -231,8 +283,9 @@ class MqttSession:
             raise SessionError("GW-NET-05", host, error=str(error)) from error
         finally:
             self._subacks.pop(mid, None)
-        if reason >= 0x80:
-            code_of_layer = "GW-NET-04" if reason in _LOGIN_REFUSED else "GW-NET-05"
+        if reason >= _REFUSED:
+            by_rights = reason in _LOGIN_REFUSED or self._version == "3.1.1"
+            code_of_layer = "GW-NET-04" if by_rights else "GW-NET-05"
             raise SessionError(code_of_layer, host, error=f"SUBACK reason 0x{reason:02X} for {topic}")
 
     # -- paho on the loop ---------------------------------------------------------------------------------------
@@ -242,6 +295,12 @@ class MqttSession:
         self.maximum_packet = getattr(properties, "MaximumPacketSize", self.maximum_packet)
         if not self._connack.done():
             self._connack.set_result(reason.value)
+
+    def _arrived(self, topic: str, payload: bytes) -> None:
+        if len(payload) > MAX_MESSAGE_BYTES:  # MQTT 5 forbids the broker to send it, 3.1.1 cannot
+            self._loop.call_soon(self._lost, _TOO_LONG)  # closing inside one of paho's callbacks is a deadlock
+        elif not self._ended:
+            self._on_message(topic, payload)
 
     def _subscribed(self, mid: int, reasons: list[int]) -> None:
         done = self._subacks.get(mid)
@@ -255,6 +314,8 @@ class MqttSession:
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if self._client.loop_read() != paho.MQTT_ERR_SUCCESS:
             self._lost("connection lost")
+        elif self._client._in_packet["remaining_length"] > MAX_MESSAGE_BYTES:  # noqa: SLF001 - of one that is half here
+            self._lost(_TOO_LONG)
         elif self._socket is not None and getattr(self._socket, "pending", lambda: 0)():
             self._loop.call_soon(self._read)  # TLS holds bytes that the selector cannot see
 
@@ -306,6 +367,14 @@ class MqttSession:
 
         threading.Thread(target=run, name="mqtt-connect", daemon=True).start()
         return await done
+
+
+class _Unspoken(OSError):
+    """The server took CONNECT and did not answer it with a CONNACK that we understand."""
+
+    def __init__(self, code: str, why: str) -> None:
+        super().__init__(why)
+        self.code = code
 
 
 def _connect_error(error: OSError | ValueError, end: Endpoint) -> SessionError:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from gateway import __version__
-from gateway.alarms import AlarmBook
+from gateway.alarms import AlarmBook, Change
 from gateway.clock import Stamp, SystemClock, iso
 from gateway.collect import Collector, Hearing
 from gateway.collect.listening import Heard
@@ -63,10 +63,7 @@ class Operations:
         """Show to `take` everything that is heard; return how to end it."""
 
         def show(heard: Heard) -> None:
-            take({
-                "t": iso(heard.at.wall_ms), "link": heard.link, "device": heard.device, "address": heard.address,
-                "rssi": heard.rssi, "decoded": heard.text, "raw": heard.raw,
-            })  # fmt: skip
+            take(heard.item())
 
         return self._rooms.collector.listeners.add(show)
 
@@ -110,11 +107,11 @@ class Operations:
 
     async def _acknowledge(self, request: Mapping[str, Any]) -> object:
         change = self._rooms.collector.acknowledge(_text(request, "id"), _text(request, "by"))
-        return {"id": change.alarm.id, "state": change.alarm.state.value}
+        return _attended(change, by=change.alarm.acked_by)
 
     async def _close(self, request: Mapping[str, Any]) -> object:
         change = self._rooms.collector.close(_text(request, "id"), _text(request, "by"), _text(request, "why"))
-        return {"id": change.alarm.id, "state": change.alarm.state.value}
+        return _attended(change, by=change.alarm.closed_by)
 
     async def _outbox(self, request: Mapping[str, Any]) -> object:
         outbox = self._rooms.outbox
@@ -124,6 +121,15 @@ class Operations:
             letters = await outbox.dead_letters()
             answer["dead"] = [_shown(letter) for letter in letters]
         return answer
+
+
+def _attended(change: Change, *, by: str) -> dict[str, object]:
+    """Tell whoever acknowledged or closed an alarm which one it was, and whether that changed anything."""
+    one = change.alarm
+    return {
+        "id": one.id, "state": one.state.value, "kind": one.kind, "device": one.device, "room": one.room, "bed": one.bed,
+        "by": by, "acked_by": one.acked_by, "changed": change.event is not None,
+    }  # fmt: skip
 
 
 def _shown(letter: Mapping[str, object]) -> dict[str, object]:
@@ -136,5 +142,5 @@ def _text(request: Mapping[str, Any], name: str) -> str:
     """Return a text of the request, "" where it is left out. Raises ControlError for anything but a text."""
     value = request.get(name, "")
     if not isinstance(value, str):
-        raise ControlError("GW-CTL-03", name, reason=f"{name} must be a text")
+        raise ControlError("GW-CTL-03", name, reason="@refusal.no-text", what=name)
     return value

@@ -17,20 +17,27 @@ Severity = Literal["problem", "warning", "notice"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("problem", "warning", "notice")
 
 # Codes of the configuration that tell of a thing that works, but not as well or not as meant.
-_CONFIG_WARNINGS: Final = frozenset({30, 33, 35, 37, 38})
-_CONFIG_CODES: Final = range(1, 40)
+_CONFIG_WARNINGS: Final = frozenset({30, 33, 35, 37, 42, 44, 45})
+_CONFIG_CODES: Final = range(1, 47)
 
 _SERIAL_DOWN: Final = tuple(f"GW-SER-{n:02d}" for n in range(1, 8))
-_NO_SESSION: Final = tuple(f"GW-NET-{n:02d}" for n in range(1, 6))
+_NO_NETWORK: Final = ("GW-NET-10", "GW-NET-11")
+_POWER: Final[tuple[Severity, ...]] = ("problem", "warning", "warning", "problem", "problem")
+_DAY_S: Final = 86_400.0
+_NO_SESSION: Final = (*(f"GW-NET-{n:02d}" for n in range(1, 7)), "GW-PLT-04")
 
 
 @dataclass(frozen=True, slots=True)
 class Problem:
-    """What can go wrong. "problem": people may go without help; "warning": see to it soon; "notice": know it."""
+    """What can go wrong. "problem": people may go without help; "warning": see to it soon; "notice": know it.
+
+    `lasts_s`: it only happens, so nobody sees it gone; it ends when it has not happened again for so long.
+    """
 
     code: str
     severity: Severity
     depends_on: tuple[str, ...] = ()
+    lasts_s: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +54,8 @@ def _declarations() -> Iterator[Problem]:
         yield Problem(f"GW-CFG-{n:02d}", "warning" if n in _CONFIG_WARNINGS else "problem")
     for code in _SERIAL_DOWN:
         yield Problem(code, "problem")
-    yield Problem("GW-DEV-01", "problem", depends_on=_SERIAL_DOWN)
+    yield Problem("GW-SER-08", "problem")
+    yield Problem("GW-DEV-01", "problem", depends_on=(*_SERIAL_DOWN, "GW-SER-08"))
     yield Problem("GW-DEV-02", "warning")
     yield Problem("GW-DEV-03", "problem")
     yield Problem("GW-BLE-01", "problem")
@@ -57,23 +65,71 @@ def _declarations() -> Iterator[Problem]:
     yield Problem("GW-BLE-05", "problem")
     yield Problem("GW-BLE-06", "problem", depends_on=("GW-BLE-01", "GW-BLE-02", "GW-BLE-03", "GW-BLE-04"))
     yield Problem("GW-BLE-07", "problem")
+    yield Problem("GW-BLE-08", "problem", depends_on=("GW-BLE-01", "GW-BLE-02", "GW-BLE-03"))
+    yield Problem("GW-BLE-09", "warning")
+    yield Problem("GW-BLE-10", "warning")
     for code in _NO_SESSION:
-        yield Problem(code, "problem")
+        yield Problem(code, "problem", depends_on=_NO_NETWORK)
     yield Problem("GW-PLT-01", "problem", depends_on=_NO_SESSION)
     yield Problem("GW-PLT-02", "problem")
     yield Problem("GW-PLT-03", "warning", depends_on=_NO_SESSION)
-    yield Problem("GW-STO-01", "problem", depends_on=("GW-STO-03", "GW-RUN-02"))
+    yield Problem("GW-NET-07", "warning", depends_on=_NO_SESSION)
+    yield Problem("GW-PLT-06", "problem")
+    yield Problem("GW-PLT-07", "problem")
+    yield Problem("GW-STO-01", "problem", depends_on=("GW-STO-03", "GW-RUN-02", "GW-STO-08"))
     yield Problem("GW-STO-02", "problem")
     yield Problem("GW-STO-03", "problem")
     yield Problem("GW-STO-04", "problem")
     yield Problem("GW-STO-05", "problem")
-    yield Problem("GW-SEC-01", "warning")
-    yield Problem("GW-SEC-02", "warning")
-    yield Problem("GW-SEC-03", "warning")
+    for n in range(1, 5):
+        yield Problem(f"GW-SEC-{n:02d}", "warning", lasts_s=_DAY_S)
     for n in range(1, 6):
         yield Problem(f"GW-CTL-{n:02d}", "problem")
-    for n in range(1, 4):
+    for n in range(1, 5):
         yield Problem(f"GW-RUN-{n:02d}", "problem")
+    yield Problem("GW-RUN-05", "problem", depends_on=("GW-STO-01", "GW-STO-02", "GW-STO-03"))
+    yield from _found_by_diagnose()
+
+
+def _found_by_diagnose() -> Iterator[Problem]:
+    """What nobody sees but who looks at the machine."""
+    deaf = (*_SERIAL_DOWN, *(f"GW-BLE-{n:02d}" for n in range(1, 8)))
+    yield Problem("GW-DEV-20", "warning", depends_on=(*deaf, "GW-DEV-03"))
+    yield Problem("GW-DEV-21", "warning")
+    yield Problem("GW-DEV-22", "warning")
+    yield Problem("GW-BLE-20", "warning")
+    yield Problem("GW-NET-10", "problem")
+    yield Problem("GW-NET-11", "problem", depends_on=("GW-NET-10",))
+    yield Problem("GW-NET-12", "problem")
+    yield Problem("GW-NET-13", "problem")
+    for n, severity in enumerate(_POWER, 1):
+        yield Problem(f"GW-PWR-{n:02d}", severity)
+    yield Problem("GW-CLK-01", "warning")
+    yield Problem("GW-CLK-02", "problem")
+    yield Problem("GW-CLK-03", "warning", depends_on=("GW-CLK-01",))
+    yield Problem("GW-CLK-04", "warning", depends_on=("GW-CLK-01", "GW-CLK-02"))
+    yield Problem("GW-STO-06", "warning")
+    for n in range(7, 11):
+        yield Problem(f"GW-STO-{n:02d}", "problem")
+    yield Problem("GW-STO-11", "warning")
+    yield Problem("GW-STO-12", "problem")
+    yield Problem("GW-STO-13", "warning")
+    yield Problem("GW-STO-14", "warning", depends_on=("GW-PLT-02",))
+    yield Problem("GW-STO-15", "warning", depends_on=("GW-STO-02",))
+    yield Problem("GW-STO-16", "problem")
+    yield Problem("GW-ANN-01", "notice")
+    yield Problem("GW-ANN-02", "problem")
+    yield Problem("GW-SEC-10", "warning")
+    yield Problem("GW-SEC-11", "warning")
+    yield Problem("GW-SEC-12", "notice")
+    yield Problem("GW-SEC-13", "warning")
+    yield Problem("GW-SEC-14", "warning")
+    yield Problem("GW-VER-01", "warning")
+    yield Problem("GW-VER-02", "problem")
+    yield Problem("GW-VER-03", "problem", depends_on=("GW-VER-02",))
+    yield Problem("GW-VER-04", "warning")
+    yield Problem("GW-VER-05", "warning")
+    yield Problem("GW-VER-06", "warning")
 
 
 PROBLEMS: Final[Mapping[str, Problem]] = {problem.code: problem for problem in _declarations()}

@@ -185,9 +185,9 @@ class FakeBluez:
         self._adapters[name].blocked = on
         self.power(name, on=not on)
 
-    def wedge(self, name: str = "hci0", *, heals: Heals = "scan") -> None:
-        """Make a controller deaf although it says that it scans, until what heals it is done."""
-        self._adapters[name].deaf = True
+    def wedge(self, name: str = "hci0", *, heals: Heals = "scan", deaf: bool = True) -> None:
+        """Make a controller deaf although it says that it scans, until what heals it is done; or let it hear again."""
+        self._adapters[name].deaf = deaf
         self._adapters[name].heals = heals
 
     def end_discovery(self, name: str = "hci0") -> None:

@@ -22,6 +22,7 @@ from simulator.fault_bench import PRESS_EVERY_S, SILENCE_S, Bench, Press, bench
 from simulator.fault_rows import ROWS, Row
 
 _WELL_S: Final = 30.0
+_WELL_AGAIN_S: Final = 30.0
 _HOLD_S: Final = 0.6
 _LOOK_S: Final = 0.05
 _GAP_S: Final = 4.0
@@ -85,7 +86,7 @@ async def _measure(world: Bench, row: Row) -> Measured:
     gaps = await _gaps(world, row, begun, lost)
     if row.after is not None:
         await row.after(world)
-    well = await world.until_well(within_s=_WELL_S)
+    well = await world.until_well(within_s=_WELL_AGAIN_S)
     recovered = None if back is None else max(0.0, back - mended)
     why = []
     if row.code and shown is None:

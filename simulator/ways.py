@@ -2,7 +2,7 @@
 
 The cut of one way is no excuse: nothing may be lost, doubled or out of order for it. Only the time that an alarm took is
 judged apart: over a way that is refused another one must take over at once, over one that is silent after 3 s.
-Limits: an alarm that meets a cut way may take 3 s, one that meets a silent way 6 s (a loaded machine is slow to look).
+Limits: an alarm that meets a cut way may take 2 s, one that meets a silent way 5 s (a loaded machine is slow to look).
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from simulator.ledgers import Fault, Ledgers
 
-LIMIT_S: Final = {"cut": 3.0, "mute": 6.0, "hang": 6.0}
+LIMIT_S: Final = {"cut": 2.0, "mute": 5.0, "hang": 5.0}
 
 Window = tuple[float, float]
 

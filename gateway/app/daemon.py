@@ -9,6 +9,7 @@ is stored is safe and what is not lies in the gap that the next start tells.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import faulthandler
 import signal
 import sys
@@ -61,12 +62,23 @@ def run(settings: Settings) -> int:
     faulthandler.enable()  # a watchdog's SIGABRT leaves in the journal where every thread stood
     try:
         with sole_owner(settings.gateway.data_dir):
-            asyncio.run(_App(settings).run())
+            asyncio.run(_run(settings))
     except GatewayError as error:
         told = describe(error.code, settings.gateway.lang, error.subject, error.facts)
         print(f"{error.code} {told.title}\n{told.remedy}", file=sys.stderr)
         return 2
     return 0
+
+
+async def _run(settings: Settings) -> None:
+    try:
+        await _App(settings).run()
+    except GatewayError:
+        raise
+    except Exception:
+        # A thread that hangs in a disk would keep what a bug has ended: deaf, and not started again.
+        end_after(END_LIMIT_S).start()
+        raise
 
 
 class _App:
@@ -277,6 +289,7 @@ class _App:
         routes = [Route(one.id, tuple(one.types)) for one in wanting]
         self._outbox = Outbox(settings.gateway.data_dir / "outbox.db", routes, clock=self._clock)
         self._outbox.on_trouble = self._on_store_trouble
+        self._outbox.on_bug = self._on_store_bug
         await self._outbox.open()
         marks = await self._outbox.marks()
         self._alarms = AlarmBook(self._origin, [one.id for one in wanting if wants(one.types, "alarm.raised")])
@@ -292,9 +305,14 @@ class _App:
         for alarm in self._alarms.load(row.doc for row in await self._outbox.alarms()):
             self._announce(Change(alarm, None))
         for one in settings.destinations:
-            pending = await self._outbox.pending_alarm_ids(one.id)
-            self._alarms.seed_delivery(one.id, pending, finish=one.finish)
+            with contextlib.suppress(
+                StoreError
+            ):  # how far an alarm has come is then not known; it is sent all the same
+                pending = await self._outbox.pending_alarm_ids(one.id)
+                self._alarms.seed_delivery(one.id, pending, finish=one.finish)
         self._is_built = True
+        if self._outbox.was_replaced:
+            self._collector.store_again()
         self._hearing.begin()
         self._inward = Inward(
             settings, desks, collector=self._collector, hearing=self._hearing, outbox=self._outbox, clock=self._clock,
@@ -344,6 +362,9 @@ class _App:
         if error.code == "GW-STO-02" and self._is_built:
             self._collector.store_again()
             self._hearing.begin()
+
+    def _on_store_bug(self, bug: Exception) -> None:
+        self._health.on("GW-RUN-03", "outbox", detail=f"{type(bug).__name__}: {bug}"[:200])
 
     def _announce(self, change: Change) -> None:
         """What staff hear and see: today the log and the control socket; light, sound and board come here."""

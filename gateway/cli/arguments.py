@@ -7,9 +7,11 @@ status 3, not 2: 2 says that the gateway or its configuration has a problem.
 from __future__ import annotations
 
 import argparse
+import re
 from typing import Any, Final, NoReturn
 
 from gateway import __version__
+from gateway.diagnose.report import SECTIONS
 from gateway.texts import LANGUAGES, text
 
 DEFAULT_CONFIG: Final = "/etc/daycare-gateway/gateway.toml"
@@ -48,14 +50,24 @@ def parser(lang: str) -> argparse.ArgumentParser:
         dest="action", metavar=text("cli.command", lang), required=True, title=text("cli.positionals", lang)
     )
     _flag(command(below, "check", "help-config-check"), "--json", "option-json")
+    command(below, "schema", "help-config-schema")
 
     listen = command(commands, "listen", "help-listen")
-    _flag(listen, "--raw", "option-raw")
+    form = listen.own.add_mutually_exclusive_group()
+    form.add_argument("--raw", action="store_true", help=text("cli.option-raw", lang))
+    form.add_argument("--json", action="store_true", help=text("cli.option-json-lines", lang))
+    _flag(listen, "--known", "option-known")
+    listen.own.add_argument("--record", metavar="FILE", help=text("cli.option-record", lang))
+    _flag(listen, "--strangers", "option-strangers")
     listen.own.add_argument("--seconds", type=_seconds, metavar="N", help=text("cli.option-seconds", lang))
+
+    _flag(command(commands, "devices", "help-devices"), "--json", "option-json")
 
     outbox = command(commands, "outbox", "help-outbox")
     _flag(outbox, "--json", "option-json")
     _flag(outbox, "--dead", "option-dead")
+
+    _diagnose(command(commands, "diagnose", "help-diagnose"))
 
     alarm = command(commands, "alarm", "help-alarm")
     below = alarm.add_subparsers(
@@ -71,6 +83,21 @@ def parser(lang: str) -> argparse.ArgumentParser:
         if action == "close":
             one.own.add_argument("--why", required=True, help=text("cli.option-why", lang))
     return root
+
+
+def _diagnose(diagnose: _Parser) -> None:
+    lang = diagnose.lang
+    _flag(diagnose, "--json", "option-json")
+    _flag(diagnose, "--schema", "option-schema")
+    _flag(diagnose, "--full", "option-full")
+    sections = text("cli.option-diagnose-section", lang, names=", ".join(SECTIONS))
+    diagnose.own.add_argument(
+        "--section", action="append", default=[], choices=SECTIONS, metavar="SECTION", help=sections
+    )
+    watch = text("cli.option-diagnose-watch", lang, seconds=10)
+    diagnose.own.add_argument("--watch", action="store_true", help=watch)
+    diagnose.own.add_argument("--bundle", nargs="?", const="", metavar="FILE", help=text("cli.option-bundle", lang))
+    _flag(diagnose, "--yes", "option-yes")
 
 
 def glance(argv: list[str], option: str) -> str | None:
@@ -102,7 +129,31 @@ class _Parser(argparse.ArgumentParser):
         common("--debug", action="store_true", default=unset, help=text("cli.option-debug", lang))
 
     def error(self, message: str) -> NoReturn:
-        raise BadUsage(message, self.format_usage())
+        raise BadUsage(_said(message, self.lang), self.format_usage())
+
+
+# What argparse says, by its own words in English, and the text that says it; what is not here is shown as it is.
+_SAYINGS: Final = (
+    (re.compile(r"the following arguments are required: (?P<names>.+)"), "usage-required"),
+    (re.compile(r"unrecognized arguments: (?P<names>.+)"), "usage-unrecognized"),
+    (
+        re.compile(r"argument (?P<name>.+?): invalid choice: (?P<value>.+) \(choose from (?P<names>.+)\)"),
+        "usage-choice",
+    ),
+    (re.compile(r"argument (?P<name>.+?): expected one argument"), "usage-one"),
+    (re.compile(r"argument (?P<name>.+?): invalid .+ value: (?P<value>.+)"), "usage-value"),
+    (re.compile(r"argument (?P<name>.+?): not allowed with argument (?P<other>.+)"), "usage-together"),
+    (re.compile(r"argument (?P<name>.+?): ignored explicit argument (?P<value>.+)"), "usage-no-value"),
+)
+
+
+def _said(message: str, lang: str) -> str:
+    """Return what argparse says in the language of whoever reads."""
+    for pattern, key in _SAYINGS:
+        match = pattern.fullmatch(message)
+        if match:
+            return text(f"cli.{key}", lang, **match.groupdict())
+    return message
 
 
 class _Formatter(argparse.HelpFormatter):

@@ -25,6 +25,8 @@ CONFIG_VARIABLE: Final = "DAYCARE_GATEWAY_CONFIG"
 # Where the daemon listens unless its configuration says otherwise; the same as `gateway.config.CONTROL_SOCKET`, which
 # is not imported so that asking for the state loads no validation library.
 DEFAULT_CONTROL: Final = "/run/daycare-gateway/control.sock"
+# Likewise, the same as `gateway.config.DATA_DIR`.
+DEFAULT_DATA_DIR: Final = "/var/lib/daycare-gateway"
 WATCH_EVERY_S: Final = 2.0
 
 WELL: Final = 0
@@ -71,7 +73,7 @@ def _run(arguments: argparse.Namespace, paper: Paper) -> int:
         reports.findings(errors, error.findings, str(path))
         return PROBLEMS
     if settings.findings:
-        reports.findings(errors, settings.findings, str(path))
+        reports.findings(errors, settings.findings, str(path), settings)
         sys.stderr.flush()
     from gateway.app import run
 
@@ -81,12 +83,18 @@ def _run(arguments: argparse.Namespace, paper: Paper) -> int:
 def _config(arguments: argparse.Namespace, paper: Paper) -> int:
     from gateway.config import inspect
 
+    if arguments.action == "schema":
+        from drivers.kit import catalogue
+        from gateway.config.schema import schema_text
+
+        paper.out.write(schema_text(catalogue))
+        return WELL
     path = _config_path(arguments)
-    _, found = inspect(path)
+    settings, found = inspect(path)
     if arguments.json:
         reports.findings_json(paper, found)
     else:
-        reports.findings(paper, found, str(path))
+        reports.findings(paper, found, str(path), settings)
     return reports.worst({"severity": finding.severity} for finding in found)
 
 
@@ -120,16 +128,57 @@ def _show_status(socket: Path, arguments: argparse.Namespace, paper: Paper) -> i
 
 
 def _listen(arguments: argparse.Namespace, paper: Paper) -> int:
+    from gateway.cli import listening
+
+    errors = Paper(paper.lang, sys.stderr)
+    recording = None
+    if arguments.record:
+        recording = listening.Recording(Path(arguments.record), with_strangers=arguments.strangers)
+        try:
+            recording.open()
+        except OSError as error:
+            errors.print(errors.say("record-refused", file=arguments.record, reason=error.strerror or error))
+            return NOT_DONE
     if paper.is_terminal:
-        print(paper.say("listening"), file=sys.stderr)
-    with contextlib.suppress(KeyboardInterrupt):
-        for item in client.listen(_control_path(arguments), raw=arguments.raw, seconds=arguments.seconds):
-            if arguments.raw:
-                reports.as_json(paper, item, compact=True)
-            else:
-                reports.heard(paper, item)
-            paper.out.flush()
+        errors.print(errors.say("listening"))
+    form = "json" if arguments.json else "vectors" if arguments.raw else "words"
+    items = client.listen(_control_path(arguments), raw=arguments.raw, seconds=arguments.seconds)
+    try:
+        listening.show(paper, items, form=form, known=arguments.known, recording=recording)
+    except KeyboardInterrupt:
+        pass
+    except BrokenPipeError:  # head, or less that was left: it has what it wanted
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    finally:
+        if recording is not None:
+            recording.close()
+            errors.print(errors.say("recorded", count=recording.count, file=arguments.record))
     return WELL
+
+
+def _devices(arguments: argparse.Namespace, paper: Paper) -> int:
+    from gateway.cli import devices
+
+    config = _config_path(arguments)
+    tables = devices.written(config)
+    trouble: ControlError | None = None
+    try:
+        running = client.ask(_control_path(arguments), "status")["devices"]
+    except ControlError as error:
+        trouble, running = error, None
+    with _readable():
+        rows = devices.joined(tables, running)
+        if arguments.json:
+            reports.as_json(paper, {"running": trouble is None, "devices": rows})
+        elif trouble is None or tables is not None:
+            devices.show(paper, rows)
+    if trouble is None:
+        return PROBLEMS if any(row["runs"] is False for row in rows) else WELL
+    sys.stdout.flush()
+    errors = Paper(paper.lang, sys.stderr)
+    reports.problem(errors, trouble.code, trouble.subject, trouble.facts)
+    errors.print(errors.say("devices-from-file" if tables is not None else "devices-no-file", file=config))
+    return NOT_DONE
 
 
 def _outbox(arguments: argparse.Namespace, paper: Paper) -> int:
@@ -154,12 +203,21 @@ def _alarm(arguments: argparse.Namespace, paper: Paper) -> int:
         return WELL
     by = arguments.by or _login()
     if arguments.action == "ack":
-        client.ask(socket, "alarms.ack", id=arguments.id, by=by)
-        paper.print(paper.say("acked", id=arguments.id, by=by))
+        answer = client.ask(socket, "alarms.ack", id=arguments.id, by=by)
     else:
-        client.ask(socket, "alarms.close", id=arguments.id, by=by, why=arguments.why)
-        paper.print(paper.say("closed", id=arguments.id, by=by))
+        answer = client.ask(socket, "alarms.close", id=arguments.id, by=by, why=arguments.why)
+    with _readable():
+        reports.attended(paper, answer)
     return WELL
+
+
+def _diagnose(arguments: argparse.Namespace, paper: Paper) -> int:
+    from gateway.cli import diagnosing
+
+    config = _config_path(arguments)
+    written = glance(config).get("data_dir")
+    data_dir = Path(written if isinstance(written, str) and written.startswith("/") else DEFAULT_DATA_DIR)
+    return diagnosing.run(arguments, paper, config=config, control=_control_path(arguments), data_dir=data_dir)
 
 
 _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, Paper], int]]] = {
@@ -167,8 +225,10 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, Paper], int]]] = {
     "config": _config,
     "status": _status,
     "listen": _listen,
+    "devices": _devices,
     "outbox": _outbox,
     "alarm": _alarm,
+    "diagnose": _diagnose,
 }
 
 

@@ -13,16 +13,12 @@ from collections.abc import Iterable, Sequence
 from typing import Final, TextIO
 
 from gateway.texts import text
+from gateway.texts.amounts import Age, Size
 
 _STYLES: Final = {"problem": "31", "warning": "33", "notice": "36", "good": "32", "head": "1", "dim": "2"}
 
 # A cell is a text, or a text and the style that it is shown in.
 Cell = str | tuple[str, str]
-
-_MINUTE: Final = 60
-_HOUR: Final = 3600
-_DAY: Final = 86_400
-_UNIT: Final = 1024
 
 
 class Paper:
@@ -72,14 +68,7 @@ class Paper:
         """Return "5 分钟" or "5 min"; "从未" or "never" for None."""
         if seconds is None:
             return self.say("never")
-        whole = max(0, int(seconds))
-        if whole < _MINUTE:
-            return text("age.seconds", self.lang, n=whole)
-        if whole < _HOUR:
-            return text("age.minutes", self.lang, n=whole // _MINUTE)
-        if whole < _DAY:
-            return text("age.hours", self.lang, n=whole // _HOUR, minutes=whole % _HOUR // _MINUTE)
-        return text("age.days", self.lang, n=whole // _DAY, hours=whole % _DAY // _HOUR)
+        return Age(seconds).say(self.lang)
 
     def _padded(self, cell: Cell, size: int) -> str:
         shown = _text(cell)
@@ -100,11 +89,7 @@ def clean(value: object) -> str:
 
 def size(count: float) -> str:
     """Return bytes as "12.3 MiB"."""
-    for unit in ("B", "KiB", "MiB"):
-        if count < _UNIT:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= _UNIT
-    return f"{count:.1f} GiB"
+    return Size(count).say()
 
 
 def _text(cell: Cell) -> str:

@@ -5,12 +5,15 @@ from __future__ import annotations
 import json
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway.cli.layout import Cell, Paper, clean, size
 from gateway.errors import Finding
 from gateway.problems import describe
 from gateway.texts import text
+
+if TYPE_CHECKING:  # the validation library is not loaded to ask for the state
+    from gateway.config import Settings
 
 _LANES: Final = ("A", "B", "C", "D")
 # A UUIDv7 tells its millisecond and twelve random bits in so many characters: short enough to type, unique enough.
@@ -18,8 +21,8 @@ _SHORT_ID: Final = 18
 _CARE_STYLES: Final = {"ACTIVE": "problem", "ACKED": "warning"}
 
 
-def findings(paper: Paper, found: Sequence[Finding], file: str) -> None:
-    """Print everything that is wrong in a configuration, each with its place, meaning and remedy."""
+def findings(paper: Paper, found: Sequence[Finding], file: str, settings: Settings | None = None) -> None:
+    """Print everything that is wrong in a configuration, each with its place, meaning and remedy; then what runs."""
     stops = any(finding.effect == "fatal" for finding in found)
     for finding in found:
         description = describe(finding.code, paper.lang, finding.where, finding.facts)
@@ -28,17 +31,31 @@ def findings(paper: Paper, found: Sequence[Finding], file: str) -> None:
         paper.print(f"{clean(finding.file)}{line}  {clean(finding.where)}{clean(value)}".rstrip())
         mark = paper.style(text(f"severity.{finding.severity}", paper.lang), finding.severity)
         paper.print(f"  {mark} {finding.code}  {clean(description.title)}")
-        paper.print(f"  {paper.say('meaning')}{clean(description.meaning)}")
+        if not finding.facts.get("follows"):  # what it would mean if the entry ran is not true of one that does not
+            paper.print(f"  {paper.say('meaning')}{clean(description.meaning)}")
         paper.print(f"  {paper.say('remedy')}{clean(description.remedy)}")
         if finding.effect == "fatal" or not stops:  # what would still run is no comfort when nothing does
-            effect = text(f"effect.{finding.effect}", paper.lang, **finding.facts)
-            paper.print(f"  {paper.say('effect')}{clean(effect)}")
+            paper.print(f"  {paper.say('effect')}{clean(_effect(finding, paper.lang))}")
         paper.print()
     problems = sum(finding.severity == "problem" for finding in found)
-    if found:
-        paper.print(paper.say("config-summary", file=file, problems=problems, warnings=len(found) - problems))
-    else:
+    if not found:
         paper.print(paper.style(paper.say("config-clean", file=file), "good"))
+        return
+    if stops:
+        paper.print(paper.say("config-stops"))
+    elif settings is not None:
+        counts = {"devices": len(settings.devices), "destinations": len(settings.destinations)}
+        paper.print(paper.say("config-runs", **counts))
+    paper.print(paper.say("config-summary", file=file, problems=problems, warnings=len(found) - problems))
+
+
+def _effect(finding: Finding, lang: str) -> str:
+    key = f"effect.{finding.effect}"
+    if finding.facts.get("follows"):
+        key = "effect.follows"
+    elif finding.effect == "kept" and not set(finding.where) & set(".["):  # of the file, not of an entry
+        key = "effect.runs"
+    return text(key, lang, **finding.facts)
 
 
 def findings_json(paper: Paper, found: Sequence[Finding]) -> None:
@@ -48,7 +65,8 @@ def findings_json(paper: Paper, found: Sequence[Finding]) -> None:
         description = describe(one.code, paper.lang, one.where, one.facts)
         row: dict[str, object] = {"code": one.code, "severity": one.severity, "effect": one.effect}
         row |= {"file": one.file, "line": one.line, "where": one.where, "value": one.value}
-        row |= {"title": description.title, "meaning": description.meaning, "remedy": description.remedy}
+        meaning = "" if one.facts.get("follows") else description.meaning
+        row |= {"title": description.title, "meaning": meaning, "remedy": description.remedy}
         rows.append(row)
     as_json(paper, rows)
 
@@ -111,17 +129,19 @@ def alarms(paper: Paper, answer: Sequence[Mapping[str, Any]]) -> None:
     paper.table(columns, [_alarm(paper, alarm, name) for alarm, name in zip(answer, shown, strict=True)])
 
 
-def heard(paper: Paper, item: Mapping[str, Any]) -> None:
-    """Print one thing heard: when, on which link, from whom, then everything else as it came."""
-    rest = dict(item)
-    head = [local_time(rest.pop("t", ""), clock_only=True), clean(rest.pop("link", ""))]
-    device, address = clean(rest.pop("device", "")), clean(rest.pop("address", ""))
-    who = f"{device} {address}" if device else _masked(address)
-    decoded = clean(rest.pop("decoded", ""))
-    if decoded:
-        rest.pop("raw", None)
-    words = [f"{clean(key)}={_compact(value)}" for key, value in rest.items() if value not in (None, "", [], {})]
-    paper.print("  ".join(part for part in (*head, who.strip(), decoded, " ".join(words)) if part))
+def attended(paper: Paper, answer: Mapping[str, Any]) -> None:
+    """Print what was done to an alarm, so that whoever did it sees that it was the right one."""
+    told = {name: clean(answer[name]) for name in ("id", "device", "by")}
+    told["kind"] = paper.word("alarm", answer["kind"])
+    told["place"] = "/".join(clean(answer[name]) for name in ("room", "bed") if answer[name]) or "-"
+    told["before"] = clean(answer["acked_by"])
+    if answer["state"] == "CLOSED":
+        paper.print(paper.say("closed", **told))
+        paper.print(paper.say("closed-acked-by" if told["before"] else "closed-unacked", **told))
+    elif answer["changed"]:
+        paper.print(paper.say("acked", **told))
+    else:
+        paper.print(paper.style(paper.say("acked-before", **told), "warning"))
 
 
 def local_time(written: object, *, clock_only: bool = False) -> str:
@@ -274,15 +294,3 @@ def _alarm(paper: Paper, alarm: Mapping[str, Any], shown_id: str) -> list[Cell]:
 
 def _lanes(counts: Mapping[str, Any]) -> str:
     return "/".join(clean(counts.get(lane, 0)) for lane in _LANES)
-
-
-def _masked(address: str) -> str:
-    """Hide half of a stranger's address: it may be a visitor's telephone, and is nobody's business here."""
-    keep = len(address) // 2 + 1
-    return address[:keep] + "".join("*" if c.isalnum() else c for c in address[keep:])
-
-
-def _compact(value: object) -> str:
-    if isinstance(value, str):
-        return clean(value)
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":"), default=str)

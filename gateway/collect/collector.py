@@ -6,14 +6,14 @@ person has taken or closed the alarm every new edge counts. A level that lasts o
 other one, but after a restart, when nobody knows whether it was on all the time, it does.
 Limits: readings that a device advertises are published at most every `every_s` (900 s) for each device, because the radio
 repeats them for ever, and those of a stream as often as its driver says; an advert that cannot be decrypted raises at
-most one call in `UNDECIPHERABLE_S`; a fault that a device shows in every message is told again after `FAULT_HOLD_S` of
-silence, a value that it repeats and that cannot be taken after `REFUSED_HOLD_S`.
+most one call in `UNDECIPHERABLE_S` while its alarm is active; a fault that a device shows in every message is told again
+after `FAULT_HOLD_S` of silence, a value that it repeats and that cannot be taken after `REFUSED_HOLD_S`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -29,53 +29,29 @@ from drivers.kit import (
     Rejected,
     Signal,
     SignalKind,
-    SourceNumber,
 )
-from gateway.alarms import AlarmBook, Call, Change, document
+from gateway.alarms import AlarmBook, Call, Change
 from gateway.clock import Clock, Stamp
+from gateway.collect.batch import Batch, alarm_row
 from gateway.collect.desk import Desk
 from gateway.collect.judge import Judge, Verdict
 from gateway.collect.listening import Listeners
-from gateway.events import Event, Origin, new_event
+from gateway.events import Origin, new_event
 from gateway.health import Health
 from gateway.links.state import HeardAdvert
-from gateway.outbox import AlarmRow, Mark, Number, Outbox, Write
+from gateway.outbox import Mark, Number, Outbox, Write
 
 FLICKER_S: Final = 10.0
 REFUSED_HOLD_S: Final = 3_600.0
 UNDECIPHERABLE_S: Final = 10.0
 FAULT_HOLD_S: Final = 7 * 86_400.0
 UNDECIPHERABLE: Final = "undecipherable"
-_METER: Final = ("energy_", "voltage", "current", "power_", "frequency")
-_NOUN_OF_SIGNAL: Final = {
-    SignalKind.TAMPER: "device.tamper",
-    SignalKind.LOW_BATTERY: "device.battery",
-    SignalKind.BED_EXIT: "bed.occupancy",
-    SignalKind.RESTORED: "device.restored",
-    SignalKind.RECOVERED: "device.restored",
-    SignalKind.CANCEL: "device.restored",
-    SignalKind.OCCUPANCY: "bed.occupancy",
-}
 # Silencing fails closed: these count only from a proven and fresh sender.
 _SILENCING: Final = frozenset({SignalKind.CANCEL, SignalKind.RECOVERED, SignalKind.RESTORED, SignalKind.OCCUPANCY})
 _PROBLEM_OF_DOUBT: Final = {
     "bad-key": "GW-SEC-01", "counter-reset": "GW-SEC-02", "downgrade": "GW-SEC-03", "number-reused": "GW-SEC-04",
 }  # fmt: skip
 _log = structlog.get_logger("collect")
-
-
-@dataclass(slots=True)
-class _Batch:
-    """What one message leads to, before it is handed to the outbox as one write."""
-
-    desk: Desk
-    at: Stamp
-    doubts: tuple[str, ...] = ()
-    facts: dict[str, object] = field(default_factory=dict)
-    events: list[Event] = field(default_factory=list)
-    marks: list[Mark] = field(default_factory=list)
-    alarms: list[AlarmRow] = field(default_factory=list)
-    numbers: tuple[Number, ...] = ()
 
 
 class Collector:
@@ -148,7 +124,9 @@ class Collector:
         if not desk.may_call:
             return
         now = self._clock.monotonic()
-        if desk.last_undecipherable is not None and now - desk.last_undecipherable < UNDECIPHERABLE_S:
+        is_recent = desk.last_undecipherable is not None and now - desk.last_undecipherable < UNDECIPHERABLE_S
+        # Once a person has taken or closed its alarm the next press must be heard: a flood then costs one reopening each.
+        if is_recent and self._alarms.is_active(desk.id, SignalKind.CALL.value, verified=False):
             desk.repeats += 1
             return
         if counter is not None:
@@ -160,28 +138,29 @@ class Collector:
             desk.repeats += 1
             return
         desk.last_undecipherable = now
-        batch = _Batch(desk, at, doubts=(doubt,), facts={"counter": counter.value} if counter else {})
-        if judged.mark:
-            batch.marks.append(judged.mark)
+        facts: dict[str, object] = {"counter": counter.value} if counter else {}
+        batch = Batch(desk, at, self._origin, doubts=(doubt,), facts=facts)
+        batch.keep(judged.mark)
         self._signal(batch, Signal(SignalKind.CALL, code=UNDECIPHERABLE))
         self._submit(batch, None)
 
     def take(
         self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None, *,
-        number: Number | None = None, doubts: tuple[str, ...] = (),
+        on_failed: Callable[[], None] | None = None, number: Number | None = None, doubts: tuple[str, ...] = (),
     ) -> bool:  # fmt: skip
         """Judge what a device said and store what is new; False when a full queue refused it.
 
-        `on_durable` is called once everything of it, or what it repeats, is committed. Whether a numbered input is new
+        `on_durable` is called once everything of it, or what it repeats, is committed, `on_failed` if it was taken and turns
+        out not to be storable. Whether a numbered input is new
         is for the caller to find out: `number` is what to store of it, `doubts` what was found. False also when a bug
         left nothing to store.
         """
-        batch = _Batch(desk, at)
-        self._number(batch, decoded.source_number, number)
+        batch = Batch(desk, at, self._origin)
+        batch.number(decoded.source_number, number)
         verdict = self._judge_counter(batch, decoded.counter) if decoded.counter else Verdict.NEW
         if verdict is Verdict.REPEAT:
             desk.repeats += 1
-            return self._submit(batch, on_durable)
+            return self._submit(batch, on_durable, on_failed)
         batch.doubts = (*doubts, *self._doubts(desk, decoded, verdict))
         try:
             self._observe(batch, decoded, verdict)
@@ -189,9 +168,9 @@ class Collector:
             self.fault(desk, bug)
             if not batch.alarms:
                 return False
-        return self._submit(batch, on_durable)
+        return self._submit(batch, on_durable, on_failed)
 
-    def _observe(self, batch: _Batch, decoded: Decoded, verdict: Verdict) -> None:
+    def _observe(self, batch: Batch, decoded: Decoded, verdict: Verdict) -> None:
         readings = []
         for observation in sorted(decoded.observations, key=_urgency):
             if isinstance(observation, Reading):
@@ -206,22 +185,12 @@ class Collector:
             batch.desk.reject(Reason.IMPLAUSIBLE)
             what, now = f"refused {detail.partition(' = ')[0]}", self._clock.monotonic()
             if batch.numbers or batch.desk.is_due(what, now, every_s=REFUSED_HOLD_S):
-                self._event(batch, "device.fault", {"kind": "implausible", "detail": detail})
+                batch.tell("device.fault", {"kind": "implausible", "detail": detail})
 
-    @staticmethod
-    def _number(batch: _Batch, source: SourceNumber | None, number: Number | None) -> None:
-        if source is None:
-            return
-        batch.numbers = (number or Number(batch.desk.id, source.session, source.n),)
-        batch.facts["n"] = source.n
-        if source.session:
-            batch.facts["session"] = source.session
-
-    def _judge_counter(self, batch: _Batch, counter: Counter) -> Verdict:
+    def _judge_counter(self, batch: Batch, counter: Counter) -> Verdict:
         judged = self._judge.counter(batch.desk.id, counter, batch.at)
         batch.facts["counter"] = batch.desk.counter = counter.value
-        if judged.mark:
-            batch.marks.append(judged.mark)
+        batch.keep(judged.mark)
         return judged.verdict
 
     @staticmethod
@@ -237,7 +206,7 @@ class Collector:
 
     # -- signals and readings -----------------------------------------------------------------------------------
 
-    def _judge_signal(self, batch: _Batch, signal: Signal, *, counted: bool) -> None:
+    def _judge_signal(self, batch: Batch, signal: Signal, *, counted: bool) -> None:
         """Let a signal through at its edge. The air repeats a press; without a counter only silence ends it."""
         desk = batch.desk
         if signal.level is not None:
@@ -249,8 +218,7 @@ class Collector:
             return
         hold_s = desk.level_hold_s if signal.kind in RAISING or signal.level is None else FAULT_HOLD_S
         judged = self._judge.level(desk.id, name, on=level, at=batch.at, hold_s=hold_s)
-        if judged.mark:
-            batch.marks.append(judged.mark)
+        batch.keep(judged.mark)
         if judged.verdict is Verdict.REPEAT:
             if level and judged.resumed and signal.kind in RAISING and not self._alarms.is_open(desk.id, signal.kind):
                 self._signal(batch, signal)
@@ -265,9 +233,9 @@ class Collector:
             self._signal(batch, signal)
         elif signal.kind not in RAISING and not batch.doubts:
             # A fall or call is latched: only a person ends it. A fault that a device shows ends when the device says so.
-            self._event(batch, "device.restored", {"kind": signal.kind.value, "channel": signal.channel})
+            batch.tell("device.restored", {"kind": signal.kind.value, "channel": signal.channel})
 
-    def _flickers(self, batch: _Batch, signal: Signal) -> bool:
+    def _flickers(self, batch: Batch, signal: Signal) -> bool:
         """Is it a level that has just been raised, went off and on, while its alarm is still untaken?"""
         desk = batch.desk
         if signal.level is None or signal.kind not in RAISING:
@@ -275,7 +243,7 @@ class Collector:
         due = desk.is_due(f"edge {signal.kind.value}:{signal.channel}", self._clock.monotonic(), every_s=FLICKER_S)
         return not due and self._alarms.is_active(desk.id, signal.kind.value, verified=not batch.doubts)
 
-    def _signal(self, batch: _Batch, signal: Signal) -> None:
+    def _signal(self, batch: Batch, signal: Signal) -> None:
         desk = batch.desk
         if signal.kind is SignalKind.CALL and not _calls(desk, signal.code):
             desk.ignored += 1
@@ -289,21 +257,18 @@ class Collector:
         elif signal.kind in _SILENCING and batch.doubts:
             desk.ignored += 1
         else:
-            data: dict[str, object] = {"kind": signal.kind.value, "code": signal.code, "channel": signal.channel}
-            if signal.kind is SignalKind.OCCUPANCY and signal.level is not None:
-                data["occupied"] = signal.level
-            self._event(batch, _NOUN_OF_SIGNAL[signal.kind], data)
+            batch.tell_signal(signal)
 
-    def _security(self, batch: _Batch) -> None:
+    def _security(self, batch: Batch) -> None:
         if any(event.noun == "gateway.security" for event in batch.events):
             return  # two buttons in one message
         for doubt in batch.doubts:
             code = _PROBLEM_OF_DOUBT.get(doubt)
             if code:
                 self._health.on(code, batch.desk.id)
-                self._event(batch, "gateway.security", {"kind": doubt, "code": code})
+                batch.tell("gateway.security", {"kind": doubt, "code": code})
 
-    def _readings(self, batch: _Batch, readings: list[Reading]) -> None:
+    def _readings(self, batch: Batch, readings: list[Reading]) -> None:
         desk = batch.desk
         every_s = 0.0 if batch.numbers else desk.readings_every_s
         # An advert carries now one reading, now another: together they are one. The messages of a stream have types.
@@ -314,20 +279,12 @@ class Collector:
         )
         if every_s and not desk.is_due(what, self._clock.monotonic(), every_s=every_s):
             return
-        meter = all(reading.quantity.startswith(_METER) for reading in readings)
-        self._event(batch, "telemetry.meter" if meter else "telemetry.environment", {
-            "registers": [_register(reading) for reading in readings],
-        })  # fmt: skip
+        batch.tell_readings(readings)
 
-    def _event(self, batch: _Batch, noun: str, data: Mapping[str, object]) -> None:
-        desk = batch.desk
-        full = {**data, "room": desk.room, "bed": desk.bed, "verified": not batch.doubts, **batch.facts}
-        batch.events.append(new_event(noun, self._origin, device=desk.id, at=batch.at, data=full))
-
-    def _changed(self, batch: _Batch, change: Change) -> None:
+    def _changed(self, batch: Batch, change: Change) -> None:
         if change.event is not None:
             batch.events.append(change.event)
-            batch.alarms.append(_row(change))
+            batch.alarms.append(alarm_row(change))
         self._tell_staff(change)
 
     def _tell_staff(self, change: Change) -> None:
@@ -336,16 +293,16 @@ class Collector:
         except Exception as bug:  # noqa: BLE001 - an alarm that cannot be announced must still be stored and sent
             _log.error("an alarm could not be announced", id=change.alarm.id, exc_info=bug)
 
-    def _submit(self, batch: _Batch, on_durable: Callable[[], None] | None) -> bool:
+    def _submit(
+        self, batch: Batch, on_durable: Callable[[], None] | None, on_failed: Callable[[], None] | None = None
+    ) -> bool:
         """Hand over one write. Even an empty one goes through the queue when its durability matters.
 
         What it repeats may still be in the queue before it, and must not be acknowledged earlier.
         """
-        if not (batch.events or batch.marks or batch.numbers or on_durable):
+        if batch.is_empty and on_durable is None:
             return True
-        callback = None if on_durable is None else lambda _rows: on_durable()
-        write = Write(tuple(batch.events), tuple(batch.marks), batch.numbers, tuple(batch.alarms), on_commit=callback)
-        if not self._outbox.submit(write):
+        if not self._outbox.submit(batch.write(on_durable, on_failed)):
             batch.desk.reject("queue-full")
             if batch.events and not batch.numbers:
                 self.on_refused(batch.desk.link, batch.at)
@@ -366,7 +323,7 @@ class Collector:
     def _by_person(self, change: Change) -> Change:
         if change.event is not None:
             self._tell_staff(change)
-            self._outbox.submit(Write((change.event,), alarms=(_row(change),)))  # alarms are never refused
+            self._outbox.submit(Write((change.event,), alarms=(alarm_row(change),)))  # alarms are never refused
             desk = self.desks.get(change.alarm.device)
             if desk is not None:  # else it has left the configuration; its alarm has not left the world
                 desk.events += 1
@@ -376,7 +333,7 @@ class Collector:
         """The database was replaced: store what must outlive a restart, and tell the open alarms to the platforms anew."""
         changes = self._alarms.retell(self._clock.stamp())
         events = tuple(change.event for change in changes if change.event is not None)
-        rows = tuple(_row(change) for change in changes)
+        rows = tuple(alarm_row(change) for change in changes)
         if events:
             self._outbox.submit(Write(events, alarms=rows))
         self._outbox.submit(Write(marks=tuple(self._judge.marks())))
@@ -396,20 +353,3 @@ def _urgency(one: Observation) -> int:
 def _calls(desk: Desk, code: str) -> bool:
     """Does a button's code raise a call? `calls_on` speaks of buttons: a fall is not its business."""
     return code != "none" and (desk.calls_on is None or code in desk.calls_on or code == UNDECIPHERABLE)
-
-
-def _row(change: Change) -> AlarmRow:
-    alarm = change.alarm
-    return AlarmRow(alarm.id, alarm.state != "CLOSED", alarm.raised.wall_ms, document(alarm))
-
-
-def _register(reading: Reading) -> dict[str, object]:
-    register: dict[str, object] = {
-        "quantity": reading.quantity,
-        "channel": reading.channel,
-        "value": format(reading.value, "f"),
-        "unit": reading.unit,
-    }
-    if reading.device_time is not None:
-        register["device_time"] = reading.device_time.isoformat()
-    return register

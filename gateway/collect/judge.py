@@ -142,7 +142,7 @@ class Judge:
                     ms = int(fields["ms"])
                     level = _Level(bool(fields["on"]), ms, str(fields["boot"]), ms, int(fields["grace"]))
                     self._of(mark.device).levels[mark.key] = level
-            except (ValueError, KeyError, TypeError):
+            except (ValueError, KeyError, TypeError, OverflowError):
                 continue
 
     def marks(self) -> list[Mark]:

@@ -8,6 +8,7 @@ and the source is told of as one that uses its numbers again (GW-SEC-04):
   least every `SETTLED_S`, so one that went on for so long on the same connection, and did not, had it. A device that
   counts from 1 after each start says the same of each press: only this tells its second first press from a repeat.
 
+From then on all its other numbers are new, too, also those that come before the first of them is durable.
 What says the same within `SETTLED_S`, or after a connection that has lasted less, is taken as a repeat; with a session it
 always is.
 Limits: a source without a session has at most 4,096 numbers of the last `SETTLED_S` in memory; the oldest give way.
@@ -15,7 +16,7 @@ Limits: a source without a session has at most 4,096 numbers of the last `SETTLE
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from enum import Enum
 from hashlib import blake2b
 from typing import Final
@@ -50,6 +51,8 @@ class Numbering:
         # By device: what was durable or repeated lately, the oldest first, with when, and the digest.
         self._recent: dict[str, OrderedDict[int, tuple[float, int]]] = {}
         self._settled: dict[str, int] = {}
+        # How many numbers that are used again are on their way to the disk, by device and session.
+        self._anew: Counter[tuple[str, str]] = Counter()
         self._is_live = True
 
     def standing(self, key: Key, digest: int) -> Standing:
@@ -58,6 +61,8 @@ class Numbering:
         waiting = self._waiting.get(key)
         if waiting is not None:
             return Standing.WAITING if digest in waiting else Standing.REUSED
+        if self._anew[device, session]:
+            return Standing.NEW  # what the disk knows is void as soon as that one is there
         settled = self._settle(device) if not session else -1
         state = self._outbox.number_state(device, session, n, digest=digest)
         if state is NumberState.REUSED:
@@ -77,13 +82,20 @@ class Numbering:
         device, session, n = key
         self._waiting.setdefault(key, set()).add(digest)
         if anew:
-            self._recent.pop(device, None)
-            self._settled[device] = -1
-        return Number(device, session, n, digest, -1 if session or anew else self._settled.get(device, -1))
+            self._anew[device, session] += 1
+            if not session:
+                self._recent.pop(device, None)
+                self._settled[device] = -1
+        settled = -1 if session or anew else self._settled.get(device, -1)
+        return Number(device, session, n, digest, settled, anew)
 
-    def end(self, key: Key, digest: int, *, durable: bool) -> None:
+    def end(self, number: Number, *, durable: bool) -> None:
         """It is on the disk, or was refused."""
-        device, session, n = key
+        device, session, n, digest = number.device, number.session, number.n, number.digest
+        key = (device, session, n)
+        if number.anew:
+            self._anew[device, session] -= 1
+            self._anew += Counter()  # forgets what has come down to nothing
         waiting = self._waiting.get(key, set())
         waiting.discard(digest)
         if not waiting:

@@ -94,7 +94,10 @@ class BusMaster:
         desk.hear(self._clock)
         decoded = Decoded(observations, address=desk.address)
         self._show(desk, exchange, decoded)
-        self._collector.take(desk, decoded, self._clock.stamp())
+        try:
+            self._collector.take(desk, decoded, self._clock.stamp())
+        except Exception as bug:  # noqa: BLE001 - as above
+            self._collector.fault(desk, bug)
 
     def _failed(self, turn: _Turn, error: Exception) -> None:
         desk = turn.desk

@@ -2,9 +2,11 @@
 
 A numbered input that is already durable is acknowledged at once and not stored again; one that is on its way to the disk
 is left alone, its acknowledgement follows the commit; one whose number was used before is an event of its own
-(`numbering`). When more than `HIGH_WATER` writes wait for the disk the line is
-paused: the sender's own memory is the buffer then. On a serial port the kernel keeps only some KiB of what comes meanwhile,
-so the time of the pause is announced as a gap; a socket holds its sender back. More than `GARBAGE_BYTES` without a frame
+(`numbering`). When more than `HIGH_WATER` writes wait for the disk the line is paused where that loses nothing: the memory
+of a sender that repeats is the buffer then, and a socket holds any sender back. On a serial port the kernel keeps only some
+KiB of what comes meanwhile, so the time of the pause is announced as a gap. A pause ends after `PAUSE_LIMIT_S`, and there is
+no other before the disk has caught up: a call may be behind what is held back, and is raised also where no disk answers.
+More than `GARBAGE_BYTES` without a frame
 that can be read are a problem, until the line has been clean for `CLEAN_S`. A device that is asked and says nothing for
 `SILENT_POLLS` intervals, and `SILENT_S` at least, is a problem: no data must not look like no alarm. Limit: 4,096 numbers
 of a source on their way at a time (the source's own limit).
@@ -27,6 +29,7 @@ from gateway.outbox import Outbox
 
 HIGH_WATER: Final = 4_000
 LOW_WATER: Final = 1_000
+PAUSE_LIMIT_S: Final = 2.0
 GARBAGE_BYTES: Final = 1_024
 CLEAN_S: Final = 10.0
 SILENT_S: Final = 60.0
@@ -61,6 +64,10 @@ class StreamReader:
         self._line: SerialLine | None = None
         self._numbering = Numbering(outbox, clock)
         self._paused_at: Stamp | None = None
+        self._was_paused = False
+        self._is_down = False
+        # Does losing a byte lose nothing, because its sender holds it or brings it again?
+        self._may_pause = on_deaf is None
         self._replies: list[bytes] = []
         self.strangers = 0
         self._skipped = 0
@@ -78,10 +85,13 @@ class StreamReader:
     def reopened(self) -> None:
         """The line was opened anew: half a frame of the old one is void."""
         self._framer.reset()
-        self._numbering.regained()
+        self._is_down = False
+        if self._paused_at is None:
+            self._numbering.regained()
 
     def lost(self) -> None:
         """The line cannot hear."""
+        self._is_down = True
         self._numbering.lost()
 
     def on_data(self, data: bytes, at: Stamp) -> None:
@@ -100,8 +110,8 @@ class StreamReader:
                 self._collector.fault(self._desk_of_line, bug)
         self._flush_replies()
         self._judge_garbage(data, at)
-        if self._paused_at is None and self._outbox.waiting > HIGH_WATER and self._line is not None:
-            self._paused_at = at
+        if self._outbox.waiting > HIGH_WATER and self._may_pause and not self._was_paused and self._line is not None:
+            self._paused_at, self._was_paused = at, True
             self._numbering.lost()
             self._line.pause()
 
@@ -135,12 +145,18 @@ class StreamReader:
     def on_stored(self) -> None:
         """A commit is through: its acknowledgements go out together, and the line may go on. Harmless at any time."""
         self._flush_replies()
-        if self._paused_at is not None and self._outbox.waiting < LOW_WATER and self._line is not None:
-            since, self._paused_at = self._paused_at, None
-            self._numbering.regained()
-            self._line.resume()
-            if self._on_deaf is not None:
-                self._on_deaf(since, self._clock.stamp())
+        has_caught_up = self._outbox.waiting < LOW_WATER
+        if self._paused_at is not None and self._line is not None:
+            now = self._clock.stamp()
+            if has_caught_up or now.mono_ms - self._paused_at.mono_ms >= 1000 * PAUSE_LIMIT_S:
+                since, self._paused_at = self._paused_at, None
+                if not self._is_down:
+                    self._numbering.regained()
+                self._line.resume()
+                if self._on_deaf is not None:
+                    self._on_deaf(since, now)
+        if has_caught_up:
+            self._was_paused = False
 
     @property
     def _desk_of_line(self) -> Desk:
@@ -187,6 +203,7 @@ class StreamReader:
         if source is None:
             self._collector.take(desk, decoded, at, (lambda: self._reply(replies)) if replies else None)
             return
+        self._may_pause = True
         key, said = (desk.id, source.session, source.n), digest(decoded)
         standing = self._numbering.standing(key, said)
         if standing in (Standing.WAITING, Standing.DURABLE):
@@ -201,11 +218,18 @@ class StreamReader:
         doubts = (REUSED,) if anew else ()
 
         def durable() -> None:
-            self._numbering.end(key, said, durable=True)
+            self._numbering.end(number, durable=True)
             self._reply(replies)
 
-        if not self._collector.take(desk, decoded, at, durable, number=number, doubts=doubts):
-            self._numbering.end(key, said, durable=False)  # not acknowledged, so the source brings it again
+        def failed() -> None:
+            self._numbering.end(number, durable=False)  # not acknowledged, so the source brings it again
+
+        is_taken = False
+        try:
+            is_taken = self._collector.take(desk, decoded, at, durable, on_failed=failed, number=number, doubts=doubts)
+        finally:
+            if not is_taken:
+                failed()
 
     def _hear(self, desk: Desk) -> None:
         desk.hear(self._clock)

@@ -1,7 +1,7 @@
 """One destination: connects, hands the connection to its `Dispatch`, and waits before it connects again.
 
-The waits are those of `back_off`; an alarm that comes meanwhile shortens them. A problem is raised that names the broken
-layer, and taken back when the next session stands.
+A session stands as long as one of the destination's paths does. The waits are those of `back_off`; an alarm that comes
+meanwhile shortens them. A problem is raised that names the broken layer, and taken back when the next session stands.
 """
 
 from __future__ import annotations
@@ -14,18 +14,19 @@ from typing import Any, Final
 import structlog
 
 from gateway.clock import Clock
-from gateway.deliver.back_off import BackOff
 from gateway.deliver.dispatch import Dispatch
 from gateway.errors import SessionError
 from gateway.events import Lane
 from gateway.health import Health
+from gateway.mqtt_session import TAKEN_OVER
 from gateway.outbox import Outbox
-from gateway.uplinks import Uplink
+from gateway.uplinks.back_off import BackOff
+from gateway.uplinks.paths import Paths
 
 LIVE_LIMIT: Final = 500
 
 _log = structlog.get_logger("deliver")
-_NETWORK: Final = ("GW-NET-01", "GW-NET-02", "GW-NET-03", "GW-NET-04", "GW-NET-05")
+_NO_SESSION: Final = (*(f"GW-NET-{n:02d}" for n in range(1, 7)), "GW-PLT-04")
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,11 +41,12 @@ class Deliverer:
     """The loop out for one destination."""
 
     def __init__(
-        self, name: str, uplink: Uplink, outbox: Outbox, *, finish: str, reconnect_spread_s: float,
+        self, name: str, paths: Paths, outbox: Outbox, *, finish: str, reconnect_spread_s: float,
         clock: Clock, health: Health, callbacks: DeliveryCallbacks,
     ) -> None:  # fmt: skip
         self.name = name
-        self._uplink = uplink
+        self._paths = paths
+        paths.urgent = lambda: self._dispatch.alarms_pending
         self._outbox = outbox
         self._back_off = BackOff(reconnect_spread_s)
         self._clock = clock
@@ -54,7 +56,7 @@ class Deliverer:
         self.connected = False
         self.epoch = 0
         self._dispatch = Dispatch(
-            name, uplink, outbox, finish=finish, clock=clock, health=health, delivered=callbacks.delivered,
+            name, paths, outbox, finish=finish, clock=clock, health=health, delivered=callbacks.delivered,
             accepted=self._back_off.accepted,
         )  # fmt: skip
 
@@ -63,6 +65,7 @@ class Deliverer:
         self._dispatch.wake()
         if self._dispatch.alarms_pending:
             self._alarm.set()
+            self._paths.hurry()
 
     def loaded(self, lane: Lane) -> int:
         """Up to which sequence a lane may be on its way."""
@@ -81,21 +84,22 @@ class Deliverer:
             while True:
                 established = await self._connect_and_deliver()
                 self._dispatch.forget_session()
-                await self._wait(established=established)
+                pending = self._dispatch.alarms_pending
+                await self._back_off.sleep(established=established, pending=pending, alarm=self._alarm)
         finally:
             self.connected = False
-            await self._uplink.close()
+            await self._paths.close()
 
     async def _connect_and_deliver(self) -> bool:
         """One session, from connecting to its loss; True if it was established."""
         events = self._dispatch.begin()
         try:
             self.epoch = await self._outbox.next_epoch(self.name)
-            await self._uplink.open(events, epoch=self.epoch, birth=self._callbacks.birth())
+            await self._paths.open(events, epoch=self.epoch, birth=self._callbacks.birth())
         except SessionError as error:
             self._network_trouble(error)
             return False
-        for code in _NETWORK:
+        for code in _NO_SESSION:
             self._health.off(code, self.name)
         self.connected = True
         _log.info("connected", destination=self.name, epoch=self.epoch)
@@ -105,31 +109,18 @@ class Deliverer:
             self._network_trouble(error)
         finally:
             self.connected = False
-            await self._uplink.close()
+            await self._paths.close()
         return True
 
     def _network_trouble(self, error: SessionError) -> None:
-        for code in _NETWORK:
+        if error.code == TAKEN_OVER:
+            self._back_off.contested(self._clock.monotonic())
+        for code in _NO_SESSION:
             if code != error.code:
                 self._health.off(code, self.name)
         facts = {"host": error.subject, **error.facts}
         facts["detail"] = facts.pop("error", "")  # what the texts of the problems call it
         self._health.on(error.code, self.name, **facts)
-
-    async def _wait(self, *, established: bool) -> None:
-        """Wait before the next attempt; an alarm that comes meanwhile shortens the wait."""
-        pending = self._dispatch.alarms_pending
-        wait = self._back_off.next_wait(established=established, alarm=pending)
-        if not pending:
-            self._alarm.clear()
-            until = self._clock.monotonic() + wait
-            try:
-                async with asyncio.timeout(wait):
-                    await self._alarm.wait()
-            except TimeoutError:
-                return
-            wait = self._back_off.shortened(until - self._clock.monotonic(), established=established)
-        await asyncio.sleep(wait)
 
     async def drain_alarms(self, limit_s: float) -> None:
         """Wait until lane A is confirmed, for an orderly end."""
@@ -149,6 +140,7 @@ class Deliverer:
             "connected": self.connected,
             "epoch": self.epoch,
             "pending": self._outbox.pending(self.name),
+            "paths": self._paths.status(),
             "inflight": dispatch.inflight,
             "accepted": dispatch.accepted,
             "rejected": dispatch.rejected,

@@ -7,54 +7,56 @@ successor. The cursor moves in memory and costs no fsync. An alarm that a failin
 same, without a number, and again when it has one. Limits: `Uplink.window` messages in flight, 100 events or
 64 KiB a message, acknowledgement within 10 s (A) or 30 s, else the same ids go again: over a new connection if not even
 the transport has confirmed them, in smaller batches if it has.
+
+Everything goes over the path in use, alarms over another one as well where that is needed (`alarm_paths`), and what a
+lost path carried goes again over the next. A path that leaves something unanswered is passed over, if another one stands.
 """
 
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Final
 
 import structlog
 
 from gateway.clock import Clock
-from gateway.deliver.back_off import jittered
+from gateway.deliver.alarm_paths import ALARM_LIMIT_S, COPY_AFTER_S, AlarmPaths
 from gateway.deliver.flights import CLASS_OF_LANE, Flight, Flights
 from gateway.deliver.lane_queue import LaneQueue
-from gateway.errors import SessionError, StoreError
-from gateway.events import Event, Lane, Sending, Stored, sending_text
+from gateway.deliver.lanes import Lanes
+from gateway.deliver.wording import Wording, fits
+from gateway.errors import SessionError
+from gateway.events import Event, Lane, Stored
 from gateway.health import Health
 from gateway.outbox import DeadLetter, Outbox
-from gateway.uplinks import Ack, AckStatus, Uplink, UplinkEvents
+from gateway.uplinks import Ack, AckStatus
+from gateway.uplinks.back_off import jittered
+from gateway.uplinks.paths import Paths, PathsEvents, path_of
 
-ACK_LIMIT_S: Final = {Lane.A: 10.0, Lane.B: 30.0, Lane.C: 30.0, Lane.D: 30.0}
+ACK_LIMIT_S: Final = {Lane.A: ALARM_LIMIT_S, Lane.B: 30.0, Lane.C: 30.0, Lane.D: 30.0}
 BATCH_EVENTS: Final = 100
 BATCH_BYTES: Final = 63 * 1024  # and the brackets and commas stay below 64 KiB
 WIRE_BYTES: Final = 64 * 1024
-FETCH_ROWS: Final = 1_000
-UNREADABLE_S: Final = 1.0
 RESERVED_FOR_ALARMS: Final = 8
-BUFFERED_AFTER_MS: Final = 5_000
-HISTORIC_AFTER_MS: Final = 600_000
 
 _log = structlog.get_logger("deliver")
 _TELEMETRY: Final = (Lane.C, Lane.D)
-# A last, right before sending: what was stored while the disk was read for the others must not wait for them.
-_REFILL_ORDER: Final = (Lane.B, Lane.C, Lane.D, Lane.A)
 
 
 class Dispatch:
-    """The lanes of one destination, over one connection after the other.
+    """The lanes of one destination, over one session after the other.
 
     `delivered` gets the event id and the level ("SENT", "L1", "L2"), `accepted` is called for each accepted event.
     """
 
     def __init__(
-        self, name: str, uplink: Uplink, outbox: Outbox, *, finish: str, clock: Clock, health: Health,
+        self, name: str, paths: Paths, outbox: Outbox, *, finish: str, clock: Clock, health: Health,
         delivered: Callable[[str, str], None], accepted: Callable[[], None],
     ) -> None:  # fmt: skip
         self._name = name
-        self._uplink = uplink
+        self._paths = paths
         self._outbox = outbox
         self._finish = finish
         self._clock = clock
@@ -63,44 +65,43 @@ class Dispatch:
         self._on_accepted = accepted
         self._wake = asyncio.Event()
         self._lost: SessionError | None = None
-        self._session_began_ms = 0
-        self._stream = outbox.streamid
-        self._queues = {lane: self._queue(lane) for lane in Lane}
+        self._words = Wording(name, clock)
+        self._words.begin_stream(outbox.streamid)
+        self._lanes = Lanes(name, outbox, clock)
         self._flights = Flights()
-        self._attempts: dict[str, int] = {}
+        self._alarm_paths = AlarmPaths(name, paths, self._flights, words=self._words, clock=clock)
         self._unanswered: dict[str, int] = {}
-        self._unreadable: dict[Lane, float] = {}
         self._taken_unstored: set[str] = set()
-        self.accepted = self.rejected = self.resent = self.dead_letters = 0
+        self.accepted = self.rejected = self.dead_letters = 0
         self.last_accepted: float | None = None
-
-    def _queue(self, lane: Lane) -> LaneQueue:
-        cursor, ahead = self._outbox.cursor(self._name, lane)
-        return LaneQueue(lane, self._name, cursor=cursor, ahead=ahead)
 
     @property
     def inflight(self) -> int:
         """Messages on the wire."""
         return len(self._flights)
 
-    def begin(self) -> UplinkEvents:
-        """A connection is about to be made; return what its transport has to call."""
+    @property
+    def resent(self) -> int:
+        """How often an event went out again."""
+        return self._words.resent
+
+    def begin(self) -> PathsEvents:
+        """A session is about to be made; return what its paths have to call."""
         self._lost = None
-        return UplinkEvents(acks=self._on_acks, sent=self._on_sent, lost=self._on_lost)
+        return PathsEvents(acks=self._on_acks, sent=self._on_sent, gone=self._on_gone, lost=self._on_lost)
 
     def wake(self) -> None:
         """Something was stored, or something changed: look again."""
-        if self._stream != self._outbox.streamid:
+        if self._words.streamid != self._outbox.streamid:
             self._begin_stream()
         self._wake.set()
 
     def _begin_stream(self) -> None:
         """The database was replaced: no answer to a row of the old one may confirm a row of the new one."""
-        self._stream = self._outbox.streamid
         self.forget_session()
-        self._attempts.clear()
+        self._words.begin_stream(self._outbox.streamid)
         self._unanswered.clear()
-        self._queues = {lane: self._queue(lane) for lane in Lane}
+        self._lanes.begin_stream()
         self._end("the database was replaced; the platform must learn of the new stream")
 
     @property
@@ -113,24 +114,24 @@ class Dispatch:
 
     def loaded(self, lane: Lane) -> int:
         """Up to which sequence a lane may be on its way."""
-        return self._queues[lane].read_to
+        return self._lanes[lane].read_to
 
     def forget_session(self) -> None:
-        """The connection is gone: everything that was not confirmed goes again."""
+        """No connection stands any more: everything that was not confirmed goes again."""
         self._flights.clear()
-        for queue in self._queues.values():
-            queue.reset()
+        self._alarm_paths.clear()
+        self._lanes.reset()
 
     # -- sending ------------------------------------------------------------------------------------------------
 
     async def deliver(self) -> None:
-        """Send what is there and what comes. Raises SessionError when the connection is lost."""
-        self._session_began_ms = self._clock.stamp().mono_ms
+        """Send what is there and what comes. Raises SessionError when no path stands any more."""
+        self._words.begin_session()
         while self._stands():
             self._wake.clear()
             self._expire()
-            for lane in _REFILL_ORDER:
-                await self._refill(self._queues[lane])
+            self._copy_alarms()
+            await self._lanes.refill()
             if self._stands() and not self._pump():
                 await self._sleep()
         assert self._lost is not None  # noqa: S101 - that is what ended the loop
@@ -141,10 +142,8 @@ class Dispatch:
 
     async def _sleep(self) -> None:
         now = self._clock.monotonic()
-        times = [due for due in self._unreadable.values() if due > now]
-        due = self._flights.next_time()
-        if due is not None:
-            times.append(due)
+        times = [due for due in (self._lanes.next_try(), self._flights.next_time()) if due is not None]
+        times += [one.copy_at for one in self._flights.alarms() if self._alarm_paths.beside(one) is not None]
         wait = max(0.0, min(times) - now) if times else None
         try:
             async with asyncio.timeout(wait):
@@ -152,53 +151,28 @@ class Dispatch:
         except TimeoutError:
             pass
 
-    def _may_read(self, queue: LaneQueue) -> bool:
-        due = self._unreadable.get(queue.lane, 0.0) <= self._clock.monotonic()
-        return due and queue.room > 0 and queue.loaded_to < self._outbox.last(queue.lane)
-
-    async def _refill(self, queue: LaneQueue) -> None:
-        if not queue.wants_more or not self._may_read(queue):
-            return
-        # Before the await: a row that is stored meanwhile must not count as read.
-        after, last = queue.loaded_to, self._outbox.last(queue.lane)
-        try:
-            rows = await self._outbox.fetch(queue.lane, after, min(queue.room, FETCH_ROWS))
-        except StoreError as error:
-            if queue.lane not in self._unreadable:
-                _log.error("a lane cannot be read", destination=self._name, lane=queue.lane.name, error=str(error))
-            self._unreadable[queue.lane] = self._clock.monotonic() + UNREADABLE_S
-            return
-        self._unreadable.pop(queue.lane, None)
-        if queue.loaded_to != after or queue is not self._queues[queue.lane]:
-            return  # a device was released, or the stream replaced: reading begins again, elsewhere
-        before = queue.cursor
-        if rows:
-            queue.load(rows)
-        else:  # the lane's last row has left the database already
-            queue.exhausted(last)
-        if queue.cursor != before:
-            self._outbox.confirm(self._name, queue.lane, seq=queue.cursor, ahead=queue.ahead, done=0)
-
     def _pump(self) -> bool:
         """Fill the window; True when a lane ran dry although more is stored, so that it is worth reading on at once."""
         for lane in Lane:
-            if lane is Lane.D and (self.alarms_pending or not self._queues[Lane.C].is_dry):
+            if lane is Lane.D and (self.alarms_pending or not self._lanes[Lane.C].is_dry):
                 continue
             while self._has_room(lane) and self._send_next(lane):
                 pass
             if lane is Lane.A:
                 self._send_unstored()
         return any(
-            queue.is_dry and self._has_room(queue.lane) and self._may_read(queue) for queue in self._queues.values()
+            self._lanes[lane].is_dry and self._has_room(lane) and self._lanes.may_read(self._lanes[lane])
+            for lane in Lane
         )
 
     def _has_room(self, lane: Lane) -> bool:
-        window = self._uplink.window
-        if lane is not Lane.A:
-            window = min(window, max(1, window - RESERVED_FOR_ALARMS))
-        if len(self._flights) >= window:
+        if lane is Lane.A:
+            return self._alarm_paths.have_room
+        path = self._paths.in_use
+        window = self._paths.window(path)
+        if self._flights.over(path) >= min(window, max(1, window - RESERVED_FOR_ALARMS)):
             return False
-        return lane not in _TELEMETRY or self._flights.bytes_under_way(_TELEMETRY) < WIRE_BYTES
+        return lane not in _TELEMETRY or self._flights.bytes_under_way(_TELEMETRY, path=path) < WIRE_BYTES
 
     def _send_unstored(self) -> None:
         for event in self._unstored():
@@ -209,29 +183,36 @@ class Dispatch:
                 )
 
     def _send_next(self, lane: Lane) -> bool:
-        queue = self._queues[lane]
+        queue = self._lanes[lane]
         rows = queue.take(
             lambda device: self._flights.is_busy(CLASS_OF_LANE[lane], device),
             count=self._batch_events(queue) if lane in _TELEMETRY else 1,
-            size=min(BATCH_BYTES, self._uplink.max_bytes - 1024),
+            size=min(BATCH_BYTES, self._paths.max_bytes(self._paths.in_use) - 1024),
         )
         if rows:
             self._send(lane, rows)
         return bool(rows)
 
     def _send(self, lane: Lane, rows: list[Stored]) -> None:
-        most = self._uplink.max_bytes
+        now = self._clock.monotonic()
+        path = self._alarm_paths.best(rows[0].device) if lane is Lane.A else self._paths.in_use
+        most = self._paths.max_bytes(path)
         texts = {row.id: text for row in rows if (text := self._text(row, most=most))}
         rows = [row for row in rows if row.id in texts]
         if not rows:
             return
-        token = self._uplink.send(lane, list(texts.values()))
-        self._flights.add(
-            Flight(
-                token, lane, self._clock.monotonic() + ACK_LIMIT_S[lane], {row.id: row for row in rows},
-                tuple(dict.fromkeys(row.device for row in rows)), sum(len(text) for text in texts.values()),
-            )
+        try:
+            token = self._paths.send(lane, list(texts.values()), over=path)
+        except SessionError:
+            if not self._paths.standing():
+                raise
+            self._send(lane, rows)
+            return
+        flight = Flight(
+            lane, now + ACK_LIMIT_S[lane], {row.id: row for row in rows}, tuple(dict.fromkeys(row.device for row in rows)),
+            sum(len(text) for text in texts.values()), now + COPY_AFTER_S if lane is Lane.A else math.inf,
         )  # fmt: skip
+        self._flights.add(flight, token, path=path, now=now)
         if lane is Lane.A:
             self._delivered(rows[0].id, "SENT")
 
@@ -241,23 +222,22 @@ class Dispatch:
 
     def _text(self, row: Stored, *, most: int) -> str:
         """Return a row as it goes out; "" for one that cannot: it is dead-lettered, so that the others go on."""
-        now = self._clock.stamp()
-        age_ms = max(0, now.mono_ms - row.at.mono_ms if row.at.boot == now.boot else now.wall_ms - row.at.wall_ms)
-        attempt = self._attempts[row.id] = self._attempts.get(row.id, 0) + 1
-        if attempt > 1:
-            self.resent += 1
-        buffered = age_ms > BUFFERED_AFTER_MS or row.at.boot != now.boot or row.at.mono_ms < self._session_began_ms
-        historic = row.lane is Lane.A and age_ms > HISTORIC_AFTER_MS
-        how = Sending(self._name, self._stream, age_ms, attempt, buffered=buffered, historic=historic)
         try:
-            text = sending_text(row, how)
+            text = self._words.text(row)
         except Exception as error:  # noqa: BLE001 - northbound rule 19: one row must not end the delivery of all
-            self._dead(row, "unsendable", repr(error))
+            self._dead(row, "unsendable", repr(error), heard_over=None)
             return ""
-        if len(text) * 4 > most and len(text.encode()) > most - 2:  # the brackets of a batch
-            self._dead(row, "too-big", f"{len(text.encode())} bytes, {most} allowed")
+        if not fits(text, most):
+            self._dead(row, "too-big", f"{len(text.encode())} bytes, {most} allowed", heard_over=None)
             return ""
         return text
+
+    def _copy_alarms(self) -> None:
+        """Send alarms that were not answered soon over one more path."""
+        now = self._clock.monotonic()
+        for flight in self._flights.alarms():
+            if flight.copy_at <= now:
+                self._alarm_paths.copy(flight)
 
     # -- what comes back ----------------------------------------------------------------------------------------
 
@@ -268,28 +248,38 @@ class Dispatch:
     def _end(self, why: str) -> None:
         self._on_lost(SessionError("GW-NET-05", self._name, error=why))
 
+    def _on_gone(self, path: int) -> None:
+        """One path is lost, another stands: what the lost one carried alone goes again."""
+        for flight in self._flights.drop_path(path):
+            self._give_up(flight)
+        self._wake.set()
+
     def _on_sent(self, token: int, ok: bool) -> None:  # noqa: FBT001 - the transport's callback
         self._wake.set()  # there is room again
         flight = self._flights.by_token(token)
         if flight is None:
             return
-        flight.arrived = True
+        path = path_of(token)
+        flight.arrived.add(path)
         if not ok:
-            self._answer(flight, [Ack(one, AckStatus.RETRY, "transport refused") for one in flight.waiting])
+            self._answer(flight, [Ack(one, AckStatus.RETRY, "transport refused") for one in flight.waiting], path)
         elif self._finish == "L1":
-            self._answer(flight, [Ack(one, AckStatus.ACCEPTED) for one in flight.waiting])
-        elif flight.lane is Lane.A:
+            self._answer(flight, [Ack(one, AckStatus.ACCEPTED) for one in flight.waiting], path)
+        elif flight.lane is Lane.A and not flight.minimal:  # that one counts when it is accepted
             for event_id in flight.waiting:
                 self._delivered(event_id, "L1")
 
-    def _on_acks(self, acks: list[Ack]) -> None:
+    def _on_acks(self, acks: list[Ack], path: int) -> None:
         for ack in acks:
             flight = self._flights.of_event(ack.id)
             if flight is not None:
-                self._answer(flight, [ack])
+                self._answer(flight, [ack], path)
 
-    def _answer(self, flight: Flight, acks: list[Ack]) -> None:
+    def _answer(self, flight: Flight, acks: list[Ack], path: int) -> None:
         for ack in acks:
+            is_alarm_to_wait = ack.status is AckStatus.RETRY and flight.lane is Lane.A and ack.id in flight.waiting
+            if is_alarm_to_wait and self._goes_elsewhere(flight, ack, path):
+                continue
             row = flight.waiting.pop(ack.id, None)
             if row is None:
                 # An answer after the time limit: the row waits for its next try. Only good news counts.
@@ -299,13 +289,27 @@ class Dispatch:
             if ack.status is AckStatus.RETRY:
                 self._retry_later(flight, row, ack)
             else:
-                self._finished(row, ack)
+                self._finished(flight, row, ack, path)
         if not flight.waiting and self._flights.is_aloft(flight):
             self._land(flight)
 
-    def _finished(self, row: Stored, ack: Ack) -> None:
+    def _goes_elsewhere(self, flight: Flight, ack: Ack, heard_over: int) -> bool:
+        """An alarm's path asks to wait: obey it, and send the alarm over another one at once if there is one."""
+        if flight.minimal:
+            return True  # until its time is up
+        path = heard_over if heard_over in flight.carriers else flight.first_path
+        flight.refused.add(path)
+        row = flight.waiting[ack.id]
+        self._alarm_paths.asked_to_wait(path, row.device, until=self._clock.monotonic() + self._delay(row, ack))
+        self._health.on("GW-PLT-03", self._name, reason=ack.code)
+        return self._alarm_paths.copy(flight)
+
+    def _finished(self, flight: Flight, row: Stored, ack: Ack, path: int) -> None:
+        if flight.minimal:
+            self._minimal_answered(row, ack)
+            return
         if ack.status is AckStatus.REJECTED:
-            self._dead(row, ack.code or "rejected", "refused by the platform")
+            self._dead(row, ack.code or "rejected", "refused by the platform", heard_over=path)
             return
         self.accepted += bool(row.seq)
         self.last_accepted = self._clock.monotonic()
@@ -315,8 +319,19 @@ class Dispatch:
         if row.lane is Lane.A:
             self._delivered(row.id, self._finish)
         self._done(row)
+        if len(flight.carriers) > 1 and not flight.refused and path != flight.first_path:
+            self._paths.pass_over(flight.first_path)
 
-    def _dead(self, row: Stored, code: str, reason: str) -> None:
+    def _minimal_answered(self, row: Stored, ack: Ack) -> None:
+        self._words.finished(row.id)
+        self._flights.forget(row.id)
+        if ack.status is AckStatus.REJECTED:
+            _log.error("an alarm is refused in minimal form, too", destination=self._name, id=row.id, code=ack.code)
+        else:
+            self._delivered(row.id, self._finish)
+
+    def _dead(self, row: Stored, code: str, reason: str, *, heard_over: int | None) -> None:
+        """A row does not go again. `heard_over` is the path whose platform refused it."""
         if row.lane is Lane.A:
             self._delivered(row.id, "DEAD_LETTER")
         if not row.seq:  # it will be refused again when it is stored: then it can be kept
@@ -329,9 +344,14 @@ class Dispatch:
         self._outbox.dead_letter(DeadLetter(self._name, row, code, reason, self._clock.stamp().wall_ms))
         self._health.on("GW-PLT-02", self._name, reason=code, count=self.rejected)
         self._done(row)
+        if row.lane is Lane.A:
+            self._health.on("GW-PLT-06", self._name, device=row.device, reason=code)
+            self._alarm_paths.send_minimal(row, not_over=heard_over)
 
     def _done(self, row: Stored) -> None:
-        self._attempts.pop(row.id, None)
+        self._words.finished(row.id)
+        if row.lane is Lane.A:
+            self._alarm_paths.finished(row.device)
         self._unanswered.pop(row.id, None)
         if not self._unanswered:
             self._health.off("GW-PLT-01", self._name)
@@ -340,47 +360,61 @@ class Dispatch:
             self._taken_unstored.add(row.id)
             return
         self._taken_unstored.discard(row.id)
-        queue = self._queues[row.lane]
-        if queue.done(row.seq):
-            self._outbox.confirm(self._name, row.lane, seq=queue.cursor, ahead=queue.ahead, done=1)
+        self._lanes.done(row)
 
     def _retry_later(self, flight: Flight, row: Stored, ack: Ack) -> None:
         """The platform asks to wait: this device waits, in order; the others go on."""
         flight.again.append(row)
-        delay = jittered(self._attempts.get(row.id, 1), alarm=flight.lane is Lane.A)
-        until = self._clock.monotonic() + max(delay, ack.retry_after_s or 0.0)
+        until = self._clock.monotonic() + self._delay(row, ack)
+        if flight.lane is Lane.A:  # until the first of its paths may be asked again
+            until = self._alarm_paths.may_go_at(flight.refused, row.device, default=until)
         self._flights.hold(flight.kind, row.device, until=until)
-        for queue in self._of_class(flight.kind):
-            queue.park(row.device)
+        self._lanes.park(flight.kind, row.device)
         self._health.on("GW-PLT-03", self._name, reason=ack.code)
+
+    def _delay(self, row: Stored, ack: Ack) -> float:
+        return max(jittered(max(1, self._words.tried(row.id)), alarm=row.lane is Lane.A), ack.retry_after_s or 0.0)
 
     def _land(self, flight: Flight) -> None:
         """Every row of a message is answered or given up: let its devices go on."""
         free = self._flights.land(flight)
-        self._queues[flight.lane].put_back(row for row in flight.again if row.seq)
+        self._lanes.put_back(flight.lane, flight.again)
         for device in reversed(free):  # each goes to the front: the oldest row last
             self._release(flight.kind, device)
         self._wake.set()
 
+    def _give_up(self, flight: Flight) -> None:
+        """What was not answered goes again."""
+        if flight.minimal:
+            [row] = flight.waiting.values()
+            self._flights.land(flight)
+            self._alarm_paths.send_minimal(row, not_over=next(iter(flight.barred), None))
+            return
+        flight.again.extend(flight.waiting.values())
+        flight.waiting.clear()
+        self._land(flight)
+
     def _release(self, kind: str, device: str) -> None:
         self._flights.release(kind, device)
-        for queue in self._of_class(kind):
-            queue.release(device)
-
-    def _of_class(self, kind: str) -> list[LaneQueue]:
-        return [queue for lane, queue in self._queues.items() if CLASS_OF_LANE[lane] == kind]
+        self._lanes.release(kind, device)
 
     def _expire(self) -> None:
         now = self._clock.monotonic()
         for flight in self._flights.overdue(now):
-            self._health.on("GW-PLT-01", self._name, pending=len(flight.waiting))
-            if not flight.arrived:
-                # Not the application is slow, the line is dead: the keep-alive would need a minute to see it.
-                self._end(f"no confirmation of a message within {ACK_LIMIT_S[flight.lane]:g} s")
+            if not self._flights.is_aloft(flight):
+                continue  # its path was given up a moment ago
+            limit_s = ACK_LIMIT_S[flight.lane]
+            dead = flight.dead_paths(now - limit_s)
+            first = flight.first_path
+            if not flight.minimal:
+                self._health.on("GW-PLT-01", self._name, pending=len(flight.waiting))
             for event_id in flight.waiting:
                 self._unanswered[event_id] = self._unanswered.get(event_id, 0) + 1
-            flight.again.extend(flight.waiting.values())
-            flight.waiting.clear()
-            self._land(flight)
+            self._give_up(flight)
+            for path in dead:
+                # Not the application is slow, the line is dead: the keep-alive would need a minute to see it.
+                self._paths.fail(path, f"no confirmation of a message within {limit_s:g} s")
+            if not dead and first not in flight.refused:
+                self._paths.pass_over(first)
         for key in self._flights.ended_holds(now):
             self._release(*key)

@@ -1,13 +1,15 @@
 """What is on the wire to one destination: messages, the devices that they keep busy, and who has to wait longer.
 
-Pure: no IO, the time is handed in.
+Pure: no IO, the time is handed in. A message may go over several paths; it is one flight all the same.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import math
+from collections import Counter
+from collections.abc import Collection
 from dataclasses import dataclass, field
-from typing import Final
+from typing import Final, NamedTuple
 
 from gateway.events import Lane, Stored
 
@@ -15,20 +17,34 @@ from gateway.events import Lane, Stored
 CLASS_OF_LANE: Final = {Lane.A: "A", Lane.B: "B", Lane.C: "T", Lane.D: "T"}
 
 
-@dataclass(slots=True)
-class Flight:
-    """One message on the wire and the rows that it still waits for. `arrived`: its transport has confirmed it (L1).
-
-    `devices` are those of its rows, each once, the oldest row's first.
-    """
+class Carrier(NamedTuple):
+    """One path that carries a message: the token that it has there, and when it went."""
 
     token: int
+    at: float
+
+
+@dataclass(slots=True, eq=False)
+class Flight:
+    """One message on the wire and the rows that it still waits for.
+
+    `devices` are those of its rows, each once, the oldest row's first. `carriers` are by path, the first one
+    first; `arrived` are the paths whose transport has confirmed it (L1), `refused` those whose platform asked to wait,
+    `barred` those that cannot take it. `copy_at`: an alarm that is unanswered by then goes over another path, too.
+    `minimal`: it is what is left of an alarm that was refused; its row is finished already.
+    """
+
     lane: Lane
     deadline: float
     waiting: dict[str, Stored]
     devices: tuple[str, ...]
     size: int
-    arrived: bool = False
+    copy_at: float = math.inf
+    minimal: bool = False
+    carriers: dict[int, Carrier] = field(default_factory=dict)
+    arrived: set[int] = field(default_factory=set)
+    refused: set[int] = field(default_factory=set)
+    barred: set[int] = field(default_factory=set)
     again: list[Stored] = field(default_factory=list)
 
     @property
@@ -36,26 +52,45 @@ class Flight:
         """The class of its lane."""
         return CLASS_OF_LANE[self.lane]
 
+    @property
+    def first_path(self) -> int:
+        """The path over which it went first, of those that still carry it."""
+        return next(iter(self.carriers))
+
+    def dead_paths(self, since: float) -> list[int]:
+        """Return the paths over which it went at `since` or before, and whose transport did not confirm it."""
+        return [path for path, carrier in self.carriers.items() if carrier.at <= since and path not in self.arrived]
+
 
 class Flights:
     """The messages on the wire, and the devices that the platform asked to wait."""
 
     def __init__(self) -> None:
+        self._aloft: dict[Flight, None] = {}
         self._by_token: dict[int, Flight] = {}
         self._of_event: dict[str, Flight] = {}
+        self._over: Counter[int] = Counter()
         self._busy: set[tuple[str, str]] = set()
         self.holds: dict[tuple[str, str], float] = {}
 
     def __len__(self) -> int:
         """How many messages are on the wire."""
-        return len(self._by_token)
+        return len(self._aloft)
 
-    def add(self, flight: Flight) -> None:
-        """A message was sent."""
-        self._by_token[flight.token] = flight
-        for event_id in flight.waiting:
-            self._of_event[event_id] = flight
-        self._busy.update((flight.kind, device) for device in flight.devices)
+    def over(self, path: int) -> int:
+        """How many of them went over a path."""
+        return self._over[path]
+
+    def add(self, flight: Flight, token: int, *, path: int, now: float) -> None:
+        """A message was sent, or sent over one more path."""
+        if flight not in self._aloft:
+            self._aloft[flight] = None
+            for event_id in flight.waiting:
+                self._of_event[event_id] = flight
+            self._busy.update((flight.kind, device) for device in flight.devices)
+        self._by_token[token] = flight
+        flight.carriers[path] = Carrier(token, now)
+        self._over[path] += 1
 
     def by_token(self, token: int) -> Flight | None:
         """Return the message on the wire that has this token."""
@@ -71,12 +106,33 @@ class Flights:
 
     def is_aloft(self, flight: Flight) -> bool:
         """Is it still on the wire? Its token alone would not do: transports use them again."""
-        return self._by_token.get(flight.token) is flight
+        return flight in self._aloft
 
     def land(self, flight: Flight) -> list[str]:
         """Every row of a message is answered or given up; return the devices that may go on."""
-        del self._by_token[flight.token]
+        del self._aloft[flight]
+        for path in list(flight.carriers):
+            self._unload(flight, path)
         return [device for device in flight.devices if (flight.kind, device) not in self.holds]
+
+    def drop_path(self, path: int) -> list[Flight]:
+        """A path is gone; return the messages that no other one carries. They are still on the wire here."""
+        carried = [one for one in self._aloft if path in one.carriers]
+        for flight in carried:
+            # At once: the next connection of this path begins with the same tokens.
+            self._unload(flight, path)
+        return [one for one in carried if not one.carriers]
+
+    def _unload(self, flight: Flight, path: int) -> None:
+        token = flight.carriers.pop(path).token
+        if self._by_token.get(token) is flight:
+            del self._by_token[token]
+        self._over[path] -= 1
+        flight.arrived.discard(path)
+
+    def alarms(self) -> list[Flight]:
+        """Return the messages of lane A."""
+        return [one for one in self._aloft if one.lane is Lane.A]
 
     def is_busy(self, kind: str, device: str) -> bool:
         """Must a device's next message wait?"""
@@ -92,31 +148,34 @@ class Flights:
 
     def overdue(self, now: float) -> list[Flight]:
         """Return the messages whose time is up."""
-        return [one for one in self._by_token.values() if one.deadline <= now]
+        return [one for one in self._aloft if one.deadline <= now]
 
     def ended_holds(self, now: float) -> list[tuple[str, str]]:
         """End the holds that are over; a device of which a message is still on the wire goes on when that one lands."""
         ended = [key for key, until in self.holds.items() if until <= now]
         for key in ended:
             del self.holds[key]
-        aloft = self._aloft() if ended else set()
+        aloft = self._devices_aloft() if ended else set()
         return [key for key in ended if key not in aloft]
 
     def next_time(self) -> float | None:
         """Return when the next message or hold is due."""
-        return min([*(one.deadline for one in self._by_token.values()), *self.holds.values()], default=None)
+        return min([*(one.deadline for one in self._aloft), *self.holds.values()], default=None)
 
-    def bytes_under_way(self, lanes: Iterable[Lane]) -> int:
-        """Return how many bytes of these lanes the transport has not confirmed yet."""
-        wanted = tuple(lanes)
-        return sum(one.size for one in self._by_token.values() if not one.arrived and one.lane in wanted)
+    def bytes_under_way(self, lanes: Collection[Lane], *, path: int) -> int:
+        """Return how many bytes of these lanes the transport of a path has not confirmed yet."""
+        return sum(
+            one.size for one in self._aloft if one.lane in lanes and path in one.carriers and path not in one.arrived
+        )
 
     def clear(self) -> None:
-        """The connection is gone, and everything on it."""
+        """Every connection is gone, and everything on them."""
+        self._aloft.clear()
         self._by_token.clear()
+        self._over.clear()
         self._of_event.clear()
         self._busy.clear()
         self.holds.clear()
 
-    def _aloft(self) -> set[tuple[str, str]]:
-        return {(one.kind, device) for one in self._by_token.values() for device in one.devices}
+    def _devices_aloft(self) -> set[tuple[str, str]]:
+        return {(one.kind, device) for one in self._aloft for device in one.devices}

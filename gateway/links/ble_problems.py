@@ -23,6 +23,10 @@ SWITCHED_OFF: Final = "GW-BLE-04"
 DENIED: Final = "GW-BLE-05"
 DEAF: Final = "GW-BLE-06"
 OTHER: Final = "GW-BLE-07"
+BLOCKED: Final = "GW-BLE-08"
+# These two are warnings: it hears, or may do so.
+STANDS_IN: Final = "GW-BLE-09"
+SILENT: Final = "GW-BLE-10"
 
 _TEXT_MAX: Final = 200
 
@@ -37,6 +41,7 @@ _BY_NAME: Final[dict[str, str]] = {
     "org.freedesktop.DBus.Error.UnknownObject": NO_ADAPTER,
     "org.freedesktop.DBus.Error.UnknownInterface": NO_ADAPTER,
     "org.bluez.Error.NotReady": SWITCHED_OFF,
+    "org.bluez.Error.Blocked": BLOCKED,
     "org.freedesktop.DBus.Error.AccessDenied": DENIED,
     "org.bluez.Error.NotAuthorized": DENIED,
     "org.bluez.Error.NotPermitted": DENIED,

@@ -1,10 +1,11 @@
 """Listens to BLE adverts on one adapter, for ever: scans, notices when it no longer hears, and starts again.
 
 An advert is one-shot: what comes while nobody scans is gone. So the time of deafness is kept short (a watch on the bus
-tells when adapter or bluetoothd return) and its beginning is told honestly (the last advert from anybody, not the
-moment when it was noticed).
-Limits: 2,000 wanted adverts wait for `deliver`, the newest are dropped beyond that, counted and announced; each call
-into bleak waits 10 s at most; silence of 60 s from everybody counts as deafness; tries again after at most 30 s.
+tells when adapter or bluetoothd return) and its beginning is told honestly: no later than the last moment that surely
+was a hearing one, which is an advert from anybody, or the start of a scan that nothing spoke against.
+What is done about silence, and when it is called deafness, stands in `silence`. A new scan made on its account is not
+told when it is over within 1 s: the controller itself leaves holes of that order.
+Limits: each call into bleak waits 10 s at most; tries again after at most 3 s; the queue's stand in `advert_queue`.
 """
 
 from __future__ import annotations
@@ -12,16 +13,19 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections import deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import TYPE_CHECKING, Final
 
 import structlog
 from bleak import BleakScanner
 
-from drivers.kit import Advert
 from gateway.links import ble_problems, bleak_bus
-from gateway.links.bluez_watch import AdapterState, BluezWatch
+from gateway.links.adapter_power import AdapterPower
+from gateway.links.advert_monitor import AdvertMonitor
+from gateway.links.advert_queue import AdvertQueue, OverflowCallback, advert_of
+from gateway.links.bluez_adapters import AdapterState
+from gateway.links.bluez_watch import IDLE_AFTER_S, BluezWatch
+from gateway.links.silence import Ended, Repair, Silence
 from gateway.links.state import HeardAdvert, LinkState, StateCallback
 
 if TYPE_CHECKING:
@@ -30,48 +34,62 @@ if TYPE_CHECKING:
 
     from gateway.clock import Clock, Stamp
 
-OverflowCallback = Callable[[int, "Stamp", "Stamp"], None]
-
 _NO_RSSI: Final = -127  # what bleak gives for a callback that no advert caused (connect, a foreign StopDiscovery)
-_BASE_UUID: Final = "-0000-1000-8000-00805f9b34fb"
 _FIRST_BACKOFF_S: Final = 0.25
 _STEADY_S: Final = 5.0  # a scan that lived so long has proved that starting works
 _STOP_TIMEOUT_S: Final = 3.0
+_SLOW_START_S: Final = 2.0  # what was said before is not what is wrong now
 _NAMING_S: Final = 0.05  # what the watch may need to name a problem that an error does not name
-_TURN: Final = 50  # adverts delivered before others get their turn on the event loop
+_UNTOLD_MS: Final = 1_000
 # States that end a scan. UNKNOWN and DENIED say that the watch cannot look, not that the scan is over.
 _ENDING: Final = frozenset(
-    {AdapterState.NO_BUS, AdapterState.NO_DAEMON, AdapterState.NO_ADAPTER, AdapterState.SWITCHED_OFF}
+    {
+        AdapterState.NO_BUS,
+        AdapterState.NO_DAEMON,
+        AdapterState.NO_ADAPTER,
+        AdapterState.SWITCHED_OFF,
+        AdapterState.BLOCKED,
+    }
 )
+# A connection that broke, by whomever; and what nobody gave a name.
+_VAGUE: Final = frozenset({ble_problems.NO_BUS, ble_problems.OTHER})
 
 _log = structlog.get_logger(__name__)
 
 
 class _Scan:
-    """One run of one scanner: since when it scans, and what ended it (problem code, text), once it ended."""
+    """One run of one scanner: since when it scans, and what ended it: a problem (code, text), or a repair."""
 
-    def __init__(self) -> None:
+    def __init__(self, adapter: str) -> None:
+        self.adapter = adapter
         self.over = asyncio.Event()
         self.since: float | None = None
         self.connection: object | None = None
         self.spoilt = False
         """The connection must not be used again. Not said lightly: other radios may be scanning on it."""
         self.problem: tuple[str, str] | None = None
+        self.repair: Repair | None = None
 
     def end(self, code: str, text: str) -> None:
         """End it; the first reason counts."""
-        if self.problem is None:
+        if not self.over.is_set():
             self.problem = (code, text)
+            self.over.set()
+
+    def end_for(self, repair: Repair) -> None:
+        """End it without a problem, so that something can be done about silence."""
+        if not self.over.is_set():
+            self.repair = repair
             self.over.set()
 
 
 class BleRadio:
     """The adverts of the devices that we care for, from one adapter.
 
-    `wanted(address)` says whether we care (upper case, colons); `deliver` gets each advert of theirs, stamped when it
-    came; `on_state` each change of hearing; `on_overflow(count, first, last)` what was dropped from a full queue, and
-    between which moments. All are called on the event loop and must not block. One that raises is counted in `failed`
-    and does not end the scan.
+    `wanted(address)` says whether we care now, `known(address)` whether it is one of ours (upper case, colons); `deliver`
+    gets each wanted advert, stamped when it came; `on_state` each change of hearing; `on_overflow(count, first, last)` what
+    was dropped from a full queue, and between which moments. All are called on the event loop and must not block. One that
+    raises is counted in `failed` and does not end the scan. `taken`: adapters that belong to other radios.
     """
 
     def __init__(
@@ -80,60 +98,71 @@ class BleRadio:
         link_id: str,
         adapter: str,
         wanted: Callable[[str], bool],
+        known: Callable[[str], bool],
         deliver: Callable[[HeardAdvert], None],
         on_state: StateCallback,
         clock: Clock,
         on_overflow: OverflowCallback | None = None,
+        taken: Collection[str] = (),
         silence_s: float = 60.0,
         call_timeout_s: float = 10.0,
-        retry_cap_s: float = 30.0,
+        retry_cap_s: float = 3.0,
+        power_grace_s: float = 5.0,
         limit: int = 2_000,
     ) -> None:
-        self._link = link_id
-        self._adapter = adapter
-        self._wanted = wanted
-        self._deliver = deliver
-        self._on_state = on_state
-        self._on_overflow = on_overflow
-        self._clock = clock
-        self._silence_s = silence_s
-        self._call_timeout_s = call_timeout_s
-        self._retry_cap_s = retry_cap_s
-        self._limit = limit
-
         self.heard = 0
         """Adverts from anybody."""
-        self.dropped = 0
-        """Wanted adverts that a full queue cost."""
-        self.failed = 0
-        """Exceptions out of the callbacks that we were given, or out of an advert that could not be read."""
+        self._link = link_id
+        self._configured = adapter
+        self._wanted = wanted
+        self._on_state = on_state
+        self._clock = clock
+        self._call_timeout_s = call_timeout_s
+        self._retry_cap_s = retry_cap_s
+        self._queue = AdvertQueue(link_id, deliver, on_overflow, limit=limit)
+        self._watch = BluezWatch(
+            adapter=adapter,
+            on_change=self._on_adapter,
+            on_idle=self._on_idle,
+            taken=taken,
+            call_timeout_s=call_timeout_s,
+        )
+        self._power = AdapterPower(self._watch, adapter=adapter, link=link_id, grace_s=power_grace_s)
+        self._monitor = AdvertMonitor(self._watch, link=link_id)
+        self._silence = Silence(after_s=silence_s, known=known, now=clock.monotonic())
 
-        self._waiting: deque[HeardAdvert] = deque()
-        self._filled = asyncio.Event()
-        self._overflow: tuple[int, Stamp, Stamp] | None = None
-        self._told_failures: set[str] = set()
-
-        self._watch = BluezWatch(adapter=adapter, on_change=self._on_adapter, call_timeout_s=call_timeout_s)
         self._usable = asyncio.Event()
-        self._scan = _Scan()
+        self._scan = _Scan(adapter)
+        self._repairing: tuple[Repair, Stamp] | None = None
+        self._unsure = False
+        self._idle_at = float("-inf")
         self._stale: object | None = None
-        self._last_stamp = clock.stamp()
-        self._last_heard = clock.monotonic()
-        self._deaf = False
+        # When an advert last came, or a scan began after a deaf time; and when hearing was last sure beyond doubt.
+        self._heard_at = self._sure_at = clock.stamp()
         self._said: tuple[bool, str | None] | None = None
         self._ceased: Stamp | None = None
+
+    @property
+    def dropped(self) -> int:
+        """Wanted adverts that a full queue cost."""
+        return self._queue.dropped
+
+    @property
+    def failed(self) -> int:
+        """Exceptions out of the callbacks that we were given, or out of an advert that could not be read."""
+        return self._queue.failed
 
     async def run(self) -> None:
         """Listen until cancelled. What was heard is delivered before it returns."""
         try:
             async with asyncio.TaskGroup() as tasks:
                 tasks.create_task(self._watch.run(), name=f"{self._link}-watch")
-                tasks.create_task(self._consume(), name=f"{self._link}-deliver")
+                tasks.create_task(self._power.run(), name=f"{self._link}-power")
+                tasks.create_task(self._monitor.run(), name=f"{self._link}-monitor")
+                tasks.create_task(self._queue.run(), name=f"{self._link}-deliver")
                 await self._keep_scanning()
         finally:
-            while self._waiting:
-                self._deliver_one()
-            self._announce_overflow()
+            self._queue.flush()
 
     # Scanning.
 
@@ -141,16 +170,18 @@ class BleRadio:
         failures = 0
         while True:
             self._usable.clear()
-            scan = self._scan = _Scan()
+            scan = self._scan = _Scan(self._watch.adapter)
             await bleak_bus.drop(self._stale)
             self._stale = None
             code = await self._scan_once(scan)
+            if scan.repair is Repair.POWER_CYCLE:
+                await self._power.cycle()
             # A missing adapter that the watch can see is missing in bleak's memory only.
             if scan.spoilt or (code == ble_problems.NO_ADAPTER and self._watch.state is AdapterState.READY):
                 await bleak_bus.drop(bleak_bus.current())
             steady = scan.since is not None and self._clock.monotonic() - scan.since >= _STEADY_S
             # Silence has its own pace already; and after a good scan the first try is made at once.
-            if steady or code == ble_problems.DEAF:
+            if steady or scan.repair is not None:
                 failures = 0
             # Where nothing is known to be missing, the second try is made at once: bleak may just have learned of the
             # adapter some microseconds later than the watch.
@@ -170,17 +201,21 @@ class BleRadio:
         return self._usable.is_set()
 
     async def _scan_once(self, scan: _Scan) -> str:
-        """Scan with a fresh scanner until it no longer hears; tell and return why, as a problem code."""
+        """Scan with a fresh scanner until it no longer hears; tell and return why, as a problem code ("" for a repair)."""
         # A whole new scanner each time: bleak's own cannot be trusted after an adapter went away under it.
-        scanner = BleakScanner(self._on_advert, bluez={"adapter": self._adapter, "filters": {"DuplicateData": True}})
+        scanner = BleakScanner(self._on_advert, bluez={"adapter": scan.adapter, "filters": {"DuplicateData": True}})
         try:
             await self._hear(scanner, scan)
+            if scan.repair is not None:
+                self._begin_repair(scan.repair)
+                return ""
             code, text = scan.problem or (ble_problems.OTHER, "ended without a reason")
-            if code == ble_problems.OTHER:
+            if code in _VAGUE:
                 # The error itself says little; the watch learns at the same moment what is wrong, on its own socket.
                 await asyncio.sleep(_NAMING_S)
             seen = self._watch.state
-            if seen in _ENDING and seen.problem is not None and seen.problem != code:
+            knows = seen in _ENDING or (seen is AdapterState.DENIED and code in _VAGUE)
+            if knows and seen.problem is not None and seen.problem != code:
                 code, text = seen.problem, self._words(seen)
             self._tell_ceased(code, text)
             return code
@@ -196,14 +231,21 @@ class BleRadio:
                 self._stale = scan.connection
 
     async def _hear(self, scanner: BleakScanner, scan: _Scan) -> None:
-        """Start, and return when the scan is over; `scan.problem` says why."""
+        """Start, and return when the scan is over; it says why."""
         try:
-            async with asyncio.timeout(self._call_timeout_s):
-                await scanner.start()
+            slow = asyncio.get_running_loop().call_later(_SLOW_START_S, self._on_slow_start, scan)
+            try:
+                async with asyncio.timeout(self._call_timeout_s):
+                    await scanner.start()
+            finally:
+                slow.cancel()
             scan.connection = bleak_bus.current()
             bleak_bus.on_lost(lambda: scan.end(ble_problems.OTHER, "the connection to D-Bus ended"))
-            self._tell_scanning()
-            await self._until_over(scan)
+            # What the watch saw while it started counts: such a start is not told, neither as hearing nor as its end.
+            if not scan.over.is_set():
+                scan.since = self._clock.monotonic()
+                self._tell_scanning()
+                await self._until_over(scan)
         except TimeoutError:
             # The start that nobody answered may still be carried out, and be booked for our connection.
             scan.spoilt = True
@@ -213,18 +255,17 @@ class BleRadio:
             scan.end(ble_problems.code_of(error), ble_problems.text_of(error))
 
     async def _until_over(self, scan: _Scan) -> None:
-        self._last_heard = scan.since = self._clock.monotonic()
-        self._watch.look()
+        self._monitor.wake()
+        self._watch.expect_scan()
         while not scan.over.is_set():
-            left_s = self._silence_s - (self._clock.monotonic() - self._last_heard)
-            if left_s <= 0:
-                self._deaf = True
-                scan.end(ble_problems.DEAF, f"no advert from anybody for {self._silence_s:g} s")
+            repair, wait_s = self._silence.next(self._clock.monotonic())
+            if wait_s <= 0:
+                scan.end_for(repair)
                 return
             # When the whole process stood still, the event loop reads the socket before it looks at its timers: adverts
-            # that came meanwhile move `_last_heard` before silence is judged.
+            # that came meanwhile end the silence before it is judged.
             with contextlib.suppress(TimeoutError):
-                async with asyncio.timeout(left_s):
+                async with asyncio.timeout(wait_s):
                     await scan.over.wait()
 
     async def _stop(self, scanner: BleakScanner, scan: _Scan) -> None:
@@ -237,20 +278,44 @@ class BleRadio:
         except Exception as error:  # noqa: BLE001 - see above
             _log.debug("ble scanner did not stop cleanly", link=self._link, error=ble_problems.text_of(error))
 
+    # What the watch sees.
+
     def _on_adapter(self, state: AdapterState) -> None:
+        self._power.on_state(state)
         if state in {AdapterState.NO_BUS, AdapterState.NO_DAEMON}:
             # What bleak knows of adapters and devices is of a daemon that is gone, and nothing corrects it.
             self._stale = bleak_bus.current()
         if state is AdapterState.READY:
             self._usable.set()
-        elif state in _ENDING and state.problem is not None:
+            self._monitor.wake()
+            if self._scan.adapter != self._watch.adapter:
+                self._scan.end_for(Repair.RESCAN)
+        elif state in _ENDING and state.problem is not None and not self._power.cycling:
             self._scan.end(state.problem, self._words(state))
             if not self._says_hearing():
                 # Nothing else would tell it before the next try.
                 self._tell_ceased(state.problem, self._words(state))
 
+    def _on_idle(self) -> None:
+        now = self._clock.monotonic()
+        since = self._scan.since
+        if since is None or now - since < IDLE_AFTER_S:
+            return
+        # Adverts prove the contrary. And should some release not tell of scans, they are not cut to pieces.
+        wait_s = max(IDLE_AFTER_S - self._silence.silent_s(now), _STEADY_S - (now - self._idle_at))
+        if wait_s > 0:
+            self._watch.expect_scan(after_s=wait_s)
+            return
+        self._idle_at = now
+        self._scan.end(ble_problems.OTHER, "bluetoothd ended the scan")
+
+    def _on_slow_start(self, scan: _Scan) -> None:
+        if scan is self._scan and self._watch.state is AdapterState.READY:
+            self._tell_ceased(ble_problems.OTHER, f"bluetoothd has not answered for {_SLOW_START_S:g} s")
+
     def _words(self, state: AdapterState) -> str:
-        return f"{self._adapter}: {state.name.lower().replace('_', ' ')}"
+        words = f"{self._watch.adapter}: {state.name.lower().replace('_', ' ')}"
+        return f"{words} ({self._power.refusal})" if self._power.refusal else words
 
     # What is heard.
 
@@ -259,83 +324,85 @@ class BleRadio:
             if data.rssi == _NO_RSSI:
                 return
             now = self._clock.stamp()
-            self.heard += 1
-            self._last_stamp = now
-            self._last_heard = self._clock.monotonic()
-            # An advert that slips in while the deaf scan is being stopped must not vouch for the next one.
-            if self._deaf and not self._scan.over.is_set():
-                self._deaf = False
-                self._tell(hearing=True, at=now, problem=None, facts={})
             address = device.address.upper()
-            if not self._wanted(address):
-                return
-            if len(self._waiting) >= self._limit:
-                self._drop(now)
-                return
-            self._waiting.append(HeardAdvert(self._link, _advert(address, data), now))
-            self._filled.set()
+            self.heard += 1
+            # One that slips in while a scan is being started or stopped does not vouch for it.
+            if self._scan.since is not None and not self._scan.over.is_set():
+                self._note_hearing(address, now)
+            if self._wanted(address):
+                self._queue.put(HeardAdvert(self._link, advert_of(address, data), now))
         except Exception as error:  # noqa: BLE001 - what one advert does must not reach the scan
-            self._count_failure("advert", error)
+            self._queue.count_failure("advert", error)
 
-    def _drop(self, now: Stamp) -> None:
-        self.dropped += 1
-        count, first = (1, now) if self._overflow is None else (self._overflow[0] + 1, self._overflow[1])
-        self._overflow = (count, first, now)
-
-    async def _consume(self) -> None:
-        while True:
-            await self._filled.wait()
-            self._filled.clear()
-            while self._waiting:
-                for _ in range(min(_TURN, len(self._waiting))):
-                    self._deliver_one()
-                await asyncio.sleep(0)
-            self._announce_overflow()
-
-    def _deliver_one(self) -> None:
-        heard = self._waiting.popleft()
-        try:
-            self._deliver(heard)
-        except Exception as error:  # noqa: BLE001 - one advert that cannot be handled must not silence the others
-            self._count_failure("deliver", error)
-
-    def _announce_overflow(self) -> None:
-        overflow, self._overflow = self._overflow, None
-        if overflow is None or self._on_overflow is None:
-            return
-        try:
-            self._on_overflow(*overflow)
-        except Exception as error:  # noqa: BLE001 - as for deliver
-            self._count_failure("overflow", error)
-
-    def _count_failure(self, where: str, error: Exception) -> None:
-        self.failed += 1
-        kind = f"{where} {type(error).__name__}"
-        if kind not in self._told_failures and len(self._told_failures) < self._limit:
-            self._told_failures.add(kind)
-            _log.error("ble callback failed, adverts go on", link=self._link, where=where, exc_info=error)
+    def _note_hearing(self, address: str, now: Stamp) -> None:
+        was_deaf = self._silence.claimed
+        ended, silent_s = self._silence.heard(address, self._clock.monotonic())
+        if ended is Ended.DEAFNESS:
+            # A silence without example, and a repair ended it: only now it is known to have been deafness.
+            self._tell_deaf(silent_s)
+        elif ended is Ended.DOUBTFUL:
+            self._tell(hearing=False, at=self._heard_at, problem=None, facts={})
+        self._heard_at = self._sure_at = now
+        if was_deaf or self._unsure or ended is not Ended.USUAL:
+            self._unsure = False
+            self._tell_hearing(now)
 
     # What is said of it.
 
+    def _begin_repair(self, repair: Repair) -> None:
+        """Say what silence means by now, before something is done about it."""
+        monotonic = self._clock.monotonic()
+        if repair is Repair.POWER_CYCLE and self._silence.overdue(monotonic):
+            self._silence.claimed = True
+            self._tell_deaf(self._silence.silent_s(monotonic))
+        elif not self._silence.claimed and self._silence.unsure(monotonic):
+            self._unsure = True
+            self._tell_hearing(self._sure_at)
+        self._repairing = (repair, self._clock.stamp())
+
     def _tell_scanning(self) -> None:
         now = self._clock.stamp()
-        if self._deaf:
+        repairing, self._repairing = self._repairing, None
+        if repairing is not None:
+            repair, since = repairing
+            self._silence.repaired(repair, self._clock.monotonic())
+            if self._says_hearing() and now.mono_ms - since.mono_ms > _UNTOLD_MS:
+                self._tell(hearing=False, at=since, problem=None, facts={})
+        if self._silence.claimed:
             # It says that it scans, as it did before: only an advert proves that it hears.
-            self._tell(hearing=False, at=self._last_stamp, problem=ble_problems.DEAF, facts=self._deaf_facts())
+            self._tell_deaf(self._silence.silent_s(self._clock.monotonic()))
             return
-        self._last_stamp = now
-        self._tell(hearing=True, at=now, problem=None, facts={})
+        if not self._says_hearing() and repairing is None:
+            self._silence.began(self._clock.monotonic())
+            self._heard_at = now
+            self._unsure = False
+        self._sure_at = now
+        self._tell_hearing(now)
+
+    def _tell_hearing(self, now: Stamp) -> None:
+        """It hears; and what people should know of it nevertheless."""
+        code: str | None = None
+        facts: dict[str, object] = {}
+        if self._unsure:
+            code, facts = ble_problems.SILENT, self._silent_facts(self._silence.silent_s(self._clock.monotonic()))
+        elif self._scan.adapter != self._configured:
+            code, facts = ble_problems.STANDS_IN, {"adapter": self._configured, "other": self._scan.adapter}
+        self._tell(hearing=True, at=now, problem=code, facts=facts)
+
+    def _tell_deaf(self, silent_s: float) -> None:
+        self._tell(hearing=False, at=self._heard_at, problem=ble_problems.DEAF, facts=self._silent_facts(silent_s))
 
     def _tell_ceased(self, code: str, text: str) -> None:
-        facts = self._deaf_facts() if code == ble_problems.DEAF else {"adapter": self._adapter, "detail": text}
-        at = self._last_stamp if self._says_hearing() else self._clock.stamp()
-        self._tell(hearing=False, at=at, problem=code, facts=facts)
+        """It no longer hears, and everybody knows why."""
+        self._repairing = None
+        at = self._sure_at if self._says_hearing() else self._clock.stamp()
+        self._tell(hearing=False, at=at, problem=code, facts={"adapter": self._watch.adapter, "detail": text})
 
     def _says_hearing(self) -> bool:
         return self._said is not None and self._said[0]
 
-    def _deaf_facts(self) -> Mapping[str, object]:
-        return {"adapter": self._adapter, "silent_s": self._silence_s}
+    def _silent_facts(self, silent_s: float) -> dict[str, object]:
+        return {"adapter": self._scan.adapter, "silent_s": round(silent_s, 1), "cycles": self._silence.cycles or None}
 
     def _tell(self, *, hearing: bool, at: Stamp, problem: str | None, facts: Mapping[str, object]) -> None:
         """Report a change once. While deaf, `at` stays the moment when hearing ended, whatever else goes wrong then."""
@@ -349,14 +416,4 @@ class BleRadio:
         try:
             self._on_state(LinkState(self._link, "ble", hearing, at, problem, facts))
         except Exception as error:  # noqa: BLE001 - as for deliver
-            self._count_failure("state", error)
-
-
-def _advert(address: str, data: AdvertisementData) -> Advert:
-    """Return what bleak hands over in the kit's terms: data under 16-bit service ids, and manufacturer data."""
-    services = {
-        int(uuid[4:8], 16): value
-        for uuid, value in data.service_data.items()
-        if uuid.startswith("0000") and uuid[8:].lower() == _BASE_UUID
-    }
-    return Advert(address, data.local_name or "", data.rssi, services, dict(data.manufacturer_data))
+            self._queue.count_failure("state", error)

@@ -1,10 +1,11 @@
-"""Watches, on a D-Bus connection of its own, whether one Bluetooth adapter can be used.
+"""Watches, on a D-Bus connection of its own, which Bluetooth adapter one radio can use, and switches it.
 
 bleak says nothing when the adapter is switched off or pulled out, nor when bluetoothd dies: a scan just hears nothing
-more. The signals that tell it exist on the bus, and this listens to them: the owner of org.bluez, the adapter's object,
-its Powered property.
-Limits: one adapter; while there is no bus it knocks every 0.05 to 0.3 s (a local socket: well under 1 ms of work); each
-call waits 10 s at most.
+more. The signals that tell it exist on the bus, and this listens to them: the owner of org.bluez, the adapters' objects,
+their properties. What must be asked of an adapter is asked here too: nothing that hangs then hangs the scan.
+Limits: adapters as in `bluez_adapters`; while there is no bus it knocks every 0.05 to 0.3 s (a local socket: well under
+1 ms of work); each call waits 10 s at most; another adapter stands in after 2 s; a scan that bluetoothd no longer knows
+of is told after 1 s.
 """
 
 from __future__ import annotations
@@ -12,53 +13,84 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable
-from enum import Enum
+from collections.abc import Callable, Collection
+from dataclasses import replace
 from typing import Any, Final
 
 from dbus_fast import BusType, Message, MessageType, Variant
 from dbus_fast.aio import MessageBus
 
 from gateway.links import ble_problems
+from gateway.links.bluez_adapters import (
+    ADAPTER,
+    MONITORS,
+    AdapterFacts,
+    AdapterState,
+    all_of,
+    name_of,
+    names,
+    seen,
+    stand_in,
+)
 
 _BLUEZ: Final = "org.bluez"
-_ADAPTER: Final = "org.bluez.Adapter1"
+_BUS: Final = "org.freedesktop.DBus"
+_OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
+_PROPERTIES: Final = "org.freedesktop.DBus.Properties"
 _FIRST_KNOCK_S: Final = 0.1
 _SLOWEST_KNOCK_S: Final = 0.3
-
-
-class AdapterState(Enum):
-    """What is known of the adapter; the value is the problem code, None when there is none to report."""
-
-    UNKNOWN = "unknown"
-    READY = "ready"
-    NO_BUS = ble_problems.NO_BUS
-    NO_DAEMON = ble_problems.NO_DAEMON
-    NO_ADAPTER = ble_problems.NO_ADAPTER
-    SWITCHED_OFF = ble_problems.SWITCHED_OFF
-    DENIED = ble_problems.DENIED
-
-    @property
-    def problem(self) -> str | None:
-        """The problem code of the state; None for READY and UNKNOWN."""
-        return None if self in {AdapterState.UNKNOWN, AdapterState.READY} else str(self.value)
+# bluetoothd shows its adapters one after the other: the first to come is not yet the only one.
+STAND_IN_AFTER_S: Final = 2.0
+# The end of our own last scan may be told on this connection when the next one runs already on bleak's.
+IDLE_AFTER_S: Final = 1.0
 
 
 class BluezWatch:
-    """`state` is the newest knowledge; `on_change(state)` is called, on the event loop, at each change of it.
+    """`state` is the newest knowledge of `adapter`, the one in use: `on_change(state)` is called at each change of either.
 
-    A change that was undone at once (off and on again) is told as two changes: a scan does not survive it.
+    `on_idle()` is called when the adapter in use could be used and says, for 1 s, that nobody scans with it. A change that
+    was undone at once (off and on again) is told as two changes: a scan does not survive it. All on the event loop.
     """
 
     def __init__(
-        self, *, adapter: str, on_change: Callable[[AdapterState], None], call_timeout_s: float = 10.0
+        self,
+        *,
+        adapter: str,
+        on_change: Callable[[AdapterState], None],
+        on_idle: Callable[[], None],
+        taken: Collection[str] = (),
+        call_timeout_s: float = 10.0,
     ) -> None:
         self.state = AdapterState.UNKNOWN
-        self._path = f"/org/bluez/{adapter}"
+        self.adapter = adapter
+        self.generation = 0
+        """Another number means that bluetoothd has forgotten what it was told on this connection."""
+        self._configured = adapter
+        self._taken = frozenset(taken)
         self._on_change = on_change
+        self._on_idle = on_idle
         self._timeout_s = call_timeout_s
+        self._adapters: dict[str, AdapterFacts] = {}
+        self._unusable_since: float | None = None
+        self._bus: MessageBus | None = None
         self._look = asyncio.Event()
         self._signals = 0
+
+    @property
+    def facts(self) -> AdapterFacts | None:
+        """What is known of the adapter in use; None when it is not there."""
+        return self._adapters.get(self.adapter)
+
+    @property
+    def own_state(self) -> AdapterState:
+        """Whether the configured adapter can be used, also while another one stands in."""
+        own = self._adapters.get(self._configured)
+        return AdapterState.NO_ADAPTER if own is None else own.state
+
+    @property
+    def bus(self) -> MessageBus | None:
+        """The connection, while there is one."""
+        return self._bus
 
     async def run(self) -> None:
         """Watch for ever; never raises but CancelledError."""
@@ -75,52 +107,80 @@ class BluezWatch:
             await asyncio.sleep(knock_s * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, nothing secret
             knock_s = min(knock_s * 2, _SLOWEST_KNOCK_S)
 
-    def look(self) -> None:
-        """Look anew: something that no signal tells (a changed bus policy) may have changed."""
-        self._look.set()
+    def expect_scan(self, *, after_s: float = IDLE_AFTER_S) -> None:
+        """A scan has begun: see whether bluetoothd knows of it, and look anew where no signal would tell what changed."""
+        self._judge_idle_later(self.adapter, after_s)
+        if self.state is not AdapterState.READY:
+            self._look.set()
+
+    async def set_powered(self, adapter: str, *, on: bool) -> str:
+        """Switch an adapter. Return "" when it was done, else why not, in one line."""
+        try:
+            reply = await self.call(adapter, _PROPERTIES, "Set", "ssv", [ADAPTER, "Powered", Variant("b", on)])
+        except Exception as error:  # noqa: BLE001 - a connection that dies raises what it meets
+            return ble_problems.text_of(error)
+        if reply.message_type is not MessageType.ERROR:
+            return ""
+        name = str(reply.error_name)
+        facts = self._adapters.get(adapter)
+        if ble_problems.code_of_name(name) == ble_problems.BLOCKED and facts is not None:
+            self._adapters[facts.name] = replace(facts, blocked=True)
+            self._judge()
+        return f"{name}: {reply.body[0] if reply.body else ''}"[:200]
+
+    async def call(self, adapter: str, interface: str, member: str, signature: str, body: list[Any]) -> Message:
+        """Call a method of an adapter and return the answer, which may be an error. OSError without a connection."""
+        if self._bus is None:
+            raise ConnectionError("no connection to D-Bus")
+        path = AdapterFacts(adapter).path
+        reply = await self._call(self._bus, Message(_BLUEZ, path, interface, member, signature=signature, body=body))
+        if reply is None:
+            raise ConnectionError("the connection to D-Bus ended")
+        return reply
 
     async def _watch_one_connection(self) -> None:
-        """Connect, look, and listen; returns when the connection ended."""
         bus = MessageBus(bus_type=BusType.SYSTEM)
-        async with asyncio.timeout(self._timeout_s):
-            await bus.connect()
-        lost = asyncio.create_task(_until_lost(bus), name="bluez-watch-lost")
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await bus.connect()
+        except BaseException as error:
+            bus.disconnect()
+            if isinstance(error, EOFError):
+                raise PermissionError("the bus closed the connection before it was one") from error
+            raise
+        lost = asyncio.create_task(_until_lost(bus), name="bluez-watch-connection")
         try:
             bus.add_message_handler(self._on_message)
-            for rule in self._rules():
-                await self._call(bus, "org.freedesktop.DBus", "/org/freedesktop/DBus", "AddMatch", [rule])
+            for rule in _rules(self._configured):
+                await self._call(
+                    bus, Message(_BUS, "/org/freedesktop/DBus", _BUS, "AddMatch", signature="s", body=[rule])
+                )
+            self._bus = bus
+            self._adapters = {}
+            self.generation += 1
             self._look.set()
             while not lost.done():
                 if self._look.is_set():
-                    await self._look_at_adapter(bus)
+                    await self._look_at_adapters(bus)
                 look = asyncio.create_task(self._look.wait(), name="bluez-watch-look")
                 try:
                     await asyncio.wait({lost, look}, return_when=asyncio.FIRST_COMPLETED)
                 finally:
                     look.cancel()
         finally:
+            self._bus = None
+            self._adapters = {}
             bus.disconnect()
             # dbus-fast closes its socket only when the reader has seen the end of it, one turn of the loop later.
             await asyncio.wait({lost}, timeout=self._timeout_s)
             lost.cancel()
 
-    def _rules(self) -> tuple[str, ...]:
-        """Return match rules that bring the few signals wanted, and none of the hundreds a second of the devices."""
-        ours = f"type='signal',sender='{_BLUEZ}'"
-        return (
-            f"type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged',arg0='{_BLUEZ}'",
-            f"{ours},path='/',interface='org.freedesktop.DBus.ObjectManager',arg0path='{self._path}'",
-            f"{ours},path='{self._path}',member='PropertiesChanged',arg0='{_ADAPTER}'",
-        )
-
-    async def _look_at_adapter(self, bus: MessageBus) -> None:
-        """Ask for Powered. An answer that a signal has overtaken is thrown away, and the question put again."""
+    async def _look_at_adapters(self, bus: MessageBus) -> None:
+        """Ask for all objects. An answer that a signal has overtaken is thrown away, and the question put again."""
         self._look.clear()
         signals = self._signals
         try:
-            reply = await self._call(
-                bus, _BLUEZ, self._path, "Get", [_ADAPTER, "Powered"], interface="org.freedesktop.DBus.Properties"
-            )
+            reply = await self._call(bus, Message(_BLUEZ, "/", _OBJECT_MANAGER, "GetManagedObjects"))
         except TimeoutError:
             # A bluetoothd that does not answer tells nothing; the scanner meets the same silence and reports it.
             return
@@ -131,15 +191,11 @@ class BluezWatch:
         elif reply.message_type is MessageType.ERROR:
             self._set(_state_of_error(str(reply.error_name)))
         else:
-            self._set(_powered(reply.body[0]))
+            self._adapters = all_of(reply.body[0], self._configured)
+            self._judge()
 
-    async def _call(
-        self, bus: MessageBus, to: str, path: str, member: str, body: list[Any], *, interface: str = ""
-    ) -> Message | None:
+    async def _call(self, bus: MessageBus, message: Message) -> Message | None:
         """Call and wait for the answer, an error message included; None when the connection ended meanwhile."""
-        message = Message(
-            destination=to, path=path, interface=interface or to, member=member, signature="s" * len(body), body=body
-        )
         async with asyncio.timeout(self._timeout_s):
             # None is what dbus-fast hands to those who still wait when a connection is closed in good order.
             reply: Message | None = await bus.call(message)
@@ -148,24 +204,91 @@ class BluezWatch:
     def _on_message(self, message: Message) -> None:
         if message.message_type is not MessageType.SIGNAL or message.member is None:
             return
-        self._signals += 1
-        body = message.body
-        if message.member == "NameOwnerChanged" and body[0] == _BLUEZ:
-            # A new owner directly after the old one is a new daemon as well: no scan of ours lives in it.
-            self._set(AdapterState.NO_DAEMON)
-            if body[2]:
-                self._look.set()
-        elif message.member == "InterfacesRemoved" and body[0] == self._path and _ADAPTER in body[1]:
-            self._set(AdapterState.NO_ADAPTER)
-        elif message.member == "InterfacesAdded" and body[0] == self._path and _ADAPTER in body[1]:
-            self._set(_powered(body[1][_ADAPTER].get("Powered")))
-        elif message.member == "PropertiesChanged" and message.path == self._path and "Powered" in body[1]:
-            self._set(_powered(body[1]["Powered"]))
+        if message.member == "NameOwnerChanged":
+            self._on_owner(*message.body)
+        elif message.member in ("InterfacesAdded", "InterfacesRemoved") and name_of(message.body[0]):
+            self._on_interfaces(name_of(message.body[0]), message.member, message.body[1])
+        elif message.member == "PropertiesChanged" and message.body[0] == ADAPTER and name_of(message.path or ""):
+            self._on_properties(name_of(message.path or ""), message.body[1])
 
-    def _set(self, state: AdapterState) -> None:
-        if state is not self.state:
-            self.state = state
+    def _on_owner(self, name: str, _before: str, now: str) -> None:
+        if name != _BLUEZ:
+            return
+        self._signals += 1
+        self.generation += 1
+        self._adapters = {}
+        # A new owner directly after the old one is a new daemon as well: no scan of ours lives in it.
+        self._set(AdapterState.NO_DAEMON)
+        if now:
+            self._look.set()
+
+    def _on_interfaces(self, name: str, member: str, interfaces: Any) -> None:
+        self._signals += 1
+        known = self._adapters.get(name)
+        if member == "InterfacesAdded":
+            if known is None and ADAPTER in interfaces:
+                self.generation += 1
+            if known is not None or ADAPTER in interfaces:
+                self._adapters[name] = seen(known or AdapterFacts(name), interfaces)
+        elif ADAPTER in interfaces:
+            self._adapters.pop(name, None)
+        elif known is not None and MONITORS in interfaces:
+            self._adapters[name] = replace(known, monitors=False)
+        self._judge()
+
+    def _on_properties(self, name: str, changed: dict[str, Variant]) -> None:
+        self._signals += 1
+        known = self._adapters.get(name)
+        if known is None:
+            return  # the list of all objects is on its way, and newer than this
+        self._adapters[name] = facts = known.changed(changed)
+        self._judge()
+        if known.scans and not facts.scans and facts.powered and name == self.adapter:
+            self._judge_idle_later(name, IDLE_AFTER_S)
+
+    def _judge_idle_later(self, name: str, after_s: float) -> None:
+        asyncio.get_running_loop().call_later(after_s + 0.01, self._judge_idle, name)
+
+    def _judge_idle(self, name: str) -> None:
+        facts = self._adapters.get(name)
+        if facts is not None and name == self.adapter and self.state is AdapterState.READY and not facts.scans:
+            self._on_idle()
+
+    def _judge(self) -> None:
+        """Choose the adapter to use by what is known of all."""
+        own = self._adapters.get(self._configured)
+        if own is not None and own.powered:
+            self._unusable_since = None
+            self._set(AdapterState.READY, self._configured)
+            return
+        loop = asyncio.get_running_loop()
+        if self._unusable_since is None:
+            self._unusable_since = loop.time()
+            loop.call_later(STAND_IN_AFTER_S + 0.01, self._judge_again)  # timers may fire a little early
+        other = stand_in(self._adapters, self._configured, self._taken)
+        if other is not None and loop.time() - self._unusable_since >= STAND_IN_AFTER_S:
+            self._set(AdapterState.READY, other.name)
+        else:
+            self._set(AdapterState.NO_ADAPTER if own is None else own.state, self._configured)
+
+    def _judge_again(self) -> None:
+        if self.state in {AdapterState.NO_ADAPTER, AdapterState.SWITCHED_OFF, AdapterState.BLOCKED}:
+            self._judge()
+
+    def _set(self, state: AdapterState, adapter: str = "") -> None:
+        if (state, adapter or self.adapter) != (self.state, self.adapter):
+            self.state, self.adapter = state, adapter or self.adapter
             self._on_change(state)
+
+
+def _rules(configured: str) -> list[str]:
+    """Return match rules that bring the few signals wanted, and none of the hundreds a second of the devices."""
+    ours = f"type='signal',sender='{_BLUEZ}'"
+    rules = [f"type='signal',sender='{_BUS}',member='NameOwnerChanged',arg0='{_BLUEZ}'"]
+    for path in (AdapterFacts(name).path for name in names(configured)):
+        rules.append(f"{ours},path='/',interface='{_OBJECT_MANAGER}',arg0path='{path}'")
+        rules.append(f"{ours},path='{path}',member='PropertiesChanged',arg0='{ADAPTER}'")
+    return rules
 
 
 async def _until_lost(bus: MessageBus) -> None:
@@ -174,13 +297,7 @@ async def _until_lost(bus: MessageBus) -> None:
         await bus.wait_for_disconnect()  # type: ignore[no-untyped-call] # dbus-fast leaves the annotation out
 
 
-def _powered(value: Variant | None) -> AdapterState:
-    return AdapterState.READY if value is not None and value.value is True else AdapterState.SWITCHED_OFF
-
-
 def _state_of_error(name: str) -> AdapterState:
-    """Return what the error reply to a question for Powered tells of the adapter."""
-    if name == "org.freedesktop.DBus.Error.UnknownMethod":
-        return AdapterState.NO_ADAPTER  # bluetoothd answers so for an object path that it does not have
+    """Return what the error reply to the question for all objects tells."""
     code = ble_problems.code_of_name(name)
     return next((state for state in AdapterState if state.problem == code), AdapterState.UNKNOWN)

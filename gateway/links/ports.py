@@ -30,6 +30,8 @@ LOST = "GW-SER-04"
 REFUSED_SETTINGS = "GW-SER-05"
 UNREACHABLE = "GW-SER-06"
 OTHER = "GW-SER-07"
+# It hears, but takes nothing.
+STALLED = "GW-SER-08"
 
 _PROC = Path("/proc")
 _BY_ID = Path("/dev/serial/by-id")
@@ -147,6 +149,11 @@ def holder(port: str) -> dict[str, object] | None:
     for pid in _openers(status.st_rdev):
         return {"pid": pid, "command": _command(pid)}
     return None
+
+
+def is_locked(status: os.stat_result) -> bool:
+    """Whether any process has a lock on this file."""
+    return any(True for _ in _lockers(status))
 
 
 def _ourselves(port: str) -> dict[str, object] | None:

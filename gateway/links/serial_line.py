@@ -3,8 +3,10 @@
 A line serves in one of two modes. Streams: bytes go to `on_data` as they come. Asking: `ask` runs one turn at a time on
 a half-duplex bus. A lost line is reopened with full-jitter back-off; a device path that appears is tried at once.
 
-Limits: 64 KiB of unsent bytes, then `write` refuses; one request on the wire; back-off 0.2 s to 10 s, a device path is
-looked at every 0.25 s meanwhile; an opening takes at most 5 s, a closing 2 s; a silent TCP peer is given up after 15 s.
+Limits: 64 KiB of unsent bytes, then `write` refuses; one request on the wire; back-off 0.2 s to 5 s, a device path is
+looked at every 0.25 s meanwhile; an opening takes at most 5 s, a closing 2 s; a silent TCP peer is given up after 15 s;
+what happens when a port takes nothing stands in `stall`. Of a TCP peer the kernel is known to live, not what is behind it:
+whether a device there is well, only its own signs of life tell.
 While reading is paused the kernel keeps about 4 KiB of a tty (20 KiB of a pty); what comes beyond is lost unseen.
 """
 
@@ -22,6 +24,7 @@ from drivers.kit import Ask, Framer, LineSettings, NoReply
 from gateway.clock import Clock, Stamp
 from gateway.errors import LinkDown
 from gateway.links import ports
+from gateway.links.stall import Stall
 from gateway.links.state import LinkState, StateCallback
 from gateway.links.turn import Turn
 from gateway.links.wire import CLOSE_TIMEOUT_S, Wire, connect, open_port
@@ -29,9 +32,13 @@ from gateway.links.wire import CLOSE_TIMEOUT_S, Wire, connect, open_port
 PENDING_BYTES = 64 * 1024
 OPEN_TIMEOUT_S = 5.0
 RETRY_MIN_S = 0.2
-RETRY_CAP_S = 10.0
-# A line that stayed open for so long was well: the back-off starts anew.
+RETRY_CAP_S = 5.0
+# A line that stayed open for so long was worth opening: the back-off starts anew.
+WORTH_S = 1.0
+# One that stayed open for so long was well.
 STEADY_S = 5.0
+# Some serial servers take a connection and close it at once. So many short lives, and the next one must prove itself.
+SHORT_LIVES = 2
 WATCH_S = 0.25
 TICK_S = 0.5
 # Start bit, eight data bits, parity, stop bit: the slowest byte in use, so no transmission is thought over too early.
@@ -80,6 +87,10 @@ class SerialLine:
         self._turns = asyncio.Lock()
         self._turn: Turn | None = None
         self._told: tuple[bool, str | None] | None = None
+        self._short_lives = 0
+        self._on_trial = False
+        self._stall = Stall()
+        self._written = 0
         # Moments at which the line was surely heard: the second last look, the last look.
         self._sure = self._looked = clock.stamp()
 
@@ -90,18 +101,14 @@ class SerialLine:
 
     async def run(self) -> None:
         """Hold the port open until cancelled. Raises only the error of a callback, which is a bug."""
-        loop = asyncio.get_running_loop()
         self._sure = self._looked = self._clock.stamp()
         failures = 0
         try:
             while True:
                 before = self._signature()
                 wire = await self._connect()
-                if wire is not None:
-                    opened_at = loop.time()
-                    await self._live(wire)
-                    if loop.time() - opened_at >= STEADY_S:
-                        failures = 0
+                if wire is not None and await self._live(wire) >= WORTH_S:
+                    failures = 0
                 await self._wait_to_retry(failures, before)
                 failures += 1
         finally:
@@ -118,22 +125,21 @@ class SerialLine:
         except OSError:
             self.write_refused += 1
             return False
+        self._written += len(data)
         self._busy_until = max(self._busy_until, asyncio.get_running_loop().time()) + len(data) * self._byte_s
         return True
 
     def pause(self) -> None:
         """Stop reading; the pause outlives a reopening."""
         self._paused = True
-        transport = self._wire.live() if self._wire else None
-        if transport is not None:
-            transport.pause_reading()
+        if self._wire is not None:
+            self._wire.pause()
 
     def resume(self) -> None:
         """Read again."""
         self._paused = False
-        transport = self._wire.live() if self._wire else None
-        if transport is not None:
-            transport.resume_reading()
+        if self._wire is not None:
+            self._wire.resume()
 
     async def ask(self, ask: Ask, framer: Framer) -> bytes:
         """Send a request and return the frame that answers it, after waiting for the line's turn and its silence.
@@ -222,6 +228,9 @@ class SerialLine:
         try:
             opening.result()
         except (OSError, serialx.SerialException, ValueError) as error:
+            if self._wire is wire:  # opened, and gone in the same moment
+                self._wire = None
+                self._short_lives += 1
             self._tell_down(await asyncio.to_thread(ports.explain, self.port, error))
             return None
         return wire
@@ -238,7 +247,9 @@ class SerialLine:
         self._busy_until = asyncio.get_running_loop().time()
         # Not at once: the transports of Python 3.11 begin to read after this call, paused or not.
         asyncio.get_running_loop().call_soon(self._stay_paused)
-        self._tell(LinkState(self.link_id, "serial", hearing=True, at=self._sure))
+        self._on_trial = self._short_lives >= SHORT_LIVES
+        if not self._on_trial:
+            self._tell_open(wire)
 
     def _stay_paused(self) -> None:
         if self._paused:
@@ -248,6 +259,8 @@ class SerialLine:
         stamp = self.last_rx = self._clock.stamp()
         self._busy_until = max(self._busy_until, asyncio.get_running_loop().time())
         self.rx_bytes += len(data)
+        if self._on_trial and self._wire is not None:
+            self._end_trial(self._wire)
         if self._on_data is not None:
             self._on_data(data, stamp)
         elif self._turn is not None:
@@ -255,19 +268,35 @@ class SerialLine:
         else:
             self.unasked += len(data)
 
-    async def _live(self, wire: Wire) -> None:
-        """Wait for the end of a connection, and tell it. Raises the error of a callback."""
+    async def _live(self, wire: Wire) -> float:
+        """Wait for the end of a connection, tell it, and return how many seconds it lived. Raises a callback's error."""
+        loop = asyncio.get_running_loop()
+        opened_at = loop.time()
         while not wire.ended.done():
             await asyncio.wait({wire.ended}, timeout=TICK_S)
             if not wire.ended.done():
                 self._look(wire)
+                self._look_at_writing(wire)
+                if loop.time() - opened_at >= STEADY_S:
+                    self._end_trial(wire)
         detail = wire.ended.result()
-        if self.last_rx is not None and self.last_rx.mono_ms > self._sure.mono_ms:
+        lived_s = loop.time() - opened_at
+        self._short_lives = 0 if lived_s >= STEADY_S else self._short_lives + 1
+        if self.last_rx is not None and self.last_rx.mono_ms >= self._sure.mono_ms:
             self._sure = self.last_rx
-        self._tell_down(ports.PortProblem(ports.LOST, {"port": self.port, "detail": detail}))
+        code = ports.STALLED if self._stall.lasts else ports.LOST
+        self._tell_down(ports.PortProblem(code, {"port": self.port, "detail": detail}))
         self._wire = None
         if self._turn is not None:
             self._turn.fail(self._down())
+        return lived_s
+
+    def _end_trial(self, wire: Wire) -> None:
+        """It lives, or it was heard: it counts as open."""
+        self._short_lives = 0
+        if self._on_trial:
+            self._on_trial = False
+            self._tell_open(wire)
 
     def _look(self, wire: Wire) -> None:
         """Note until when the line was surely heard, and find a hang-up that a paused reader would not see."""
@@ -282,6 +311,33 @@ class SerialLine:
         self._sure, self._looked = self._looked, now
         if self._paused and wire.hung_up():
             wire.abort()
+
+    def _look_at_writing(self, wire: Wire) -> None:
+        """Notice a port that takes nothing; now and then, open it anew for that."""
+        transport = wire.live()
+        if transport is None:
+            return
+        now = self._clock.monotonic()
+        before = self._stall.lasts
+        self._stall.look(written=self._written, unsent=transport.get_write_buffer_size(), now=now)
+        if self._stall.lasts is not before:
+            self._tell_open(wire)
+        if self._stall.wants_reopening(now):
+            detail = f"no bytes taken for {self._stall.waited_s(now):.0f} s"
+            self._stall.reopened(written=self._written, now=now)
+            wire.abort(detail)
+
+    def _tell_open(self, wire: Wire) -> None:
+        """It is open; and what people should know of it nevertheless."""
+        transport = wire.live()
+        problem, facts = None, {}
+        if self._stall.lasts and transport is not None:
+            waited_s = round(self._stall.waited_s(self._clock.monotonic()))
+            problem = ports.STALLED
+            facts = {"port": self.port, "unsent": transport.get_write_buffer_size() or None, "waited_s": waited_s}
+        self._tell(
+            LinkState(self.link_id, "serial", hearing=True, at=self._clock.stamp(), problem=problem, facts=facts)
+        )
 
     def _tell_down(self, problem: ports.PortProblem) -> None:
         self._tell(
@@ -313,7 +369,10 @@ class SerialLine:
             status = Path(self.port).stat()
         except OSError:
             return None
+        # A port that another program holds is tried again as soon as that lets it go.
+        held = self._told is not None and self._told[1] == ports.HELD and ports.is_locked(status)
         return (
+            held,
             status.st_dev,
             status.st_ino,
             status.st_rdev,

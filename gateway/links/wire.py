@@ -1,6 +1,10 @@
 """One connection of a line: a serial port opened by serialx, or a TCP socket. It lives once and is never reopened.
 
-Limits: an unsent rest gets 1.5 s at closing and is then cut off; a silent TCP peer is given up after 15 s.
+A peer may send faster than its bytes can be understood: asyncio hands over 256 KiB at a time, which as short lines of
+garbage keep a slow machine busy for seconds. So bytes are taken in slices, with everybody else's turn between two of them,
+and the peer is held back meanwhile.
+Limits: slices of 4 KiB, one read of 256 KiB held at most; an unsent rest gets 1.5 s at closing and is then cut off; a
+silent TCP peer is given up after 15 s.
 """
 
 from __future__ import annotations
@@ -18,6 +22,7 @@ import serialx
 from drivers.kit import LineSettings
 
 CLOSE_TIMEOUT_S = 2.0
+SLICE_BYTES = 4096
 # Keep-alive: after 5 s without a word a probe every 3 s, three of them. Unsent data is given up after 15 s.
 _PROBES = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
@@ -40,6 +45,11 @@ class Wire(asyncio.Protocol):
         self._received = received
         self._transport: asyncio.Transport | None = None
         self._closed = asyncio.Event()
+        # Read and not yet taken; while there is any, the transport is paused.
+        self._held = b""
+        self._coming = False
+        self._paused = False
+        self._lost: str | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Keep the transport and call `opened`."""
@@ -51,17 +61,62 @@ class Wire(asyncio.Protocol):
             self._end_with(bug)
 
     def data_received(self, data: bytes) -> None:
-        """Call `received`."""
+        """Call `received`, with a slice at a time."""
+        if not self._held and not self._paused and len(data) <= SLICE_BYTES:
+            self._hand_over(data)
+            return
+        self._held += data
+        if self._transport is not None:
+            self._transport.pause_reading()
+        self._go_on()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Note the end; what was read before it is taken first."""
+        self._closed.set()
+        self._lost = " ".join(str(exc).split()) if exc else "closed by the other side"
+        self._paused = False
+        self._go_on()
+
+    def pause(self) -> None:
+        """Take nothing more until `resume`."""
+        self._paused = True
+        transport = self.live()
+        if transport is not None:
+            transport.pause_reading()
+
+    def resume(self) -> None:
+        """Take bytes again."""
+        self._paused = False
+        self._go_on()
+
+    def _go_on(self) -> None:
+        """Take the next slice in the next turn: never within the taking of another one."""
+        if not self._coming:
+            self._coming = True
+            asyncio.get_running_loop().call_soon(self._slice)
+
+    def _slice(self) -> None:
+        self._coming = False
+        if self._paused or self.ended.done():
+            return
+        taken, self._held = self._held[:SLICE_BYTES], self._held[SLICE_BYTES:]
+        if taken:
+            self._hand_over(taken)
+        if self._held:
+            self._go_on()
+        elif self._lost is not None:
+            if not self.ended.done():
+                self.ended.set_result(self._lost)
+        elif not self._paused:
+            transport = self.live()
+            if transport is not None:
+                transport.resume_reading()
+
+    def _hand_over(self, data: bytes) -> None:
         try:
             self._received(data)
         except Exception as bug:  # noqa: BLE001 - raised again where `ended` is awaited
             self._end_with(bug)
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """Note the end."""
-        self._closed.set()
-        if not self.ended.done():
-            self.ended.set_result(" ".join(str(exc).split()) if exc else "closed by the other side")
 
     def live(self) -> asyncio.Transport | None:
         """Return the transport while bytes can pass."""
@@ -89,8 +144,10 @@ class Wire(asyncio.Protocol):
         (age_ms,) = struct.unpack_from("=I", information, _LAST_ACK_OFFSET)
         return int(age_ms)
 
-    def abort(self) -> None:
-        """Cut the connection off; `ended` follows."""
+    def abort(self, why: str = "") -> None:
+        """Cut the connection off; `ended` follows, with the reason given here, if any."""
+        if why and not self.ended.done():
+            self.ended.set_result(why)
         if self._transport is not None:
             self._transport.abort()
 

@@ -58,7 +58,7 @@ def store_error(error: sqlite3.Error, path: Path) -> StoreError:
     """Name what SQLite says: full, corrupt, or not writable."""
     name = getattr(error, "sqlite_errorname", "")
     undecodable = not name and isinstance(error, sqlite3.OperationalError)  # the module's own: text that is not UTF-8
-    if name.startswith("SQLITE_FULL"):
+    if name.startswith(("SQLITE_FULL", "SQLITE_IOERR_SHMSIZE")):  # the index of the WAL found no room
         code = "GW-STO-03"
     elif name.startswith(("SQLITE_CORRUPT", "SQLITE_NOTADB")) or undecodable:
         code = "GW-STO-02"

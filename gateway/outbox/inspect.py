@@ -70,7 +70,7 @@ def inspect_database(
     Raises StoreError: GW-STO-02 corrupt, GW-STO-01 cannot be read (its `detail` says why).
     """
     try:
-        with _readable(path) as (connection, unchanged):
+        with readable(path) as (connection, unchanged):
             inspection = _inspected(connection, path, destinations, limit_s=limit_s, check_s=check_s)
             if not unchanged():
                 raise _refusal(path, "the gateway began meanwhile")
@@ -93,7 +93,7 @@ def _refusal(path: Path, detail: str) -> StoreError:
 
 
 @contextlib.contextmanager
-def _readable(path: Path) -> Iterator[tuple[sqlite3.Connection, Callable[[], bool]]]:
+def readable(path: Path) -> Iterator[tuple[sqlite3.Connection, Callable[[], bool]]]:
     """Open without leaving a trace. With it comes a question: is what was read still what stands there?"""
     with path.open("rb"):
         pass  # SQLite calls whatever is wrong "unable to open database file"; this names it

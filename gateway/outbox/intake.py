@@ -24,10 +24,14 @@ Entry = tuple[Write, tuple[Lane, ...]]
 
 
 class Intake:
-    """The writes that are not durable yet. `batch` is what is being committed, or will be tried again."""
+    """The writes that are not durable yet. `batch` is what is being committed, or will be tried again.
+
+    `is_suspect`: one of the batch cannot be stored, and is looked for.
+    """
 
     def __init__(self) -> None:
         self.batch: list[Entry] = []
+        self.is_suspect = False
         self._urgent: deque[Entry] = deque()
         self._rest: deque[Entry] = deque()
 
@@ -68,11 +72,21 @@ class Intake:
                 events += max(1, len(entry[0].events))
                 self.batch.append(entry)
 
-    def halve(self) -> None:
-        """Put the second half of the batch back, before everything else."""
+    def narrow(self) -> Entry | None:
+        """The batch failed for what is in it: return the one to blame if it was tried alone, else let fewer be tried."""
+        if not self.is_suspect:  # first see whether the batch is to blame at all
+            self.is_suspect = True
+            return None
+        if len(self.batch) == 1:
+            return self.batch[0]
         half = len(self.batch) // 2
-        self._urgent.extendleft(reversed(self.batch[half:]))
+        self._urgent.extendleft(reversed(self.batch[half:]))  # before everything else
         self.batch = self.batch[:half]
+        return None
+
+    def settle(self) -> None:
+        """The batch is stored, or set aside."""
+        self.batch, self.is_suspect = [], False
 
     def forget_drops(self) -> None:
         """The stream was replaced: what was to be dropped named rows of the old one."""

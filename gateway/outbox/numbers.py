@@ -92,10 +92,10 @@ class NumberSet:
             return NumberState.REUSED if known and digest and known != digest else NumberState.DURABLE
         return NumberState.RESTARTED if n <= self.ranges[-1][1] - WINDOW else NumberState.NEW
 
-    def add(self, n: int, digest: int = 0, *, settled: int = -1) -> None:
-        """Make a number durable. `settled` as the source's reader knows it."""
+    def add(self, n: int, digest: int = 0, *, settled: int = -1, anew: bool = False) -> None:
+        """Make a number durable. `settled` and `anew` as the source's reader knows them: it knows more than was stored."""
         state = self.state(n, digest)
-        if state is NumberState.DURABLE and n > self.settled:
+        if state is NumberState.DURABLE and n > self.settled and not anew:
             return
         if state is not NumberState.NEW:  # the source counts anew
             self.ranges, self.settled = [(n, n)], -1

@@ -24,9 +24,11 @@ import structlog
 from gateway.clock import Clock, Stamp
 from gateway.errors import StoreError
 from gateway.events import Event, Lane, Stored, wants
+from gateway.outbox.epochs import Epochs, settle
 from gateway.outbox.intake import MAX_QUEUED, Intake
 from gateway.outbox.numbers import NumberState, Ranges, within
-from gateway.outbox.quarantine import discard, set_aside
+from gateway.outbox.quarantine import discard, salvage, set_aside
+from gateway.outbox.reserve import Reserve
 from gateway.outbox.rows import AlarmRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.stock import LANES, Stock
 from gateway.outbox.store import DELETE_STEP, Store
@@ -51,25 +53,26 @@ class Outbox:
         self._path = path
         self._clock = clock
         self._store = Store(path, routes)
+        self._reserve = Reserve(path.with_name("reserve"))
         self._destinations = tuple(route.destination for route in routes)
         self._stock = Stock(self._destinations)
         self._writer = ThreadPoolExecutor(1, "outbox-writer")
         self._reader = ThreadPoolExecutor(1, "outbox-reader")
         self._intake = Intake()
-        self._suspect = False
         self._is_failing = False
         self._corrupt: StoreError | None = None
         self._is_aside = False
+        self._aside = path
+        self._salvaged: tuple[list[AlarmRow], list[Mark]] | None = None
         self._wake = asyncio.Event()
         self._dirty: dict[tuple[str, Lane], None] = {}
-        self._epochs: dict[str, int] = {}
-        self._facts: dict[str, str] = {}
-        self._facts_durable: asyncio.Future[None] | None = None
+        self._epochs = Epochs()
         self._file_bytes = 0
         self.last_recorded: Stamp | None = None
         self.live: Callable[[], bool] = lambda: True
         self.on_stored: Callable[[], None] = lambda: None
         self.on_trouble: Callable[[StoreError | None], None] = lambda _error: None
+        self.on_bug: Callable[[Exception], None] = lambda _error: None
         self.refused = 0
         self.poisoned = 0
 
@@ -83,7 +86,8 @@ class Outbox:
             if error.code != "GW-STO-02":
                 raise
             await self._begin_anew(error)
-        self._epochs = dict(self._store.epochs)
+            self._salvaged = await self._in_reader(lambda: salvage(self._aside))
+        self._epochs.load(self._store.epochs)
         counters, counted_to = self._store.counters, self._store.counted_to
         self.last_recorded = await self._in_reader(
             lambda: self._store.reader.last_recorded(counted_to, counters.recorded)
@@ -91,7 +95,13 @@ class Outbox:
         self._file_bytes = await self._in_reader(self._store.reader.file_bytes)
 
     def _opened(self, store: Store) -> Stock:
-        store.open()
+        try:
+            store.open()
+            self._reserve.take()
+        except StoreError as error:
+            if error.code != "GW-STO-03" or not self._reserve.give_up():
+                raise
+            store.open()
         try:
             return Stock.read(store.reader, self._destinations, sequence=store.counters.sequence)
         except BaseException:
@@ -109,7 +119,7 @@ class Outbox:
             if self._is_aside:
                 discard(self._path)  # begun by an earlier try, which failed
             else:
-                set_aside(self._path, now_ms=self._clock.stamp().wall_ms)
+                self._aside = set_aside(self._path, now_ms=self._clock.stamp().wall_ms)
         except OSError as failed:
             detail = f"cannot be set aside: {failed}"
             raise StoreError("GW-STO-01", str(self._path), path=str(self._path), detail=detail) from failed
@@ -154,7 +164,7 @@ class Outbox:
                 delay, self._is_failing = 0.0, False
 
     async def _wait_for_work(self) -> None:
-        while self._intake.is_empty and not self._facts and self._corrupt is None:
+        while self._intake.is_empty and not self._epochs.wait and self._corrupt is None:
             self._wake.clear()
             linger = DELETE_PAUSE_S if self._stock.is_deleting else CURSOR_LINGER_S
             try:
@@ -163,11 +173,16 @@ class Outbox:
             except TimeoutError:
                 return
 
+    @property
+    def was_replaced(self) -> bool:
+        """Did the opening find a corrupt database? What `marks` and `alarms` give is then from that one, and must be stored."""
+        return self._salvaged is not None
+
     async def flush(self, limit_s: float) -> bool:
         """Wait until all that was submitted before and the confirmations are durable; False when time ran out."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         # The last of the queue that alarms overtake: when it is durable, so is everything before it.
-        self._intake.put(Write(on_commit=lambda _rows: _settle(done)), ())
+        self._intake.put(Write(on_commit=lambda _rows: settle(done)), ())
         self._wake.set()
         try:
             async with asyncio.timeout(limit_s):
@@ -244,7 +259,7 @@ class Outbox:
             self._gather()
         batch = intake.batch
         # Confirmations and deletions wait while a dead letter may still be queued, and while a poisoned write is looked for.
-        alone = intake.is_urgent or self._suspect
+        alone = intake.is_urgent or intake.is_suspect
         confirmed = () if alone else tuple(self._dirty)
         cursors = [self._stock.cursor_row(*key) for key in confirmed]
         delete = {} if alone else self._stock.deletable()
@@ -263,7 +278,7 @@ class Outbox:
             self._dirty.update(dict.fromkeys(confirmed))
             self._isolate(error)
             return
-        intake.batch, self._suspect = [], False
+        intake.settle()
         self._stock.note_deleted(deleted, upto=delete, step=DELETE_STEP)
         for (write, _lanes), rows in zip(batch, stored, strict=True):
             for row in rows:
@@ -275,27 +290,29 @@ class Outbox:
         self.on_stored()
 
     def _gather(self) -> None:
-        if self._facts:
-            facts, durable = tuple(self._facts.items()), self._facts_durable
-            self._facts, self._facts_durable = {}, None
-            self._intake.batch.append((Write(facts=facts, on_commit=lambda _rows: _settle(durable)), ()))
+        if self._epochs.wait:
+            self._intake.batch.append((self._epochs.write(), ()))
         self._intake.gather(MAX_COMMIT_EVENTS)
 
     def _isolate(self, error: Exception) -> None:
-        """Halve the batch until the write is found that fails alone; it is set aside, counted and logged whole."""
-        if not self._suspect:  # first see whether the batch is to blame at all
-            self._suspect = True
+        """Halve the batch until the write is found that fails alone; it is logged, and its events stored alone or counted."""
+        alone = self._intake.narrow()
+        if alone is None:
             return
-        if len(self._intake.batch) > 1:
-            self._intake.halve()
+        write, lanes = alone
+        bare = write.bare()
+        _log.error("a write cannot be stored", kept=bare is not None, error=repr(error), write=repr(write))
+        self.on_bug(error)
+        if write.on_failed:
+            write.on_failed()
+        if bare is not None:
+            self._intake.batch = [(bare, lanes)]
             return
-        for write, lanes in self._intake.batch:
-            self.poisoned += 1
-            for event, lane in zip(write.events, lanes, strict=True):
-                if lane is Lane.D:
-                    self._stock.withdraw(event.device)
-            _log.error("a write that cannot be stored was set aside", error=repr(error), write=repr(write))
-        self._intake.batch, self._suspect = [], False
+        self.poisoned += 1
+        for event, lane in zip(write.events, lanes, strict=True):
+            if lane is Lane.D:
+                self._stock.withdraw(event.device)
+        self._intake.settle()
 
     # -- out ----------------------------------------------------------------------------------------------------
 
@@ -353,10 +370,13 @@ class Outbox:
         return self._stock.pending[destination, Lane.A] > 0
 
     async def pending_alarm_ids(self, destination: str) -> frozenset[str]:
-        """Return the ids of the oldest 1,000 alarm events that a destination has not confirmed. Raises StoreError."""
+        """Return the ids of the alarm events that a destination has not confirmed. Raises StoreError."""
         seq, ahead = self.cursor(destination, Lane.A)
-        rows = await self.fetch(Lane.A, seq, 1000)
-        return frozenset(row.id for row in rows if destination in row.route and not within(ahead, row.seq))
+        found: set[str] = set()
+        while rows := await self.fetch(Lane.A, seq, 1000):
+            found.update(row.id for row in rows if destination in row.route and not within(ahead, row.seq))
+            seq = rows[-1].seq
+        return frozenset(found)
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Keep a copy of what a destination refused for good."""
@@ -365,12 +385,24 @@ class Outbox:
     # -- reading ------------------------------------------------------------------------------------------------
 
     async def marks(self) -> list[Mark]:
-        """Return what was judged last of each device."""
-        return await self._in_reader(self._store.reader.marks)
+        """Return what was judged last of each device; nothing where that cannot be read: every press is then new."""
+        return self._salvaged[1] if self._salvaged else await self._readable(self._store.reader.marks)
 
     async def alarms(self) -> list[AlarmRow]:
-        """Return the kept alarms, oldest first."""
-        return await self._in_reader(self._store.reader.alarms)
+        """Return the kept alarms, oldest first; nothing where they cannot be read."""
+        return self._salvaged[0] if self._salvaged else await self._readable(self._store.reader.alarms)
+
+    async def _readable(self, work: Callable[[], list[T]]) -> list[T]:
+        """A bad page is no reason to hear nobody: it is told, and a corrupt database replaced as soon as the gateway runs."""
+        try:
+            return await self._in_reader(work)
+        except StoreError as error:
+            _log.error("a part of the database cannot be read", error=str(error), facts=error.facts)
+            if error.code == "GW-STO-02":
+                self._corrupt = error
+            else:
+                self.on_trouble(error)
+            return []
 
     async def dead_letters(self, limit: int = 100) -> list[dict[str, object]]:
         """Return the newest dead letters."""
@@ -385,9 +417,7 @@ class Outbox:
 
         A disk that does not must not keep what is already stored from being delivered.
         """
-        epoch = self._epochs[destination] = self._epochs.get(destination, 0) + 1
-        self._facts[f"epoch:{destination}"] = str(epoch)
-        durable = self._facts_durable = self._facts_durable or asyncio.get_running_loop().create_future()
+        epoch, durable = self._epochs.count(destination)
         self._wake.set()
         await asyncio.wait({durable}, timeout=EPOCH_LIMIT_S)
         if not durable.done():
@@ -413,8 +443,3 @@ class Outbox:
 
     def _in_reader(self, work: Callable[[], T]) -> asyncio.Future[T]:
         return asyncio.get_running_loop().run_in_executor(self._reader, work)
-
-
-def _settle(done: asyncio.Future[None] | None) -> None:
-    if done is not None and not done.done():
-        done.set_result(None)

@@ -98,20 +98,28 @@ class Quota:
             "sequences": _ranges([row.seq for row in rows]),
             "deliveryseqs": {name: _ranges(numbers) for name, numbers in by_destination.items()},
         }
-        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
         gateway = self._origin.gateway
         event = new_event("gateway.gap", self._origin, device=gateway, at=self._clock.stamp(), data=data)
         drop = Drop(rows[0].lane, tuple(rows))
-        if not self._outbox.submit(Write((event,), drops=(drop,), on_commit=lambda _rows: _settle(done))):
+        if not self._outbox.submit(
+            Write(
+                (event,),
+                drops=(drop,),
+                on_commit=lambda _rows: _settle(done, ok=True),
+                on_failed=lambda: _settle(done, ok=False),
+            )
+        ):
             return False
-        await done
+        if not await done:
+            return False
         self.dropped += len(rows)
         return True
 
 
-def _settle(done: asyncio.Future[None]) -> None:
+def _settle(done: asyncio.Future[bool], *, ok: bool) -> None:
     if not done.done():  # cancelled: the gateway ends
-        done.set_result(None)
+        done.set_result(ok)
 
 
 def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:

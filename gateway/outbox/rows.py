@@ -33,7 +33,8 @@ class Mark:
 class Number:
     """The identity of an acknowledged input, and a digest of what it says (0: not known).
 
-    `settled`: up to which number its source has surely received the acknowledgements.
+    `settled`: up to which number its source has surely received the acknowledgements. `anew`: it was durable before and is
+    used again, so the source counts anew, and what was known of its numbers is void.
     """
 
     device: str
@@ -41,6 +42,7 @@ class Number:
     n: int
     digest: int = 0
     settled: int = -1
+    anew: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +86,11 @@ class Drop:
 
 @dataclass(frozen=True, slots=True)
 class Write:
-    """What must become durable together. `on_commit` is called with the stored rows, in the event loop."""
+    """What must become durable together.
+
+    One of the two is called, in the event loop: `on_commit` with the stored rows, or `on_failed` when its content cannot
+    be stored.
+    """
 
     events: tuple[Event, ...] = ()
     marks: tuple[Mark, ...] = ()
@@ -94,3 +100,12 @@ class Write:
     facts: tuple[tuple[str, str], ...] = ()
     drops: tuple[Drop, ...] = ()
     on_commit: Callable[[list[Stored]], None] | None = None
+    on_failed: Callable[[], None] | None = None
+
+    def bare(self) -> Write | None:
+        """Return less of a write that cannot be stored: an event must not be lost for what comes with it. None: no less."""
+        if not self.events or self.drops:
+            return None
+        if self.marks or self.numbers or self.facts or self.dead or self.on_commit:
+            return Write(self.events, alarms=self.alarms)
+        return Write(self.events) if self.alarms else None

@@ -210,7 +210,7 @@ class Store:
             key = (number.device, number.session)
             if key not in work.numbers:
                 work.numbers[key] = self.counters.numbers.get(key, NumberSet()).copy()
-            work.numbers[key].add(number.n, number.digest, settled=number.settled)
+            work.numbers[key].add(number.n, number.digest, settled=number.settled, anew=number.anew)
         for alarm in write.alarms:
             self._writer.execute(
                 "INSERT OR REPLACE INTO alarm VALUES (?, ?, ?, ?)",

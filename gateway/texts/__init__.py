@@ -2,7 +2,8 @@
 
 A text has {placeholders}. A part in <<double angles>> is left out when a value for it is not known (absent, None or
 empty), so that a problem reads well however much its finder knew. A value that is itself a key, marked
-"@hint.missing", is replaced by that text. Both files are read at the first use, once: about 40 KiB together.
+"@hint.missing", is replaced by that text; one given in both languages, {"zh": ..., "en": ...}, by the one asked for.
+Both files are read at the first use, once: about 80 KiB together.
 """
 
 from __future__ import annotations
@@ -71,6 +72,8 @@ def _flatten(node: Mapping[str, object], prefix: str, flat: dict[str, str]) -> N
 
 def _shown(value: object, lang: str, values: Mapping[str, object]) -> str:
     """Show a value; "@key" stands for another text, filled with the same values. A level deep, so it always ends."""
+    if isinstance(value, Mapping):
+        return str(value.get(lang, "?"))
     if isinstance(value, str) and value.startswith("@"):
         template = table(lang).get(value[1:])
         if template is not None:

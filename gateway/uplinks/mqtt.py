@@ -1,11 +1,16 @@
-"""The native profile over MQTT 5: topics, birth, state, and the application's acknowledgements.
+"""The native profile over MQTT: topics, birth, state, and the application's acknowledgements.
 
+With version "auto" MQTT 5 is tried first and 3.1.1 at once afterwards, within the same `open`, where the server refuses
+the version, hangs up on CONNECT or answers nonsense; never after a refused login, nor after silence (a line that eats
+everything would cost twice the time: for a broker that is silent to MQTT 5 the configuration names "3.1.1"). What worked
+is remembered for `REMEMBER_S`, in memory: a restart, or the first connection after that time, begins with 5 again.
 Limits: `window` messages in flight at most, or the broker's Receive Maximum when that is lower, less what else of ours
 it has not confirmed yet; an acknowledgement message longer than 256 KiB is not read.
 """
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
 from collections.abc import Mapping
@@ -15,15 +20,22 @@ import structlog
 
 from gateway.errors import SessionError
 from gateway.events import Lane, Origin
-from gateway.mqtt_session import Endpoint, MqttSession, Will
+from gateway.mqtt_session import Endpoint, MqttSession, NotSpoken, Version, Will
 from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
 
 _TOPIC_OF_LANE: Final = {Lane.A: "alarm", Lane.B: "event", Lane.C: "telemetry", Lane.D: "telemetry"}
+REMEMBER_S: Final = 3600.0
 _WINDOW: Final = 40
 _LONGEST: Final = 256 * 1024 * 1024
 _PACKET_HEAD: Final = 32  # fixed header, topic length and last level, packet identifier, properties
 _MAX_RETRY_AFTER_S: Final = 3600.0
+_UNREACHABLE: Final = ("GW-NET-01", "GW-NET-02")
 _log = structlog.get_logger("uplink")
+
+
+def client_id(origin: Origin, path: int = 1) -> str:
+    """Return the client id of a path, counted from 1: two connections of one id throw each other out."""
+    return f"{origin.org}-{origin.site}-{origin.gateway}" + (f"-{path}" if path > 1 else "")
 
 
 class MqttUplink:
@@ -36,6 +48,8 @@ class MqttUplink:
         self._session: MqttSession | None = None
         self._epoch = 0
         self._greetings: set[int] = set()
+        self._speaks_old_until = 0.0
+        self._refused: set[str] = set()
         self.malformed_acks = 0
 
     @property
@@ -54,15 +68,8 @@ class MqttUplink:
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
         """Connect, subscribe to the acknowledgements, publish state and birth."""
         self._epoch = epoch
-        session = MqttSession(
-            self._endpoint,
-            will=Will(f"{self._root}/state", self._state(online=False)),
-            on_message=lambda topic, payload: self._message(topic, payload, events),
-            on_puback=lambda mid, reason: self._confirmed(mid, reason, events),
-            on_lost=lambda why: events.lost(SessionError("GW-NET-05", self._endpoint.host, error=why)),
-        )
-        await session.open()
-        self._session = session
+        self._refused.clear()
+        self._session = session = await self._connected(events)
         try:
             await session.subscribe(f"{self._root}/down/ack")
             text = json.dumps({"epoch": epoch, **birth}, ensure_ascii=False)
@@ -73,6 +80,45 @@ class MqttUplink:
         except BaseException:
             await self.close()
             raise
+
+    async def _connected(self, events: UplinkEvents) -> MqttSession:
+        """Connect in the version that is configured, or in the first of both that the broker speaks."""
+        if self._endpoint.version != "auto":
+            return await self._connected_in(self._endpoint.version, events)
+        versions: tuple[Version, Version] = ("5", "3.1.1")
+        if asyncio.get_running_loop().time() < self._speaks_old_until:
+            versions = ("3.1.1", "5")
+        try:
+            return await self._connected_in(versions[0], events)
+        except NotSpoken as first:
+            try:
+                session = await self._connected_in(versions[1], events)
+            except SessionError as second:
+                if isinstance(second, NotSpoken) or second.code in _UNREACHABLE:
+                    raise first from second
+                raise
+        version = versions[1]
+        old = version == "3.1.1"
+        self._speaks_old_until = asyncio.get_running_loop().time() + REMEMBER_S if old else 0.0
+        _log.info("the broker speaks another version", destination=self._destination, version=version)
+        return session
+
+    async def _connected_in(self, version: Version, events: UplinkEvents) -> MqttSession:
+        session = MqttSession(
+            self._endpoint,
+            will=Will(f"{self._root}/state", self._state(online=False)),
+            on_message=lambda topic, payload: self._message(topic, payload, events),
+            on_puback=lambda mid, reason: self._confirmed(mid, reason, events),
+            on_lost=events.lost,
+            version=version,
+        )
+        await session.open()
+        return session
+
+    def announce(self) -> None:
+        """Say again that the gateway is there: somebody may have heard otherwise of another connection."""
+        if self._session is not None:
+            self._greetings.add(self._session.publish(f"{self._root}/state", self._state(online=True), retain=True))
 
     def send(self, lane: Lane, texts: list[str]) -> int:
         """Publish one message."""
@@ -93,10 +139,13 @@ class MqttUplink:
 
     def _confirmed(self, mid: int, reason: int, events: UplinkEvents) -> None:
         ok = reason < 0x80  # MQTT 5.0 section 2.4: reason codes from 0x80 are failures
-        if mid in self._greetings:
-            self._greetings.discard(mid)
-            if not ok:
-                _log.error("the broker refuses state or birth", destination=self._destination, reason=f"0x{reason:02X}")
+        if not ok:
+            what = "state or birth" if mid in self._greetings else "an event"
+            if what not in self._refused:  # once a session
+                self._refused.add(what)
+                _log.error("the broker refuses what we publish", destination=self._destination, what=what,
+                           reason=f"0x{reason:02X}")  # fmt: skip
+        self._greetings.discard(mid)
         events.sent(mid, ok)
 
     def _state(self, *, online: bool) -> bytes:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from gateway.errors import SessionError
 from gateway.events import Lane
@@ -34,7 +34,8 @@ class Ack:
 class UplinkEvents:
     """What a transport tells its deliverer, in the event loop.
 
-    `sent` is L1: the message with this token has reached the platform's side (`ok` False: its transport refused it).
+    `sent` is L1: the message with this token has reached the platform's side (`ok` False: its transport refused it). It is
+    said of each message, before its answers or after them; where neither comes in time the line counts as dead.
     `lost`: the connection is gone, with the code of the layer that broke; it is said once, and nothing after it.
     """
 
@@ -62,3 +63,11 @@ class Uplink(Protocol):
 
     async def close(self) -> None:
         """Say goodbye. Never raises."""
+
+
+@runtime_checkable
+class Announcing(Protocol):
+    """An uplink that can say again, over the connection that stands, that the gateway is there."""
+
+    def announce(self) -> None:
+        """Say it with the epoch of this connection. Raises SessionError when the connection is gone."""

@@ -1,4 +1,7 @@
-"""Everything that can be wrong on site: one clear line with a code each, a remedy in status, and what works goes on."""
+"""Everything that can be wrong on site at once: one clear line with a code each, a remedy, and what works goes on.
+
+One thing at a time, with what `diagnose` says of it: bad_input/.
+"""
 
 from __future__ import annotations
 
@@ -243,30 +246,7 @@ def _accepted(status: dict[str, Any], destination: str) -> int:
 # What keeps it from starting.
 
 
-@pytest.mark.parametrize(
-    ("text", "code"),
-    [
-        (None, "GW-CFG-01"),
-        ("[gateway\n", "GW-CFG-04"),
-        ("\xff", "GW-CFG-04"),
-        (HEAD, "GW-CFG-31"),
-        (HEAD.replace('id = "gw"', "id = 7") + DESTINATION, "GW-CFG-07"),
-    ],
-    ids=["no file", "no TOML", "odd bytes", "nowhere to go", "nobody knows who it is"],
-)
-async def test_a_configuration_that_leaves_nothing_to_run_is_explained(
-    gateway: Any, text: str | None, code: str
-) -> None:
-    if text is not None:
-        text = text.replace("{port}", "1883").replace('"{id}"', '"district"')
-        gateway.configure(text, line=1, lang="en") if "{" in text else gateway.config.write_text(text)
-    await gateway.start()
-    assert await gateway.ended() == 2
-    assert gateway.said().count(code) == 1
-    assert "Traceback" not in gateway.said()
-
-
-async def test_a_data_directory_that_cannot_be_written_is_explained(gateway: Any, tmp_path: Path) -> None:
+async def test_a_file_where_the_data_directory_should_be_is_explained(gateway: Any, tmp_path: Path) -> None:
     (tmp_path / "data").write_text("a file, where a directory should be", encoding="utf-8")
     gateway.configure(HEAD + DESTINATION.format(id="d", port=1), line=1, lang="en")
     await gateway.start()

@@ -104,10 +104,17 @@ def test_a_cut_and_a_kill_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
     assert family["resent"] > 0
     # The answers of the last second before each cut were lost: what they answered came again and was not taken twice.
     assert report["resent"] == district["resent"] + family["resent"]
-    assert {gap["link"] for gap in report["gaps"] if gap["reason"] == "restart"} == {"air", "bus-1", "radar-1", "wire-1"}
+    assert {gap["link"] for gap in report["gaps"] if gap["reason"] == "restart"} == {
+        "air",
+        "bus-1",
+        "radar-1",
+        "wire-1",
+    }
     assert report["devices"]["meter-main"]["readings"] >= 3
     assert all(
-        row["emitted"] for row in report["devices"].values() if row["role"] in ("button", "pendant", "radar", "controller")
+        row["emitted"]
+        for row in report["devices"].values()
+        if row["role"] in ("button", "pendant", "radar", "controller")
     )
     assert took < 20 + 20
     # One line each 2 s, no colour, and the verdict; no process is left behind.

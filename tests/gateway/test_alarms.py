@@ -54,6 +54,18 @@ def test_a_repeat_press_counts_up_and_keeps_the_first_moment(book: AlarmBook) ->
     assert book.open_count == 1
 
 
+def test_a_press_of_a_device_that_was_moved_sends_help_to_where_it_is_now(book: AlarmBook) -> None:
+    """Its alarm was still open when the configuration changed: the old room is where nobody needs help."""
+    book.raise_alarm(CALL)
+    again = AlarmBook(Origin("org", "site", "gw"), ["district"])
+    again.load([document(alarm) for alarm in book._open.values()])
+    change = again.raise_alarm(replace(CALL, at=LATER, room="305", bed="1"))
+    assert (change.alarm.room, change.alarm.bed, change.alarm.presses) == ("305", "1", 2)
+    assert {key: body(change)["data"][key] for key in ("room", "bed", "presses")} == {
+        "room": "305", "bed": "1", "presses": 2,
+    }  # fmt: skip
+
+
 def test_another_device_and_another_kind_are_other_alarms(book: AlarmBook) -> None:
     ids = {
         book.raise_alarm(CALL).alarm.id,
@@ -135,9 +147,12 @@ def test_an_alarm_is_found_by_the_beginning_of_its_id(book: AlarmBook) -> None:
     first = book.raise_alarm(CALL).alarm
     second = book.raise_alarm(replace(CALL, device="call-2")).alarm
     common = "".join(a if a == b else "\n" for a, b in zip(first.id, second.id, strict=True)).partition("\n")[0]
-    for prefix in ("", "no-such", common):
-        with pytest.raises(ControlError):
+    for prefix, reason in (
+        ("", "too-short"), (first.id[:7], "too-short"), ("no-such-alarm", "unknown-alarm"), (common, "ambiguous"),
+    ):  # fmt: skip
+        with pytest.raises(ControlError) as caught:
             book.acknowledge(prefix, "Li Na", NOW)
+        assert caught.value.facts["reason"] == f"@refusal.{reason}"
     book.close(second.id, "Li Na", "helped up", at=NOW)
     assert book.acknowledge(common, "Li Na", NOW).alarm.id == first.id
 

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import socket
+import sqlite3
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +25,7 @@ from gateway.config import load
 from gateway.deliver import Deliverer
 from gateway.errors import StoreError
 from gateway.events import Lane
+from gateway.outbox import Mark, Write
 
 CONFIG = """
 [gateway]
@@ -322,6 +327,38 @@ async def test_a_replaced_database_gets_the_open_alarms_and_tells_them_anew(daem
     assert ("GW-STO-02", "") in daemon.problems()
 
 
+@pytest.mark.parametrize("table", ["mark", "event_c"])
+async def test_an_open_alarm_outlives_a_torn_page_of_the_database(daemon: Daemon, board: Any, table: str) -> None:
+    await daemon.start()
+    await press(daemon, board)
+    (before,) = await daemon.ask("alarms.list")
+    await daemon.stop()
+    path = daemon.folder / "data" / "outbox.db"
+    with contextlib.closing(sqlite3.connect(path)) as connection:
+        [root] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+    with path.open("r+b") as file:
+        file.seek((root - 1) * 4096)
+        file.write(b"\xa5" * 4096)
+    daemon.log.clear()
+    running = await daemon.start()
+    assert [(entry["id"], entry["state"]) for entry in daemon.told("alarm")] == [(before["id"], "ACTIVE")]
+    await daemon.until(lambda: ("GW-STO-02", "") in daemon.problems())
+    await press(daemon, board)
+    rows = await running._outbox.fetch(Lane.A, 0, 10)
+    events = [json.loads(row.body) for row in rows]
+    assert [(one["correlationid"], one["data"]["presses"], one["data"].get("retold")) for one in events] == [
+        (before["id"], 1, True), (before["id"], 2, None),
+    ]  # fmt: skip
+
+
+async def test_a_write_that_meets_a_bug_in_the_database_is_told(daemon: Daemon, board: Any) -> None:
+    running = await daemon.start()
+    odd: Any = object()
+    running._outbox.submit(Write(marks=(Mark("x", "y", odd),)))
+    await daemon.until(lambda: ("GW-RUN-03", "outbox") in daemon.problems())
+    await press(daemon, board)
+
+
 # The alive file, and the end.
 
 
@@ -372,3 +409,30 @@ async def test_an_alive_file_that_cannot_be_written_is_a_problem_and_no_end(
     await daemon.until(lambda: ("GW-STO-01", path) in daemon.problems())
     monkeypatch.undo()
     await daemon.until(lambda: ("GW-STO-01", path) not in daemon.problems())
+
+
+def test_a_bug_ends_the_process_although_its_disk_hangs(tmp_path: Path) -> None:
+    """A thread that hangs would keep it: deaf, and not started again."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(
+        CONFIG.format(folder=tmp_path, line=1, password="", secret="", more="", platform="1"), encoding="utf-8"
+    )
+    script = f"""
+import threading
+from pathlib import Path
+from gateway.app import daemon, run
+from gateway.config import load
+from gateway.outbox.store import Store
+daemon.END_LIMIT_S = 1.0
+Store.commit = lambda *_, **__: threading.Event().wait()
+def bug(self):
+    if self._outbox.waiting:
+        raise KeyError("a bug")
+daemon._App._judge_disk = bug
+run(load(Path({str(path)!r})))
+"""
+    with subprocess.Popen([sys.executable, "-c", script], stderr=subprocess.DEVNULL) as process:
+        try:
+            assert process.wait(30) != 0
+        finally:
+            process.kill()

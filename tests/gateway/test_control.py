@@ -14,9 +14,10 @@ from typing import Any
 
 import pytest
 
-from gateway import control
+from gateway import control, control_client
 from gateway.control import ControlServer
 from gateway.errors import ControlError, StoreError
+from gateway.problems import describe
 
 
 async def _echo(request: Mapping[str, Any]) -> object:
@@ -28,7 +29,13 @@ async def _missing(request: Mapping[str, Any]) -> object:
 
 
 async def _refuse(_request: Mapping[str, Any]) -> object:
-    raise ControlError("GW-CTL-03", "x", reason="no such alarm")
+    raise ControlError("GW-CTL-03", "x", reason="@refusal.unknown-alarm")
+
+
+async def _nasty(_request: Mapping[str, Any]) -> object:
+    error = ControlError("GW-CTL-03", "y", reason="r")
+    error.facts |= {"self": 1, "code": 2, "message": 3}
+    raise error
 
 
 async def _disk(_request: Mapping[str, Any]) -> object:
@@ -49,7 +56,8 @@ async def _large(_request: Mapping[str, Any]) -> object:
 
 
 OPERATIONS = {
-    "echo": _echo, "missing": _missing, "refuse": _refuse, "disk": _disk, "bug": _bug, "hang": _hang, "large": _large,
+    "echo": _echo, "missing": _missing, "refuse": _refuse, "disk": _disk, "bug": _bug, "hang": _hang, "nasty": _nasty,
+    "large": _large,
 }  # fmt: skip
 
 
@@ -278,3 +286,24 @@ async def test_a_path_that_cannot_be_used_is_an_error_and_nothing_is_removed(tmp
         with pytest.raises(OSError):  # noqa: PT011 - which one depends on the path
             await here.task
     assert file.read_text(encoding="utf-8") == "keep me"
+
+
+async def test_a_refusal_carries_code_subject_and_facts_for_whoever_reads_another_language(bench: Bench) -> None:
+    answer = await bench.ask(b'{"op": "refuse"}\n')
+    assert answer["error"] == {
+        "code": "GW-CTL-03", "subject": "x", "facts": {"reason": "@refusal.unknown-alarm"},
+        "message": "the gateway refused the request (x): no such alarm",
+    }  # fmt: skip
+    with pytest.raises(ControlError) as refused:
+        await asyncio.to_thread(control_client.ask, bench.path, "refuse")
+    assert describe(refused.value.code, "zh", refused.value.subject, refused.value.facts).title == (
+        "网关拒绝了这个请求（x）：没有这个编号的报警"
+    )
+
+
+async def test_a_refusal_may_have_facts_of_any_name(bench: Bench) -> None:
+    with pytest.raises(ControlError) as refused:
+        await asyncio.to_thread(control_client.ask, bench.path, "nasty")
+    assert (refused.value.code, refused.value.subject, refused.value.facts) == (
+        "GW-CTL-03", "y", {"refused": True, "reason": "r"},
+    )  # fmt: skip

@@ -176,3 +176,34 @@ def test_nobody_needs_to_be_told(clock: HandClock) -> None:
     health.on("GW-SER-01", "radar")
     health.off("GW-SER-01", "radar")
     assert health.current() == ()
+
+
+# -- what only happens -------------------------------------------------------------------------------------------
+
+
+def test_what_only_happens_ends_a_day_after_it_happened_last(
+    health: Health, clock: HandClock, told: list[Trouble]
+) -> None:
+    health.on("GW-SEC-02", "call-1", old=7, new=3)
+    clock.seconds += 80_000
+    health.on("GW-SEC-02", "call-1", old=9, new=2)
+    clock.seconds += 86_400
+    assert on_now(health) == [("GW-SEC-02", "call-1", False)]
+    clock.seconds += 1
+    assert on_now(health) == []
+    assert [one.until is None for one in told] == [True, False]
+    health.on("GW-SEC-02", "call-1", old=9, new=2)
+    assert on_now(health) == [("GW-SEC-02", "call-1", False)]
+
+
+def test_any_trouble_that_comes_ends_those_whose_time_is_over(health: Health, clock: HandClock) -> None:
+    health.on("GW-SEC-01", "call-1")
+    clock.seconds += 86_401
+    health.on("GW-SER-01", "radar")
+    assert on_now(health) == [("GW-SER-01", "radar", False)]
+
+
+def test_what_lasts_until_somebody_sees_it_gone_does_not_age(health: Health, clock: HandClock) -> None:
+    health.on("GW-SER-01", "radar")
+    clock.seconds += 10 * 86_400
+    assert on_now(health) == [("GW-SER-01", "radar", False)]

@@ -8,6 +8,9 @@ from pathlib import Path
 
 import pytest
 
+from drivers.kit import Reason, SignalKind
+from gateway.collect.listening import FAULT, NOBODY, NOISE, NOTHING, SILENCE, STRANGER
+from gateway.config.schema import TABLES, settings_of
 from gateway.config.settings import Ble, Destination, DestinationPath, DeviceTable, Gateway, Outbox, Room, Serial
 from gateway.problems import SEVERITIES
 from gateway.texts import language, placeholders, table, text
@@ -33,6 +36,8 @@ def test_the_chinese_texts_are_chinese() -> None:
         "expect.port",
         "expect.url",
         "problem.GW-CFG-30.remedy",
+        "diagnose.port-names",
+        *(f"diagnose.rung-{word}" for word in ("dns", "tcp", "tls")),
     }  # the last is all placeholder
 
 
@@ -44,12 +49,20 @@ def test_no_text_is_left_over_and_none_is_missing() -> None:
     for kind in (Gateway, Room, Serial, Ble, DeviceTable, Destination, DestinationPath, Outbox):
         needed |= {f"expect.{item.description}" for item in getattr(kind, "__pydantic_fields__").values()}  # noqa: B009 - typed as unknown
     needed |= {f"severity.{one}" for one in SEVERITIES} | {f"effect.{one}" for one in ("fatal", "set-aside", "kept")}
+    needed |= {"effect.follows", "effect.runs"}
+    needed |= {f"setting.{name}.{key}" for name in TABLES for key in ("about", *(key for key, *_ in settings_of(name)))}
     needed |= {f"alarm.{word}" for word in ("call", "fall", "ACTIVE", "ACKED", "ATTENDED", "CLOSED")}
     needed |= {f"delivery.{word}" for word in ("QUEUED", "SENT", "L1", "L2", "UNDELIVERED", "DEAD_LETTER")}
+    needed |= {f"signal.{kind.value}" for kind in SignalKind} | {f"reason.{reason.value}" for reason in Reason}
+    needed |= {f"reason.{one}" for one in (STRANGER, NOBODY, NOISE, SILENCE, NOTHING, FAULT, "queue-full")}
     needed |= {"cli.help-alarm-ack", "cli.help-alarm-close"}  # made of their command's name
     available = table("zh").keys()
     assert needed - available == set()
-    spoken = {key for key in available if key.partition(".")[0] in ("cli", "column", "age")}
+    spoken = {
+        key
+        for key in available
+        if key.partition(".")[0] in ("cli", "column", "age", "service", "diagnose", "section", "verdict")
+    }
     unused = {key for key in spoken - needed if not {key, key.partition(".")[2]} & words}
     assert unused == set()
     assert available - spoken - needed == set()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 from bleak import BleakScanner
@@ -14,6 +15,8 @@ from bleak.backends.bluezdbus import manager as bleak_manager
 from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
 from bleak.exc import BleakError
+from dbus_fast import Message, Variant
+from dbus_fast.aio import MessageBus
 
 from simulator.bluez import BluezError, FakeBluez
 from simulator.bluez_objects import Report
@@ -134,6 +137,133 @@ async def test_passive_scanning_hears_what_matches_and_tells_changes_only(bus: s
         await scanner.stop()
     assert not bluez.scanning()
     await bluez.stop()
+
+
+@pytest.mark.parametrize(
+    ("kind", "filters", "same", "changing"),
+    [
+        ({"version": (5, 82)}, {}, 20, 20),
+        ({"version": (5, 88)}, {}, 1, 20),
+        ({"version": (5, 88)}, {"DuplicateData": True}, 20, 20),
+        ({"version": (5, 88)}, {"RSSI": -127}, 20, 20),
+        ({"version": (5, 82), "dual_mode": False}, {}, 1, 20),
+        ({"version": (5, 82), "dual_mode": False}, {"DuplicateData": True}, 20, 20),
+        ({"controller": "by address"}, {"DuplicateData": True}, 1, 1),
+        ({"controller": "by data"}, {"DuplicateData": True}, 1, 20),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("payload", ["same", "changing"])
+async def test_which_of_20_reports_are_told_depends_on_release_adapter_and_controller(
+    bus: str, kind: dict[str, Any], filters: dict[str, Any], same: int, changing: int, payload: str
+) -> None:
+    bluez = FakeBluez(bus, **kind)
+    bluez.add_adapter()
+    await bluez.start()
+    ears = Ears()
+    scanner = BleakScanner(ears, bluez={"adapter": "hci0", "filters": filters})  # type: ignore[typeddict-item]
+    async with asyncio.timeout(5):
+        await scanner.start()
+    for n in range(20):
+        bluez.hear(Report(BUTTON, -60, service_data={0xFCD2: b"\x01" if payload == "same" else bytes([n])}))
+        await asyncio.sleep(0.003)
+    bluez.hear(Report("AA:BB:CC:DD:EE:02", -60))
+    await until(lambda: bool(ears.heard) and ears.heard[-1][0] != BUTTON, "the last one was not told")
+    assert len(ears.heard) - 1 == (same if payload == "same" else changing)
+    async with asyncio.timeout(5):
+        await scanner.stop()
+    await bluez.stop()
+
+
+@pytest.mark.parametrize(("filters", "rests"), [({}, True), ({"DuplicateData": True}, False)])
+async def test_an_le_only_adapter_rests_between_its_scans_unless_a_client_filters(
+    bus: str, monkeypatch: pytest.MonkeyPatch, filters: dict[str, bool], *, rests: bool
+) -> None:
+    monkeypatch.setattr("simulator.bluez_objects._REGULAR_SCAN_S", 0.2)
+    monkeypatch.setattr("simulator.bluez_objects._REGULAR_IDLE_S", 0.1)
+    bluez = FakeBluez(bus, dual_mode=False)
+    bluez.add_adapter()
+    await bluez.start()
+    scanner = BleakScanner(Ears(), bluez={"adapter": "hci0", "filters": filters})  # type: ignore[typeddict-item]
+    async with asyncio.timeout(5):
+        await scanner.start()
+    heard = []
+    for n in range(100):
+        heard.append(bluez.hear(Report(BUTTON, -60, service_data={0xFCD2: bytes([n])})))
+        await asyncio.sleep(0.006)
+    assert heard[0]
+    assert (False in heard) is rests
+    async with asyncio.timeout(5):
+        await scanner.stop()
+    await bluez.stop()
+
+
+async def test_a_controller_that_is_deaf_hears_again_after_what_heals_it(bus: str) -> None:
+    bluez = FakeBluez(bus)
+    bluez.add_adapter()
+    await bluez.start()
+    report = Report(BUTTON, -60, service_data={0xFCD2: b"\x01"})
+    hears = []
+    async with asyncio.timeout(10):
+        scanner = _active(Ears(), duplicates=True)
+        await scanner.start()
+        for heals in ("scan", "power", "never"):
+            bluez.wedge(heals=heals)
+            assert not bluez.hear(report)
+            await scanner.stop()
+            await scanner.start()
+            hears.append(bluez.hear(report))
+            bluez.power(on=False)
+            bluez.power(on=True)
+            scanner = _active(Ears(), duplicates=True)
+            await scanner.start()
+            hears.append(bluez.hear(report))
+        await scanner.stop()
+    assert hears == [True, True, False, True, False, False]
+    await bluez.stop()
+
+
+async def test_a_blocked_adapter_cannot_be_switched_on_and_comes_on_when_it_is_unblocked(bus: str) -> None:
+    bluez = FakeBluez(bus)
+    bluez.add_adapter()
+    await bluez.start()
+    bluez.block(on=True)
+    client = await MessageBus(bus_address=bus).connect()
+
+    async def ask(member: str, signature: str, *body: object) -> Message:
+        reply = await client.call(
+            Message(
+                "org.bluez", "/org/bluez/hci0", "org.freedesktop.DBus.Properties", member, signature=signature,
+                body=["org.bluez.Adapter1", *body],
+            )
+        )  # fmt: skip
+        assert reply is not None
+        return reply
+
+    assert (await ask("Get", "ss", "PowerState")).body[0].value == "off-blocked"
+    refused = await ask("Set", "ssv", "Powered", Variant("b", True))
+    assert (refused.error_name, refused.body) == ("org.bluez.Error.Blocked", ["Blocked through rfkill"])
+    bluez.block(on=False)
+    assert (await ask("Get", "ss", "PowerState")).body[0].value == "on"
+    bluez.faults["Properties.Get"] = [0.2, ("Failed", "why")]
+    began = asyncio.get_running_loop().time()
+    assert (await ask("Get", "ss", "Powered")).body[0].value is True
+    assert asyncio.get_running_loop().time() - began >= 0.2
+    assert (await ask("Get", "ss", "Powered")).error_name == "org.bluez.Error.Failed"
+    client.disconnect()
+    await client.wait_for_disconnect()
+    await bluez.stop()
+
+
+async def test_a_bus_can_refuse_everybody(tmp_path: Path) -> None:
+    daemon = DbusDaemon(tmp_path)
+    await daemon.start(refuses_users=True)
+    client = MessageBus(bus_address=daemon.address)
+    with pytest.raises((BrokenPipeError, EOFError, ConnectionError)):
+        async with asyncio.timeout(5):
+            await client.connect()
+    client.disconnect()
+    await daemon.stop()
 
 
 async def test_passive_scanning_is_refused_unless_it_is_offered(bus: str) -> None:

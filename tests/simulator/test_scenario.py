@@ -25,7 +25,17 @@ from simulator.scenario import (
     write_gateway_files,
 )
 
-PORTS = {"district": 18830, "family": 18832, "p": 18833, "board-office": 18831}
+PORTS = {
+    "district": 18830,
+    "district+2": 18834,
+    "family": 18832,
+    "p": 18833,
+    "p+2": 18835,
+    "p+3": 18836,
+    "p+4": 18837,
+    "p+5": 18838,
+    "board-office": 18831,
+}
 
 
 def plan(*, seed: int = 1, seconds: float | None = 40.0, name: str = "small_centre") -> Any:
@@ -103,6 +113,54 @@ def test_keys_differ_with_the_seed() -> None:
 @pytest.mark.parametrize(("seconds", "every_s"), [(40.0, [2.0, 3.0]), (600.0, [5.0, 7.0]), (None, [5.0, 7.0])])
 def test_a_short_run_polls_the_meters_more_often(seconds: float | None, every_s: list[float]) -> None:
     assert [device.every_s for device in plan(seconds=seconds).devices if device.role == "meter"] == every_s
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.integers(0, 10**6), st.floats(20, 300))
+def test_with_two_paths_one_way_is_broken_at_a_time_and_the_kill_lies_between(seed: int, seconds: float) -> None:
+    score = plan(name="two_paths", seed=seed, seconds=seconds)
+    did = [(one["fault"], one.get("platform"), one.get("way")) for one in score.faults]
+    first, second = ("district", 1), ("district", 2)
+    assert did == [
+        ("mute", *first),
+        ("cut", *first),
+        ("heal", *first),
+        ("kill", None, None),
+        ("hang", *first),
+        ("heal", *first),
+        ("cut", *second),
+        ("heal", *second),
+    ]
+    at = [one["at_s"] for one in score.faults]
+    assert at[1] - at[0] == pytest.approx(0.5, abs=0.002)
+    assert at[0] > 0
+    assert at[-1] <= 0.6 * seconds + 0.002
+    # Long enough for an alarm of its first moments to go over the second path.
+    assert at[5] - at[4] > 0.18 * seconds
+
+
+def test_an_endless_run_with_two_paths_breaks_each_way_again_and_again() -> None:
+    score = plan(name="two_paths", seconds=None)
+    first = [fault for fault in score.faults if fault["at_s"] < 600]
+    did = [(fault["fault"], fault.get("way")) for fault in first]
+    assert 8 <= did.count(("cut", 1)) <= 15
+    assert 6 <= did.count(("hang", 1)) <= 11
+    assert 7 <= did.count(("cut", 2)) <= 13
+    assert did.count(("mute", 1)) >= did.count(("cut", 1))
+    assert ("kill", None) in did
+
+
+def test_a_platform_with_two_ways_is_one_destination_with_two_paths() -> None:
+    score = plan(name="two_paths")
+    assert ports_needed("two_paths") == ("district", "district+2", "board-office")
+    (platform,) = score.platforms
+    assert (platform["port"], platform["speaks"]) == (18830, "mqtt")
+    assert platform["also"] == [{"port": 18834, "speaks": "https"}]
+    (destination,) = tomllib.loads(gateway_toml(score, Path("/run/demo")))["destination"]
+    assert destination["path"] == [
+        {"url": "mqtt://127.0.0.1:18830"},
+        {"url": "https://127.0.0.1:18834", "ca_file": "/run/demo/tls/ca.pem"},
+    ]
 
 
 def test_an_endless_run_goes_on_with_cuts_and_kills() -> None:
@@ -222,6 +280,10 @@ pause_s = [1, 2]
 """
 
 
+def with_ways(lines: str) -> str:
+    return WHOLE.replace('id = "p"', f'id = "p"\n{lines}')
+
+
 def test_a_scenario_of_ones_own_is_a_file(tmp_path: Path) -> None:
     path = tmp_path / "mine.toml"
     path.write_text(WHOLE)
@@ -247,6 +309,14 @@ def test_a_scenario_of_ones_own_is_a_file(tmp_path: Path) -> None:
             WHOLE.replace("[links", '[[platform]]\nid = "p"\n[links'), "two platforms", id="one platform twice"
         ),
         pytest.param(WHOLE.replace("[[platform]]", "[[other]]"), "platform is missing", id="no platform"),
+        pytest.param(with_ways('also = ["https", "fax"]'), "speaks = 'fax'", id="unknown second way"),
+        pytest.param(with_ways('also = ["http", "http", "http", "http"]'), "5 ways in", id="too many ways"),
+        pytest.param(
+            with_ways("way_fault = [{ way = 2, cut = [0.1, 0.2], heal = [0.3, 0.4] }]"), "way = 2", id="no way"
+        ),
+        pytest.param(with_ways("way_fault = [{ way = 1 }]"), "expected cut or hang", id="no fault of a way"),
+        pytest.param(with_ways("way_fault = [{ cut = [0.1, 0.2] }]"), "way is missing", id="a fault of no way"),
+        pytest.param(with_ways("way_fault = [{ way = 1, cut = [0.1, 0.2] }]"), "heal is missing", id="never healed"),
     ],
 )
 def test_what_does_not_fit_is_named(tmp_path: Path, text: str, message: str) -> None:

@@ -8,47 +8,41 @@ that what is told first is what the test broke. Its files lie on a real file sys
 from __future__ import annotations
 
 import asyncio
-import ctypes
-import datetime as dt
 import grp
-import ipaddress
 import json
 import os
 import pty
 import pwd
 import re
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
-import threading
 import time
 import tty
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
 
 from simulator.platform import District, district
 
 if TYPE_CHECKING:
+    from tests.end_to_end.bad_input.apart.conftest import Apart, Forward
     from tests.end_to_end.conftest import Board, Gateway
 else:
-    Board = Gateway = Any
+    Apart = Board = Forward = Gateway = Any
 
 ROOT = Path(__file__).parents[3]
 NOBODY = "nobody"
-CLONE_NEWNET = 0x40000000
 CHINESE = re.compile("[\u4e00-\u9fff]")
 # A key instead of its words, a value that nobody filled in, a part that should have been left out, Python's own words.
 BROKEN = re.compile(r"@[a-z]+\.|<<|>>|\{[a-z_]+\}|(?<!\w)\?|None|Error\(|Traceback")
+
+WARNINGS = ("GW-DEV-02",)
 
 HEAD = """
 [gateway]
@@ -182,6 +176,12 @@ class Centre:
         self._where = apart.prefix
         self.gateway.prefix = (*self._where, *self.user)
 
+    async def reach(self, apart: Apart, forward: Callable[..., Awaitable[Forward]]) -> None:
+        """Daemon and diagnosis live apart, and what is well is reached from there as from here."""
+        self.moves(apart)
+        await forward(self.platform.port, apart.listening("127.0.0.1", self.platform.port))
+        await forward(self.board.port, apart.listening("127.0.0.1", self.board.port))
+
     # -- what must go on ----------------------------------------------------------------------------------------
 
     async def call_is_heard(self) -> None:
@@ -194,23 +194,23 @@ class Centre:
         await self.alarms_arrived(self.presses)
         await self.seen_to()
 
-    async def alarms_arrived(self, count: int, device: str = "board-1") -> None:
-        """So many alarms of a device have been accepted by the platform, none twice."""
+    async def alarms_arrived(self, count: int, device: str = "board-1", platform: str = "district") -> None:
+        """So many alarms of a device have been accepted by a platform, none twice."""
         end = time.monotonic() + 15
-        while len(self.accepted(device)) < count:
+        while len(self.accepted(device, platform)) < count:
             assert time.monotonic() < end, f"{count} alarms of {device} did not arrive\n{self.gateway.said()}"
             await asyncio.sleep(0.02)
-        assert len(self.accepted(device)) == count
+        assert len(self.accepted(device, platform)) == count
 
     async def seen_to(self) -> None:
         """Staff close every alarm."""
         for alarm in await self.gateway.ask("alarms.list"):
             await self.gateway.ask("alarms.close", id=alarm["id"], by="n-07", why="seen to")
 
-    def accepted(self, device: str = "board-1") -> list[dict[str, Any]]:
-        """Every alarm that the platform has accepted of a device."""
-        ledger = self.folder / "platform-district.jsonl"
-        rows = [json.loads(line) for line in ledger.read_text(encoding="utf-8").splitlines(keepends=True) if line.endswith("\n")]
+    def accepted(self, device: str = "board-1", platform: str = "district") -> list[dict[str, Any]]:
+        """Every alarm that a platform has accepted of a device."""
+        said = (self.folder / f"platform-{platform}.jsonl").read_text(encoding="utf-8")
+        rows = [json.loads(line) for line in said.splitlines(keepends=True) if line.endswith("\n")]
         return [
             row["event"]
             for row in rows
@@ -227,17 +227,17 @@ class Centre:
         assert [line for line in self.gateway.said().splitlines() if not line.startswith("{")] == []
         for one in self.gateway.entries():
             assert "exception" not in one, one
-            if one.get("turn") == "on":
+            if "turn" in one:
+                level = "warning" if one["code"] in WARNINGS else "error"
+                assert one["level"] == (level if one["turn"] == "on" else "info"), one
                 assert one["event"]
                 assert not BROKEN.search(one["event"]), one
 
     async def problem(self, code: str, subject: str, *, within_s: float = 15.0) -> None:
         """Wait until the daemon tells it."""
-        await self.gateway.until(
-            f"told {code}", lambda status: (code, subject) in _problems(status), within_s=within_s
-        )
+        await self.gateway.until(f"told {code}", lambda status: (code, subject) in _problems(status), within_s=within_s)
 
-    async def well(self, *besides: str, within_s: float = 20.0) -> None:
+    async def well(self, *, within_s: float = 20.0) -> None:
         """Wait until no problem is left, and everything hears and is connected."""
         await self.gateway.until(
             "well",
@@ -294,7 +294,9 @@ def user() -> tuple[str, ...]:
     words = ("setpriv", f"--reuid={nobody.pw_uid}", f"--regid={nobody.pw_gid}", "--clear-groups", "--")
     tried = subprocess.run([*words, sys.executable, "-c", "import gateway"], cwd=ROOT, capture_output=True, check=False)
     if tried.returncode != 0:
-        pytest.skip(f"root cannot become {NOBODY} here, or {NOBODY} cannot read the program: {tried.stderr.decode()[-300:]}")
+        pytest.skip(
+            f"root cannot become {NOBODY} here, or {NOBODY} cannot read the program: {tried.stderr.decode()[-300:]}"
+        )
     return words
 
 
@@ -328,7 +330,9 @@ async def centre(gateway: Gateway, board: Board, user: tuple[str, ...]) -> Async
         here = Centre(gateway, board, platform, user)
         here.own(gateway.folder)
         here.command("timedatectl", "yes")
-        here.command("systemctl", "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\nNRestarts=0")
+        here.command(
+            "systemctl", "LoadState=loaded\nActiveState=active\nSubState=running\nUnitFileState=enabled\nNRestarts=0"
+        )
         here.command("systemd-analyze", "Overall exposure level for daycare-gateway.service: 1.1 OK")
         yield here
 
@@ -336,205 +340,45 @@ async def centre(gateway: Gateway, board: Board, user: tuple[str, ...]) -> Async
 # -- wires -------------------------------------------------------------------------------------------------------
 
 
-@dataclass
 class Cable:
-    """A serial line that ends in a pty: `far` is the end of whatever hangs on it, `port` is ours."""
+    """A serial line: `port` is the gateway's end, a pty; `say` writes at the end of whatever hangs on it."""
 
-    far: int
-    near: int
-    port: Path
+    def __init__(self) -> None:
+        self._far, self._near = pty.openpty()
+        tty.setraw(self._near)
+        self.port = Path(os.ttyname(self._near))
+        self._open = [self._far, self._near]
+        os.set_blocking(self._far, False)
+
+    def free(self) -> None:
+        """Let go of the gateway's end: it has been held so that it stays raw, and counts as held by another."""
+        self._open.remove(self._near)
+        os.close(self._near)
+
+    async def say(self, data: bytes) -> None:
+        async with asyncio.timeout(15):
+            while data:
+                try:
+                    data = data[os.write(self._far, data) :]
+                except BlockingIOError:  # nobody has read for a while
+                    await asyncio.sleep(0.005)
+
+    def close(self) -> None:
+        for one in self._open:
+            os.close(one)
 
 
 @pytest.fixture
 def new_cable(user: tuple[str, ...]) -> Iterator[Callable[[], Cable]]:
     """Make serial lines."""
-    made: list[int] = []
+    made: list[Cable] = []
 
     def make() -> Cable:
-        far, near = pty.openpty()
-        made.extend((far, near))
-        tty.setraw(near)
-        port = Path(os.ttyname(near))
+        made.append(Cable())
         if user:
-            shutil.chown(port, NOBODY)
-        return Cable(far, near, port)
-
-    yield make
-    for one in made:
-        with suppress(OSError):
-            os.close(one)
-
-
-# -- apart from this machine -------------------------------------------------------------------------------------
-
-
-class Apart:
-    """A network and a file system of its own, kept by a process that sleeps. What is begun by `prefix` lives there."""
-
-    def __init__(self, script: str) -> None:
-        self._process = subprocess.Popen(
-            ["unshare", "--net", "--mount", "sh", "-ec", f"{script}\necho ready\nexec sleep 600"],
-            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        )  # fmt: skip
-        assert self._process.stdout is not None
-        self.said = ""
-        for line in self._process.stdout:
-            if line == "ready\n":
-                return
-            self.said += line
-        self.close()
-
-    @property
-    def works(self) -> bool:
-        return self._process.poll() is None
-
-    @property
-    def pid(self) -> int:
-        return self._process.pid
-
-    @property
-    def prefix(self) -> tuple[str, ...]:
-        return ("nsenter", f"--target={self.pid}", "--net", "--mount", f"--wd={ROOT}", "--")
-
-    def run(self, script: str) -> str:
-        done = subprocess.run(
-            [*self.prefix, "sh", "-ec", script], capture_output=True, text=True, timeout=30, check=False
-        )  # fmt: skip
-        assert done.returncode == 0, done.stderr
-        return done.stdout
-
-    def listening(self, host: str, port: int = 0) -> socket.socket:
-        """Return a socket that listens in there, for this process: where a socket lives is settled when it is made."""
-        made: list[socket.socket] = []
-
-        def make() -> None:
-            with Path(f"/proc/{self.pid}/ns/net").open("rb") as network:
-                if ctypes.CDLL(None, use_errno=True).setns(network.fileno(), CLONE_NEWNET) != 0:
-                    raise OSError(ctypes.get_errno(), "setns")
-            made.append(socket.create_server((host, port)))
-
-        thread = threading.Thread(target=make)  # it alone is there, and ends
-        thread.start()
-        thread.join()
-        return made[0]
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
-@pytest.fixture
-def apart() -> Iterator[Callable[[str], Apart]]:
-    """Make places apart; the script prepares each. Skips, and says so, where that is not allowed."""
-    made: list[Apart] = []
-
-    def make(script: str = "ip link set lo up") -> Apart:
-        if os.geteuid() != 0:
-            pytest.skip("only root can take a network or a file system apart here: this row of the table is not proven")
-        here = Apart(script)
-        made.append(here)
-        if not here.works:
-            pytest.skip(f"no network or file system apart can be had here, this row of the table is not proven: {here.said}")
-        return here
+            shutil.chown(made[-1].port, NOBODY)
+        return made[-1]
 
     yield make
     for one in made:
         one.close()
-
-
-async def forwarded(listening: socket.socket, port: int) -> asyncio.Server:
-    """Pass everything that comes to a socket apart on to a port of this machine."""
-
-    async def pass_on(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        try:
-            there, back = await asyncio.open_connection("127.0.0.1", port)
-        except OSError:
-            writer.close()
-            return
-        await asyncio.gather(_copied(reader, back), _copied(there, writer))
-
-    return await asyncio.start_server(pass_on, sock=listening)
-
-
-async def _copied(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    with suppress(OSError):
-        while data := await reader.read(65_536):
-            writer.write(data)
-            await writer.drain()
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
-
-
-@pytest.fixture
-def forward() -> Callable[[socket.socket, int], Any]:
-    return forwarded
-
-
-# -- certificates ------------------------------------------------------------------------------------------------
-
-
-class Authority:
-    """Who vouches for a platform: `certify` puts into a folder what a platform needs to be known by these names."""
-
-    def __init__(self) -> None:
-        self._key = ec.generate_private_key(ec.SECP256R1())
-        self._name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "district authority")])
-
-    def _builder(self, name: str, key: ec.EllipticCurvePublicKey) -> x509.CertificateBuilder:
-        now = dt.datetime.now(dt.UTC)
-        return (
-            x509.CertificateBuilder()
-            .subject_name(x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)]))
-            .issuer_name(self._name)
-            .public_key(key)
-            .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=90))
-            .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key()), critical=False)
-        )
-
-    def certify(self, folder: Path, names: Sequence[str]) -> Path:
-        """Return the file that a gateway is to trust."""
-        folder.mkdir(exist_ok=True)
-        folder.chmod(0o755)
-        off = (
-            "digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement",
-            "encipher_only", "decipher_only",
-        )  # fmt: skip
-        ca = (
-            self._builder("district authority", self._key.public_key())
-            .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
-            .add_extension(x509.KeyUsage(key_cert_sign=True, crl_sign=True, **dict.fromkeys(off, False)), critical=True)
-            .sign(self._key, hashes.SHA256())
-        )
-        key = ec.generate_private_key(ec.SECP256R1())
-        known = [_general(name) for name in names]
-        server = (
-            self._builder(names[0], key.public_key())
-            .add_extension(x509.SubjectAlternativeName(known), critical=False)
-            .sign(self._key, hashes.SHA256())
-        )
-        (folder / "ca.pem").write_bytes(ca.public_bytes(serialization.Encoding.PEM))
-        (folder / "ca.pem").chmod(0o644)
-        (folder / "server.pem").write_bytes(server.public_bytes(serialization.Encoding.PEM))
-        (folder / "server.key").write_bytes(
-            key.private_bytes(
-                serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-            )
-        )
-        return folder / "ca.pem"
-
-
-def _general(name: str) -> x509.GeneralName:
-    try:
-        return x509.IPAddress(ipaddress.ip_address(name))
-    except ValueError:
-        return x509.DNSName(name)
-
-
-@pytest.fixture
-def authority() -> Authority:
-    return Authority()

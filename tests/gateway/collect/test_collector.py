@@ -194,6 +194,30 @@ async def test_a_flood_of_wrong_mics_raises_one_call_in_ten_seconds(opened: Open
     assert [presses for noun, presses in await centre.told("presses") if noun == "alarm.raised"] == [1, 2]
 
 
+@pytest.mark.parametrize("taken", ["acknowledged", "closed"])
+async def test_a_press_that_cannot_be_read_is_heard_at_once_after_its_alarm_was_taken(
+    opened: Opener, radio: Radio, taken: str
+) -> None:
+    centre = await opened([radio("call-1", "bthome-button", BUTTON, key=KEY)])
+    centre.hear(BUTTON, service=sealed(1000, key=OTHER_KEY))
+    (alarm,) = centre.alarms.listed(centre.clock.stamp(), with_closed=False)
+    centre.clock.go_on(3)
+    if taken == "closed":
+        centre.collector.close(alarm["id"], "li", "helped")
+    else:
+        centre.collector.acknowledge(alarm["id"], "li")
+    centre.clock.go_on(3)
+    centre.hear(BUTTON, service=sealed(1000, key=OTHER_KEY))
+    assert [one["state"] for one in centre.alarms.listed(centre.clock.stamp(), with_closed=False)] == (
+        [] if taken == "closed" else ["ACKED"]
+    ), "the air repeats the same press"
+    centre.hear(BUTTON, service=sealed(1001, key=OTHER_KEY))
+    centre.hear(BUTTON, service=sealed(1002, key=OTHER_KEY))
+    assert [
+        (one["state"], one["presses"]) for one in centre.alarms.listed(centre.clock.stamp(), with_closed=False)
+    ] == [("ACTIVE", 1 if taken == "closed" else 2)]
+
+
 async def test_a_forged_counter_does_not_silence_the_true_button(opened: Opener, radio: Radio) -> None:
     centre = await opened([radio("call-1", "bthome-button", BUTTON, key=KEY)])
     centre.hear(BUTTON, service=sealed(1000))

@@ -111,6 +111,28 @@ def test_the_problem_of_a_link_follows_it(bench: Bench) -> None:
     assert problems == [["GW-SER-01"], ["GW-SER-02"], [], []]
 
 
+def test_a_link_that_hears_can_have_a_trouble_that_is_no_gap(bench: Bench) -> None:
+    hearing = bench.start()
+    problems = []
+    for state in (
+        hears("air", later(1)), replace(hears("air", later(2)), problem="GW-BLE-10"),
+        replace(hears("air", later(3)), problem="GW-BLE-09"), hears("air", later(4)),
+    ):  # fmt: skip
+        hearing.on_state(state)
+        problems.append([one.code for one in bench.health.current()])
+    assert problems == [[], ["GW-BLE-10"], ["GW-BLE-09"], []]
+    assert bench.told() == [("air", "restart", 0, 1, 0)]
+
+
+def test_a_deafness_that_is_known_only_when_it_is_over_is_told_whole(bench: Bench) -> None:
+    hearing = bench.start()
+    hearing.on_state(hears("air", later(1)))
+    hearing.on_state(deaf("air", later(100), "GW-BLE-06"))
+    hearing.on_state(hears("air", later(162.5)))
+    assert bench.told()[1:] == [("air", "link-down", 100, 162.5, 0)]
+    assert bench.health.current() == ()
+
+
 def test_hearing_that_is_told_twice_is_one_gap(bench: Bench) -> None:
     hearing = bench.start()
     hearing.on_state(hears("air", later(1)))

@@ -139,6 +139,38 @@ async def test_a_board_that_counts_anew_without_a_session_is_heard_although_it_s
     assert (await board.told())[-1] == ("alarm.raised", 2, True)
 
 
+async def test_every_press_of_a_board_that_counts_anew_is_heard_and_not_only_the_first(board: Board) -> None:
+    """The others were durable before as well, and say the same: acknowledged as repeats they would be lost."""
+    for n in (1, 2, 3):
+        await board.say(f'{{"n":{n},"ev":"press"}}')
+    board.centre.clock.go_on(600)
+    for n in (1, 2, 3):
+        assert await board.say(f'{{"n":{n},"ev":"press"}}') == [b'{"ack": %d}' % n]
+        board.centre.clock.go_on(5)
+    assert [n for _, n, _ in await board.told()] == [1, 2, 3, 1, 2, 3]
+    await board.restart(after_s=5)
+    assert await board.say('{"n":3,"ev":"press"}', '{"n":4,"ev":"press"}') == [b'{"ack": 3}', b'{"ack": 4}']
+    assert [n for _, n, _ in await board.told()] == [1, 2, 3, 1, 2, 3, 4], "but their repeats are repeats"
+
+
+async def test_presses_in_one_breath_are_all_heard_when_the_board_counts_anew(board: Board) -> None:
+    presses = [f'{{"n":{n},"ev":"press"}}' for n in (1, 2, 3)]
+    await board.say(*presses)
+    board.centre.clock.go_on(600)
+    await board.say(*presses, *presses)
+    assert [n for _, n, _ in await board.told()] == [1, 2, 3, 1, 2, 3]
+    await board.say(*presses)
+    assert len(await board.told()) == 6
+
+
+async def test_a_session_that_is_used_anew_voids_no_numbers_without_one(board: Board) -> None:
+    await board.say(PRESS, '{"n":1,"s":"a","t":20.5}')
+    board.centre.clock.go_on(61)
+    await board.say('{"n":1,"s":"a","t":21.5}')
+    await board.say(PRESS)
+    assert [verified for _, _, verified in await board.told()] == [True, True, False, False]
+
+
 async def test_a_repeat_within_a_minute_is_a_repeat(board: Board) -> None:
     for _ in range(20):
         assert await board.say(PRESS) == [b'{"ack": 1}']
@@ -211,6 +243,52 @@ async def test_a_paused_line_settles_nothing(board: Board, monkeypatch: pytest.M
     board.reader.on_stored()
     assert await board.say(PRESS) == [b'{"ack": 1}']
     assert len(await board.told()) == 1
+
+
+async def test_a_line_that_is_lost_while_it_was_paused_settles_nothing_before_it_is_back(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await board.say(PRESS)
+    monkeypatch.setattr("gateway.collect.streaming.HIGH_WATER", -1)
+    board.pause = board.resume = lambda: None  # type: ignore[attr-defined]  # what the reader calls on its line
+    board.reader.on_data(b"\n", board.centre.clock.stamp())
+    monkeypatch.setattr("gateway.collect.streaming.HIGH_WATER", 4000)
+    board.reader.lost()
+    board.reader.on_stored()  # the pause ends, the line is still away
+    board.centre.clock.go_on(7200)
+    board.reader.reopened()
+    assert await board.say(PRESS) == [b'{"ack": 1}']
+    assert len(await board.told()) == 1
+
+
+async def test_a_number_that_meets_a_bug_is_taken_when_it_comes_again(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Held for one that is on its way, it would be passed over for ever."""
+    submit = board.centre.outbox.submit
+
+    def broken(_write: object) -> bool:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(board.centre.outbox, "submit", broken)
+    board.reader.on_data(f"{PRESS}\n".encode(), board.centre.clock.stamp())
+    monkeypatch.setattr(board.centre.outbox, "submit", submit)
+    assert board.centre.problems == [("GW-RUN-03", "board-1")]
+    assert await board.say(PRESS) == [b'{"ack": 1}']
+    assert await board.told() == [("alarm.raised", 1, True)]
+
+
+async def test_a_call_whose_number_cannot_be_stored_is_stored_all_the_same_and_not_acknowledged(
+    board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(*_: object, **__: object) -> None:
+        raise IndexError("a bug in the numbers")
+
+    monkeypatch.setattr("gateway.outbox.numbers.NumberSet.add", broken)
+    assert await board.say(PRESS) == []
+    assert await board.told() == [("alarm.raised", 1, True)]
+    monkeypatch.undo()
+    assert await board.say(PRESS) == [b'{"ack": 1}']
 
 
 async def test_a_number_that_a_full_queue_refused_is_taken_when_it_comes_again(

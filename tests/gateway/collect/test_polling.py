@@ -261,3 +261,17 @@ async def test_each_poll_is_shown_to_whoever_listens_as_it_went(
     assert seen[0].capture == {"exchange": [[b"m1".hex(), reply]]}
     values = [one.get("value") for one in seen[0].item()["said"]]
     assert values == (["1"] if not reason else [])
+
+
+async def test_a_bug_behind_a_good_reply_costs_one_poll_and_not_the_bus(
+    bench: Any, quick_sleep: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    master, bus, centre = await bench(lambda _request: b"kwh=1", meter("m1"))
+    quick_sleep(centre.clock)
+
+    def broken(*_: object, **__: object) -> bool:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(centre.collector, "take", broken)
+    await polled(master, lambda: len(bus.asked) >= 3)
+    assert centre.problems == [("GW-RUN-03", "m1")]

@@ -308,7 +308,7 @@ async def test_a_stuck_disk_holds_the_line_back_and_the_pause_is_told(bench: Ben
     bench.say('{"dev":"b1","n":1,"ev":"press"}')
     bench.say('{"dev":"b1","n":2,"ev":"press"}')
     assert bench.wire.done == ["pause"]
-    centre.clock.go_on(4)
+    centre.clock.go_on(1.9)
     bench.reader.on_stored()
     assert bench.wire.done == ["pause"]
 
@@ -319,6 +319,63 @@ async def test_a_stuck_disk_holds_the_line_back_and_the_pause_is_told(bench: Ben
     assert b"".join(bench.wire.written) == b'{"ack": 1}\n{"ack": 2}\n'
     bench.reader.on_stored()
     assert bench.wire.done == ["pause", "resume"]
+
+
+def stick(centre: Any) -> None:
+    """The disk takes nothing any more, and much waits for it."""
+    centre.committing.cancel()
+    for number in range(4_001):
+        assert centre.outbox.submit(Write(marks=(Mark("x", str(number), "1"),)))
+
+
+async def test_a_disk_that_never_answers_keeps_no_call_from_being_raised(bench: Bench) -> None:
+    centre = bench.centre
+    stick(centre)
+    began = centre.clock.stamp()
+    bench.say('{"dev":"b1","n":1,"kwh":1}')
+    centre.clock.go_on(2)
+    bench.reader.on_stored()  # the tick of the hearing
+    assert bench.wire.done == ["pause", "resume"]
+    assert bench.deaf == [(began, centre.clock.stamp())]
+    for n in range(2, 100):
+        bench.say(f'{{"dev":"b1","n":{n},"kwh":1}}')
+    bench.say('{"dev":"b1","n":100,"ev":"press"}')
+    assert bench.wire.done == ["pause", "resume"], "and it is not paused again for the same trouble"
+    assert centre.alarms.open_count == 1
+    assert bench.wire.written == []
+
+
+async def test_once_the_disk_has_caught_up_a_line_can_be_held_back_again(bench: Bench) -> None:
+    centre = bench.centre
+    for turn in range(1, 3):
+        stick(centre)
+        bench.say(f'{{"dev":"b1","n":{turn},"kwh":1}}')
+        centre.clock.go_on(2)
+        bench.reader.on_stored()
+        centre.committing = asyncio.create_task(centre.outbox.run())
+        assert await centre.outbox.flush(5)
+        bench.reader.on_stored()
+        assert bench.wire.done == ["pause", "resume"] * turn
+
+
+async def test_a_serial_line_on_which_nobody_repeats_is_never_held_back(bench: Bench) -> None:
+    """What a radar says while nobody reads is lost: the pause would make a busy disk a deaf radar."""
+    stick(bench.centre)
+    bench.say('{"dev":"b1","kwh":1}', '{"dev":"b1","ev":"press"}')
+    assert (bench.wire.done, bench.centre.alarms.open_count) == ([], 1)
+
+
+async def test_a_socket_is_held_back_whoever_speaks_on_it(bench: Bench) -> None:
+    """Its sender waits, and loses nothing."""
+    bench.reader = StreamReader(
+        "wire", list(bench.centre.desks.values()), collector=bench.centre.collector, outbox=bench.centre.outbox,
+        clock=bench.centre.clock, health=bench.centre.health,
+    )  # fmt: skip
+    line: Any = bench.wire
+    bench.reader.attach(line)
+    stick(bench.centre)
+    bench.say('{"dev":"b1","kwh":1}')
+    assert bench.wire.done == ["pause"]
 
 
 # Polls.

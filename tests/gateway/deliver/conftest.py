@@ -20,6 +20,8 @@ from gateway.events import Event, Lane, Origin, new_event
 from gateway.health import Health
 from gateway.outbox import Outbox, Route, Write
 from gateway.uplinks import Ack, AckStatus, UplinkEvents
+from gateway.uplinks.path import PlatformPath
+from gateway.uplinks.paths import Paths
 
 ORIGIN = Origin("org", "site", "gw")
 START_MS = 1_800_000_000_000
@@ -86,6 +88,7 @@ class Sent:
     events: list[dict[str, Any]]
     at: float
     epoch: int
+    connection: int
     size: int
 
     @property
@@ -109,25 +112,35 @@ class ScriptedUplink:
         self.opened: list[tuple[int, Mapping[str, object], float]] = []
         self.closed = 0
         self.tokens: list[int] = []
-        self.failures: list[SessionError] = []
+        self.failures: list[BaseException] = []
+        self.breaks: list[SessionError] = []
+        self.hangs = self.hangs_on_closing = False
         self.events: UplinkEvents | None = None
         self.epoch = 0
+        self.announced: list[float] = []
 
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
         self.opened.append((epoch, birth, asyncio.get_running_loop().time()))
         await asyncio.sleep(0)
+        if self.hangs:
+            await asyncio.Event().wait()
         if self.failures:
             raise self.failures.pop(0)
         self.events, self.epoch = events, epoch
 
+    def announce(self) -> None:
+        self.announced.append(asyncio.get_running_loop().time())
+
     def send(self, lane: Lane, texts: list[str]) -> int:
         if self.events is None:
             raise SessionError("GW-NET-05", "host", error="no session")
+        if self.breaks:
+            raise self.breaks.pop(0)
         loop = asyncio.get_running_loop()
         size = sum(len(text.encode()) for text in texts) + len(texts) + 1
         events = [json.loads(text) for text in texts]
         token = self.tokens.pop(0) if self.tokens else len(self.sent) + 1
-        message = Sent(token, lane, events, loop.time(), self.epoch, size)
+        message = Sent(token, lane, events, loop.time(), self.epoch, len(self.opened), size)
         self.sent.append(message)
         if self.confirming:
             loop.call_soon(self.puback, message)
@@ -138,9 +151,11 @@ class ScriptedUplink:
     async def close(self) -> None:
         self.events = None
         self.closed += 1
+        if self.hangs_on_closing:
+            await asyncio.Event().wait()
 
     def puback(self, message: Sent, *, ok: bool = True) -> None:
-        if self.events is not None and message.epoch == self.epoch:
+        if self.events is not None and message.connection == len(self.opened):
             self.events.sent(message.token, ok)
 
     def accept(self, message: Sent) -> None:
@@ -150,9 +165,9 @@ class ScriptedUplink:
         if self.events is not None:
             self.events.acks([Ack(one, AckStatus(status), code, after_s) for one, status in decisions])
 
-    def lose(self) -> None:
+    def lose(self, code: str = "GW-NET-05") -> None:
         assert self.events is not None
-        self.events.lost(SessionError("GW-NET-05", "district", error="cut"))
+        self.events.lost(SessionError(code, "district", error="cut"))
 
     def sequences(self, lane: Lane | None = None) -> list[int]:
         """Every sequence that went out, in order, repeats included."""
@@ -168,17 +183,29 @@ class Bench:
         self.routes = [Route(DISTRICT, ("*",))]
         self.finish = "L2"
         self.spread_s = 60.0
-        self.uplink = ScriptedUplink()
+        self.uplinks = [ScriptedUplink()]
         self.levels: list[tuple[str, str]] = []
         self.tasks: list[asyncio.Task[None]] = []
+
+    @property
+    def uplink(self) -> ScriptedUplink:
+        """The first path, mostly the only one."""
+        return self.uplinks[0]
 
     async def open(self, *, deliver: bool = True) -> None:
         self.outbox = Outbox(self.path, self.routes, clock=self.clock)
         await self.outbox.open()
         self.tasks = [asyncio.create_task(self.outbox.run())]
         self.health = Health(self.clock)
+        paths = Paths(
+            DISTRICT,
+            [PlatformPath(one, f"host-{n}", "scripted") for n, one in enumerate(self.uplinks, 1)],
+            reconnect_spread_s=self.spread_s,
+            clock=self.clock,
+            health=self.health,
+        )
         self.deliverer = Deliverer(
-            DISTRICT, self.uplink, self.outbox, finish=self.finish, reconnect_spread_s=self.spread_s,
+            DISTRICT, paths, self.outbox, finish=self.finish, reconnect_spread_s=self.spread_s,
             clock=self.clock, health=self.health,
             callbacks=DeliveryCallbacks(
                 delivered=lambda event_id, level: self.levels.append((event_id, level)),
@@ -193,6 +220,12 @@ class Bench:
     async def deliver(self) -> None:
         self.tasks.append(asyncio.create_task(self.deliverer.run()))
         await self.settle()
+
+    async def end_delivery(self) -> None:
+        """Cancel the deliverer alone, as an orderly end does."""
+        task = self.tasks.pop()
+        task.cancel()
+        await asyncio.wait({task})
 
     async def close(self) -> None:
         for task in reversed(self.tasks):
@@ -229,22 +262,28 @@ class Bench:
 Scenario = Callable[[Bench], Awaitable[None]]
 
 
+def played(scenario: Scenario, folder: Path) -> Bench:
+    bench = Bench(folder)
+
+    async def whole() -> None:
+        try:
+            await scenario(bench)
+        finally:
+            await bench.close()
+
+    run(whole())
+    return bench
+
+
 @pytest.fixture
 def play(tmp_path: Path) -> Callable[[Scenario], Bench]:
     """Play a scenario on a bench, in time that is not waited for; everything that it began has ended afterwards."""
+    return lambda scenario: played(scenario, tmp_path)
 
-    def played(scenario: Scenario) -> Bench:
-        bench = Bench(tmp_path)
 
-        async def whole() -> None:
-            try:
-                await scenario(bench)
-            finally:
-                await bench.close()
-
-        run(whole())
-        return bench
-
+@pytest.fixture(scope="module")
+def play_in() -> Callable[[Scenario, Path], Bench]:
+    """Play a scenario in a folder of its own, as often as one likes."""
     return played
 
 

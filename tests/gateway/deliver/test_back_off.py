@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.deliver.back_off import BackOff, jittered, most
+from gateway.uplinks.back_off import BackOff, jittered, most
 
 DRAWS = 2_000
 
@@ -65,6 +65,36 @@ def test_it_begins_anew_when_an_event_was_accepted() -> None:
         return back_off.next_wait(established=False, alarm=False)
 
     longest([after_success() for _ in range(DRAWS)], 1)
+
+
+def test_a_session_that_another_client_took_over_is_waited_for_longer_each_time_whatever_was_accepted() -> None:
+    def contested(times: int, *, alarm: bool = False) -> float:
+        back_off = BackOff(0)
+        for n in range(times):
+            back_off.accepted()
+            back_off.contested(float(n))
+            wait = back_off.next_wait(established=True, alarm=alarm)
+        return wait
+
+    for times, bound in ((1, 2), (4, 16), (20, 300)):
+        longest([contested(times) for _ in range(DRAWS)], bound)
+    longest([contested(20, alarm=True) for _ in range(DRAWS)], 5)
+
+
+def test_a_takeover_is_forgotten_by_the_next_loss_and_its_number_after_15_minutes() -> None:
+    back_off = BackOff(0)
+    for n in range(9):
+        back_off.contested(float(n))
+        back_off.next_wait(established=True, alarm=False)
+    back_off.accepted()
+    assert back_off.next_wait(established=True, alarm=False) == 0  # lost for another reason
+
+    def again(at: float) -> float:
+        back_off.accepted()
+        back_off.contested(at)
+        return back_off.next_wait(established=True, alarm=False)
+
+    longest([again(1000.0 * n) for n in range(2, DRAWS + 2)], 2)
 
 
 def test_an_alarm_never_makes_the_wait_longer() -> None:

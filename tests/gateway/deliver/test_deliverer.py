@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from gateway.deliver import back_off
 from gateway.errors import SessionError
 from gateway.events import Lane
+from gateway.uplinks import back_off
 
 Play = Callable[[Any], Any]
 METER, ALARM = "telemetry.meter", "alarm.raised"
@@ -254,6 +254,7 @@ def test_its_figures_tell_how_it_stands(play: Play) -> None:
             "connected": True,
             "epoch": 1,
             "pending": {"A": 0, "B": 0, "C": 2, "D": 0},
+            "paths": [{"url_host": "host-1", "transport": "scripted", "state": "in use", "code": "", "since_s": 3.0}],
             "inflight": 1,
             "accepted": 1,
             "rejected": 0,

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from gateway.deliver import dispatch as dispatch_module
+from gateway.deliver import wording
 from gateway.events import Lane, sending_text
 from gateway.outbox import Route
 
@@ -261,7 +261,7 @@ def test_a_row_that_cannot_be_put_into_words_is_set_aside_and_the_others_go(
             raise ValueError("no words for it")
         return real(row, how)
 
-    monkeypatch.setattr(dispatch_module, "sending_text", words)
+    monkeypatch.setattr(wording, "sending_text", words)
 
     async def scenario(bench: Any) -> None:
         await bench.open(deliver=False)

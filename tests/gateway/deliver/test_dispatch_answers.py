@@ -260,9 +260,9 @@ def test_a_line_that_confirms_nothing_is_given_up_before_the_keep_alive_would_se
         bench.uplink.obliging = bench.uplink.confirming = False
         [alarm] = await bench.store((ALARM, "call-1"))
         began = bench.clock.monotonic()
+        bench.uplink.obliging = bench.uplink.confirming = True  # what is sent from now on is answered
         await bench.settle(10.1)
         assert bench.uplink.closed == 1
-        bench.uplink.obliging = bench.uplink.confirming = True
         await bench.settle(2.1)
         assert [one.ids for one in bench.uplink.sent] == [[alarm], [alarm]]
         assert bench.uplink.sent[1].at - began < 12.2

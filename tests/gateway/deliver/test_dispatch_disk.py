@@ -53,8 +53,8 @@ def test_what_was_read_while_a_device_was_released_is_read_again_from_its_skippe
     async def scenario(bench: Any) -> None:
         await bench.open(deliver=False)
         await bench.store(*((METER, "m1") for _ in range(6)))
-        dispatch = bench.deliverer._dispatch
-        queue = dispatch._queues[Lane.D]
+        lanes = bench.deliverer._dispatch._lanes
+        queue = lanes[Lane.D]
         rows = await bench.outbox.fetch(Lane.D, 0, 6)
         queue.load(rows[:1])
         queue.take(lambda _device: False, count=1, size=10_000)
@@ -69,9 +69,9 @@ def test_what_was_read_while_a_device_was_released_is_read_again_from_its_skippe
             return read
 
         bench.outbox.fetch = meanwhile
-        await dispatch._refill(queue)
+        await lanes._refill(queue)
         assert queue.loaded_to == 1
-        await dispatch._refill(queue)
+        await lanes._refill(queue)
         assert [row.seq for row in queue.take(lambda _device: False, count=9, size=10_000)] == [2, 3, 4, 5, 6]
 
     play(scenario)

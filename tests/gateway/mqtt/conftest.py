@@ -17,6 +17,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
+from gateway.errors import SessionError
 from gateway.mqtt_session import Endpoint, MqttSession, Will
 from simulator.platform.broker import Broker
 
@@ -28,14 +29,14 @@ def connack(reason: int = 0, properties: bytes = b"") -> bytes:
     return bytes((0x20, 3 + len(properties), 0, reason, len(properties))) + properties
 
 
-def suback(mid: bytes, reason: int = 1) -> bytes:
-    """MQTT 5.0 section 3.9."""
-    return b"\x90\x04" + mid + bytes((0, reason))
+def suback(mid: bytes, reason: int = 1, *, level: int = 5) -> bytes:
+    """MQTT 5.0 and 3.1.1 section 3.9."""
+    return b"\x90\x04" + mid + bytes((0, reason)) if level == 5 else b"\x90\x03" + mid + bytes((reason,))
 
 
-def puback(mid: bytes, reason: int = 0) -> bytes:
-    """MQTT 5.0 section 3.4."""
-    return b"\x40\x04" + mid + bytes((reason, 0))
+def puback(mid: bytes, reason: int = 0, *, level: int = 5) -> bytes:
+    """MQTT 5.0 and 3.1.1 section 3.4."""
+    return b"\x40\x04" + mid + bytes((reason, 0)) if level == 5 else b"\x40\x02" + mid
 
 
 class Told:
@@ -44,6 +45,9 @@ class Told:
     def __init__(self) -> None:
         self.port = 0
         self.connack = connack()
+        self.connack_3_1_1 = b"\x20\x02\x00\x00"
+        self.level = 5
+        self.levels: list[int] = []
         self.subscribe_reason: int | None = 1
         self.publish_reason: int | None = 0
         self.packets: list[tuple[int, bytes]] = []
@@ -64,13 +68,15 @@ class Told:
             writer.close()
 
     def answer(self, kind: int, body: bytes, writer: asyncio.StreamWriter) -> None:
-        if kind >> 4 == 1 and self.connack:
-            writer.write(self.connack)
+        if kind >> 4 == 1:
+            self.level = body[6]  # after the name "MQTT": 5, or 4 for 3.1.1
+            self.levels.append(self.level)
+            writer.write(self.connack if self.level == 5 else self.connack_3_1_1)
         elif kind >> 4 == 8 and self.subscribe_reason is not None:
-            writer.write(suback(body[:2], self.subscribe_reason))
+            writer.write(suback(body[:2], self.subscribe_reason, level=self.level))
         elif kind >> 4 == 3 and self.publish_reason is not None:
             (length,) = struct.unpack(">H", body[:2])
-            writer.write(puback(body[2 + length : 4 + length], self.publish_reason))
+            writer.write(puback(body[2 + length : 4 + length], self.publish_reason, level=self.level))
 
     def kinds(self) -> list[int]:
         """MQTT 5.0 section 2.1.2: 1 CONNECT, 3 PUBLISH, 8 SUBSCRIBE, 12 PINGREQ, 14 DISCONNECT."""
@@ -94,17 +100,23 @@ class Ear:
     def __init__(self) -> None:
         self.messages: list[tuple[str, bytes]] = []
         self.pubacks: list[tuple[int, int]] = []
-        self.losses: list[str] = []
+        self.errors: list[SessionError] = []
+
+    @property
+    def losses(self) -> list[str]:
+        """What was said of each loss."""
+        return [str(error.facts["error"]) for error in self.errors]
 
     def session(self, port: int, **more: Any) -> MqttSession:
         host = more.pop("host", HOST)
+        version = more.pop("version", "5")
         client_id = more.pop("client_id", "gateway")
         will = more.pop("will", Will("state", b"gone"))
         return MqttSession(
             Endpoint(host, port, client_id, **more), will=will,
             on_message=lambda topic, payload: self.messages.append((topic, payload)),
             on_puback=lambda mid, reason: self.pubacks.append((mid, reason)),
-            on_lost=self.losses.append,
+            on_lost=self.errors.append, version=version,
         )  # fmt: skip
 
 

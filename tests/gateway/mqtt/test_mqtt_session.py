@@ -264,9 +264,20 @@ async def test_a_publication_that_is_refused_is_told_with_its_reason(told: Any, 
 async def test_why_the_broker_hangs_up_is_told(told: Any, ear: Any, wait_until: Wait) -> None:
     session = ear.session(told.port)
     await session.open()
-    told.writers[0].write(b"\xe0\x02\x8e\x00")  # DISCONNECT, 0x8E: session taken over
+    told.writers[0].write(b"\xe0\x02\x8b\x00")  # DISCONNECT, 0x8B: server shutting down
     await wait_until(lambda: ear.losses)
-    assert ear.losses == ["disconnected: Session taken over"]
+    assert ear.losses == ["disconnected: Server shutting down"]
+
+
+@pytest.mark.parametrize(("reason", "code"), [(0x8E, "GW-PLT-07"), (0x87, "GW-NET-04"), (0x8D, "GW-NET-05")])
+async def test_a_takeover_and_a_right_withdrawn_have_codes_of_their_own(
+    told: Any, ear: Any, wait_until: Wait, reason: int, code: str
+) -> None:
+    session = ear.session(told.port)
+    await session.open()
+    told.writers[0].write(bytes((0xE0, 2, reason, 0)))  # MQTT 5.0 section 3.14.2.1
+    await wait_until(lambda: ear.errors)
+    assert ear.errors[0].code == code
 
 
 async def test_closing_does_not_wait_for_a_server_that_reads_no_more(told: Any, ear: Any) -> None:

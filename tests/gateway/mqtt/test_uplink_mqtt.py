@@ -19,6 +19,8 @@ from gateway.mqtt_session import Endpoint
 from gateway.outbox import Outbox, Route, Write
 from gateway.uplinks import Ack, AckStatus, UplinkEvents
 from gateway.uplinks.mqtt import MqttUplink, parse_acks
+from gateway.uplinks.path import PlatformPath
+from gateway.uplinks.paths import Paths
 from simulator.platform.contract import Address
 from simulator.platform.district import District, district
 
@@ -44,6 +46,11 @@ class Told:
 
 def uplink(port: int) -> MqttUplink:
     return MqttUplink(Endpoint("127.0.0.1", port, "org-site-gw"), ORIGIN, destination="district")
+
+
+def paths(*uplinks: MqttUplink) -> Paths:
+    ways = [PlatformPath(one, f"host-{n}", "mqtt") for n, one in enumerate(uplinks, 1)]
+    return Paths("district", ways, reconnect_spread_s=0.05, clock=CLOCK, health=Health(CLOCK))
 
 
 def text(noun: str, seq: int, device: str = "d1", **data: object) -> str:
@@ -162,7 +169,7 @@ async def test_a_whole_delivery_over_cuts_is_complete_in_order_and_once(tmp_path
         outbox = Outbox(tmp_path / "outbox.db", [Route("district", ("*",))], clock=CLOCK)
         await outbox.open()
         deliverer = Deliverer(
-            "district", uplink(platform.port), outbox, finish="L2", reconnect_spread_s=0.05, clock=CLOCK,
+            "district", paths(uplink(platform.port)), outbox, finish="L2", reconnect_spread_s=0.05, clock=CLOCK,
             health=Health(CLOCK), callbacks=DeliveryCallbacks(delivered=lambda _i, _l: None, birth=lambda: BIRTH),
         )  # fmt: skip
         outbox.on_stored = deliverer.wake

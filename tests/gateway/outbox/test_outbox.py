@@ -237,6 +237,17 @@ async def test_what_is_pending_is_known_after_a_restart(closed_shelf: Any, write
     assert not outbox.alarms_pending("meters")
 
 
+async def test_every_alarm_that_is_pending_is_known_however_many_there_are(closed_shelf: Any, alarm: Maker) -> None:
+    """One that was passed over would be shown to the staff as accepted."""
+    outbox = await closed_shelf.open()
+    writes = [alarm(f"call-{n}") for n in range(2_101)]
+    await closed_shelf.store(*writes)
+    confirm(closed_shelf, Lane.A, 3, done=3)
+    outbox = await closed_shelf.reopen()
+    pending = await outbox.pending_alarm_ids("district")
+    assert pending == {write.events[0].id for write in writes[3:]}
+
+
 async def test_a_dead_letter_is_durable_no_later_than_the_confirmation_of_its_row(
     closed_shelf: Any, write: Maker, alarm: Maker
 ) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import os
 import resource
@@ -17,7 +18,7 @@ import pytest
 from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Lane
-from gateway.outbox import Route, Write
+from gateway.outbox import Mark, Number, Route, Write
 from gateway.outbox import outbox as outbox_module
 
 Maker = Callable[..., Any]
@@ -67,6 +68,33 @@ async def test_a_full_disk_loses_nothing_and_is_told_until_it_has_room(
 
 def mounted(folder: Path, options: str) -> bool:
     return subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", folder], check=False).returncode == 0
+
+
+def fill_up(path: Path) -> None:
+    with contextlib.suppress(OSError), path.open("wb", buffering=0) as file:
+        while True:
+            file.write(b"x" * 4096)
+
+
+async def test_a_gateway_starts_on_a_disk_that_others_have_filled(
+    small_disk: tuple[Path, Callable[[], bool]], closed_shelf: Any, alarm: Maker
+) -> None:
+    """After an orderly end SQLite needs room beside the database before it can even read it."""
+    folder, make_room = small_disk
+    assert make_room()
+    closed_shelf.path = folder / "outbox.db"
+    await closed_shelf.open()
+    await closed_shelf.store(alarm())
+    await closed_shelf.close()
+    fill_up(folder / "filling")
+    outbox = await closed_shelf.open()
+    assert closed_shelf.sequences() == [1]
+    assert await closed_shelf.store(alarm("call-2")) == [2]
+    assert not (folder / "reserve").exists()
+    (folder / "filling").unlink()
+    outbox = await closed_shelf.reopen()
+    assert (folder / "reserve").stat().st_size == 1024 * 1024
+    assert outbox.sequence == 2
 
 
 @pytest.fixture
@@ -179,16 +207,19 @@ async def test_a_disk_that_hangs_does_not_keep_alarms_back(
 async def test_a_write_that_cannot_be_stored_is_set_aside_alone(closed_shelf: Any, write: Maker, event: Maker) -> None:
     outbox = await closed_shelf.open(running=False)
     told: list[int] = []
+    bugs: list[Exception] = []
+    outbox.on_bug = bugs.append
     for n in range(1, 101):
         if n in (40, 77):
             poison = replace(event(), body=object())
-            outbox.submit(Write((poison,), on_commit=lambda _rows: told.append(-1)))
+            outbox.submit(Write((poison,), on_commit=lambda _rows: told.append(-1), on_failed=lambda: told.append(-2)))
         else:
             outbox.submit(replace(write(), on_commit=lambda rows: told.append(rows[0].seq)))
     closed_shelf.run()
     assert await outbox.flush(10)
-    assert (outbox.poisoned, closed_shelf.troubles) == (2, [])
-    assert told == list(range(1, 99))
+    assert (outbox.poisoned, closed_shelf.troubles, len(bugs)) == (2, [], 4)
+    assert [one for one in told if one > 0] == list(range(1, 99))
+    assert told.count(-2) == 2
     assert closed_shelf.sequences() == list(range(1, 99))
 
 
@@ -198,6 +229,27 @@ async def test_an_alarm_with_poison_before_it_is_stored(closed_shelf: Any, alarm
     outbox.submit(alarm())
     assert await outbox.flush(10)
     assert (outbox.poisoned, [row.noun for row in await outbox.fetch(Lane.A, 0, 9)]) == (1, ["alarm.raised"])
+
+
+@pytest.mark.parametrize("poison", ["mark", "number", "state"])
+async def test_an_alarm_is_stored_although_what_comes_with_it_cannot_be(
+    closed_shelf: Any, alarm: Maker, poison: str
+) -> None:
+    outbox = await closed_shelf.open()
+    odd: Any = object()
+    one = alarm()
+    if poison == "mark":
+        one = replace(one, marks=(Mark("call-1", "counter:", odd),))
+    elif poison == "number":
+        one = replace(one, numbers=(Number("call-1", odd, 1),))
+    else:
+        one = replace(one, alarms=(replace(one.alarms[0], doc=odd),), on_commit=lambda _rows: None)
+    outbox.submit(one)
+    outbox.submit(alarm("call-2"))
+    assert await outbox.flush(10)
+    assert [row.device for row in await outbox.fetch(Lane.A, 0, 9)] == ["call-1", "call-2"]
+    assert [bool(row.is_open) for row in await outbox.alarms()] == [True] * (1 if poison == "state" else 2)
+    assert outbox.poisoned == 0
 
 
 async def test_poison_does_not_leave_its_device_behind(closed_shelf: Any, write: Maker, event: Maker) -> None:
@@ -250,6 +302,52 @@ async def test_a_corrupt_database_is_set_aside_at_the_start_and_a_new_stream_beg
     assert (closed_shelf.troubles, len(closed_shelf.set_aside())) == (["GW-STO-02"], 1)
     assert outbox.streamid != before
     assert await closed_shelf.store(write("alarm.raised")) == [1]
+
+
+async def test_what_people_hang_on_is_taken_over_from_a_corrupt_database(closed_shelf: Any, alarm: Maker) -> None:
+    """An alarm that is open must sound again after the power cut that has torn a page of meter readings."""
+    await closed_shelf.open()
+    one = alarm()
+    await closed_shelf.store(replace(one, marks=(Mark("call-1", "counter:", "7"),)))
+    await closed_shelf.close()
+    damage(closed_shelf, "event_c")
+    outbox = await closed_shelf.open()
+    assert outbox.was_replaced
+    assert await outbox.alarms() == list(one.alarms)
+    assert await outbox.marks() == [Mark("call-1", "counter:", "7")]
+    outbox = await closed_shelf.reopen()
+    assert (outbox.was_replaced, await outbox.alarms()) == (False, [])
+
+
+@pytest.mark.parametrize("table", ["mark", "alarm"])
+async def test_of_a_corrupt_database_what_can_be_read_is_taken_over(
+    closed_shelf: Any, alarm: Maker, table: str
+) -> None:
+    await closed_shelf.open()
+    await closed_shelf.store(replace(alarm(), marks=(Mark("call-1", "counter:", "7"),)))
+    await closed_shelf.close()
+    damage(closed_shelf, "event_c")
+    damage(closed_shelf, table)
+    outbox = await closed_shelf.open()
+    found = {"mark": len(await outbox.marks()), "alarm": len(await outbox.alarms())}
+    assert found == {"mark": 1, "alarm": 1, table: 0}
+
+
+async def test_a_bad_page_of_marks_keeps_nobody_from_being_heard(closed_shelf: Any, alarm: Maker, when: Maker) -> None:
+    """It would be found at every start anew: the gateway would never hear again."""
+    await closed_shelf.open()
+    one = alarm()
+    await closed_shelf.store(replace(one, marks=(Mark("call-1", "counter:", "7"),)))
+    await closed_shelf.close()
+    damage(closed_shelf, "mark")
+    outbox = await closed_shelf.open(running=False)
+    assert await outbox.marks() == []
+    assert await outbox.alarms() == list(one.alarms), "they are announced"
+    before = outbox.streamid
+    closed_shelf.run()
+    await when(lambda: outbox.streamid != before)
+    assert await closed_shelf.store(alarm("call-2")) == [1]
+    assert closed_shelf.troubles == ["GW-STO-02"]
 
 
 async def test_the_new_database_keeps_its_wal_when_the_old_one_is_let_go(closed_shelf: Any, write: Maker) -> None:
@@ -324,6 +422,20 @@ async def test_a_card_that_corrupts_every_start_does_not_fill_up_with_quarantine
     await closed_shelf.open()
     kept = [name for name in closed_shelf.set_aside() if not name.endswith(("-wal", "-shm"))]
     assert kept == [f"outbox.db.corrupt-{n:013d}" for n in (1003, 1004, 1005)]
+
+
+async def test_what_was_set_aside_last_is_kept_although_the_clock_was_set_back(closed_shelf: Any, write: Maker) -> None:
+    """After a power cut it may begin in 1970: what waits in the newest would be the first to be thrown away."""
+    for wall_ms in (2_000, 2_001, 2_002, 5):
+        closed_shelf.clock.now = Stamp(wall_ms, 0, "boot")
+        await closed_shelf.open()
+        await closed_shelf.store(write())
+        await closed_shelf.close()
+        damage(closed_shelf, "event_c")
+        await closed_shelf.open()
+        await closed_shelf.close()
+    kept = [name for name in closed_shelf.set_aside() if not name.endswith(("-wal", "-shm"))]
+    assert kept == [f"outbox.db.corrupt-{n:013d}" for n in (5, 2001, 2002)]
 
 
 async def test_a_database_of_a_newer_gateway_is_refused_and_kept(closed_shelf: Any, write: Maker) -> None:

@@ -3,7 +3,9 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -103,3 +105,21 @@ async def test_what_was_dropped_does_not_come_back_after_a_restart(
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         await box.close()
+
+
+async def test_a_drop_that_cannot_be_stored_is_given_up_and_not_waited_for(
+    outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Waiting would end the quota for ever, without a word."""
+    monkeypatch.setattr(quota, "SPARED", 10)
+    await fill(outbox, "telemetry.meter", 1500)
+    odd: Any = object()
+    monkeypatch.setattr(quota, "new_event", lambda *_, **__: replace(event("gateway.gap", "gw"), body=odd))
+    bugs: list[Exception] = []
+    outbox.on_bug = bugs.append
+    watched = watch(outbox, 1.0, [])
+    async with asyncio.timeout(10):
+        await watched.check()
+    assert (watched.dropped, outbox.pending("district")["D"]) == (0, 1500)
+    assert outbox.poisoned == 1
+    assert bugs

@@ -1,0 +1,106 @@
+"""What one message leads to, gathered until it is handed to the outbox as one write: all of it becomes durable, or nothing.
+
+Pure: no IO. Which noun an observation becomes, and in what words, stands here; whether it is told at all is judged before.
+Limit: what one message of a driver says, so at most some dozens of events.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final
+
+from drivers.kit import Reading, Signal, SignalKind, SourceNumber
+from gateway.alarms import Change, document
+from gateway.clock import Stamp
+from gateway.collect.desk import Desk
+from gateway.events import Event, Origin, new_event
+from gateway.outbox import AlarmRow, Mark, Number, Write
+
+_METER: Final = ("energy_", "voltage", "current", "power_", "frequency")
+_NOUN_OF_SIGNAL: Final = {
+    SignalKind.TAMPER: "device.tamper",
+    SignalKind.LOW_BATTERY: "device.battery",
+    SignalKind.BED_EXIT: "bed.occupancy",
+    SignalKind.RESTORED: "device.restored",
+    SignalKind.RECOVERED: "device.restored",
+    SignalKind.CANCEL: "device.restored",
+    SignalKind.OCCUPANCY: "bed.occupancy",
+}
+
+
+@dataclass(slots=True)
+class Batch:
+    """One message of a device, judged. `doubts` say why it is not verified; `facts` (counter, number) go into every event."""
+
+    desk: Desk
+    at: Stamp
+    origin: Origin
+    doubts: tuple[str, ...] = ()
+    facts: dict[str, object] = field(default_factory=dict)
+    events: list[Event] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
+    alarms: list[AlarmRow] = field(default_factory=list)
+    numbers: tuple[Number, ...] = ()
+
+    @property
+    def is_empty(self) -> bool:
+        """Is there nothing to store?"""
+        return not (self.events or self.marks or self.numbers)
+
+    def keep(self, mark: Mark | None) -> None:
+        """Store what was judged, if something was."""
+        if mark is not None:
+            self.marks.append(mark)
+
+    def number(self, source: SourceNumber | None, number: Number | None) -> None:
+        """Store the number of an input that its source resends; `number` where more is known of it."""
+        if source is None:
+            return
+        self.numbers = (number or Number(self.desk.id, source.session, source.n),)
+        self.facts["n"] = source.n
+        if source.session:
+            self.facts["session"] = source.session
+
+    def tell(self, noun: str, data: Mapping[str, object]) -> None:
+        """Add an event of the device."""
+        full = {**data, "room": self.desk.room, "bed": self.desk.bed, "verified": not self.doubts, **self.facts}
+        self.events.append(new_event(noun, self.origin, device=self.desk.id, at=self.at, data=full))
+
+    def tell_signal(self, signal: Signal) -> None:
+        """Add the event of a signal that calls nobody."""
+        data: dict[str, object] = {"kind": signal.kind.value, "code": signal.code, "channel": signal.channel}
+        if signal.kind is SignalKind.OCCUPANCY and signal.level is not None:
+            data["occupied"] = signal.level
+        self.tell(_NOUN_OF_SIGNAL[signal.kind], data)
+
+    def tell_readings(self, readings: Sequence[Reading]) -> None:
+        """Add one event for all readings of the message."""
+        is_meter = all(reading.quantity.startswith(_METER) for reading in readings)
+        registers = [_register(reading) for reading in readings]
+        self.tell("telemetry.meter" if is_meter else "telemetry.environment", {"registers": registers})
+
+    def write(self, on_durable: Callable[[], None] | None, on_failed: Callable[[], None] | None = None) -> Write:
+        """Return all of it as one write."""
+        callback = None if on_durable is None else lambda _rows: on_durable()
+        return Write(
+            tuple(self.events), tuple(self.marks), self.numbers, tuple(self.alarms), on_commit=callback, on_failed=on_failed
+        )  # fmt: skip
+
+
+def alarm_row(change: Change) -> AlarmRow:
+    """Return an alarm as it is stored."""
+    alarm = change.alarm
+    return AlarmRow(alarm.id, alarm.state != "CLOSED", alarm.raised.wall_ms, document(alarm))
+
+
+def _register(reading: Reading) -> dict[str, object]:
+    register: dict[str, object] = {
+        "quantity": reading.quantity,
+        "channel": reading.channel,
+        "value": format(reading.value, "f"),
+        "unit": reading.unit,
+    }
+    if reading.device_time is not None:
+        register["device_time"] = reading.device_time.isoformat()
+    return register

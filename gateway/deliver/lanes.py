@@ -1,0 +1,117 @@
+"""The four lanes of one destination between the outbox and the wire: read ahead from the disk, confirmed back to it.
+
+A lane that cannot be read is tried again every `UNREADABLE_S`; the others go on. Limits: `FETCH_ROWS` rows a reading.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final
+
+import structlog
+
+from gateway.clock import Clock
+from gateway.deliver.flights import CLASS_OF_LANE
+from gateway.deliver.lane_queue import LaneQueue
+from gateway.errors import StoreError
+from gateway.events import Lane, Stored
+from gateway.outbox import Outbox
+
+FETCH_ROWS: Final = 1_000
+UNREADABLE_S: Final = 1.0
+
+_log = structlog.get_logger("deliver")
+# A last, right before sending: what was stored while the disk was read for the others must not wait for them.
+_REFILL_ORDER: Final = (Lane.B, Lane.C, Lane.D, Lane.A)
+
+
+class Lanes:
+    """The queues of one destination."""
+
+    def __init__(self, name: str, outbox: Outbox, clock: Clock) -> None:
+        self._name = name
+        self._outbox = outbox
+        self._clock = clock
+        self._unreadable: dict[Lane, float] = {}
+        self._queues: dict[Lane, LaneQueue] = {}
+        self.begin_stream()
+
+    def __getitem__(self, lane: Lane) -> LaneQueue:
+        """Return the queue of a lane."""
+        return self._queues[lane]
+
+    def begin_stream(self) -> None:
+        """Begin where the outbox says that this destination stands."""
+        for lane in Lane:
+            cursor, ahead = self._outbox.cursor(self._name, lane)
+            self._queues[lane] = LaneQueue(lane, self._name, cursor=cursor, ahead=ahead)
+
+    def reset(self) -> None:
+        """Read everything again that was not confirmed."""
+        for queue in self._queues.values():
+            queue.reset()
+
+    # -- reading ------------------------------------------------------------------------------------------------
+
+    def may_read(self, queue: LaneQueue) -> bool:
+        """Is there more on the disk that may be read now?"""
+        due = self._unreadable.get(queue.lane, 0.0) <= self._clock.monotonic()
+        return due and queue.room > 0 and queue.loaded_to < self._outbox.last(queue.lane)
+
+    def next_try(self) -> float | None:
+        """Return when a lane that could not be read is tried again."""
+        now = self._clock.monotonic()
+        return min((due for due in self._unreadable.values() if due > now), default=None)
+
+    async def refill(self) -> None:
+        """Read each lane on, where it is time."""
+        for lane in _REFILL_ORDER:
+            await self._refill(self._queues[lane])
+
+    async def _refill(self, queue: LaneQueue) -> None:
+        if not queue.wants_more or not self.may_read(queue):
+            return
+        # Before the await: a row that is stored meanwhile must not count as read.
+        after, last = queue.loaded_to, self._outbox.last(queue.lane)
+        try:
+            rows = await self._outbox.fetch(queue.lane, after, min(queue.room, FETCH_ROWS))
+        except StoreError as error:
+            if queue.lane not in self._unreadable:
+                _log.error("a lane cannot be read", destination=self._name, lane=queue.lane.name, error=str(error))
+            self._unreadable[queue.lane] = self._clock.monotonic() + UNREADABLE_S
+            return
+        self._unreadable.pop(queue.lane, None)
+        if queue.loaded_to != after or queue is not self._queues[queue.lane]:
+            return  # a device was released, or the stream replaced: reading begins again, elsewhere
+        before = queue.cursor
+        if rows:
+            queue.load(rows)
+        else:  # the lane's last row has left the database already
+            queue.exhausted(last)
+        if queue.cursor != before:
+            self._outbox.confirm(self._name, queue.lane, seq=queue.cursor, ahead=queue.ahead, done=0)
+
+    # -- what has been sent -------------------------------------------------------------------------------------
+
+    def done(self, row: Stored) -> None:
+        """A row is finished: the cursor may move."""
+        queue = self._queues[row.lane]
+        if queue.done(row.seq):
+            self._outbox.confirm(self._name, row.lane, seq=queue.cursor, ahead=queue.ahead, done=1)
+
+    def put_back(self, lane: Lane, rows: Iterable[Stored]) -> None:
+        """Take back rows of devices that are about to be released; one without a number was never in a queue."""
+        self._queues[lane].put_back(row for row in rows if row.seq)
+
+    def park(self, kind: str, device: str) -> None:
+        """A device will be busy for long."""
+        for queue in self._of_class(kind):
+            queue.park(device)
+
+    def release(self, kind: str, device: str) -> None:
+        """A device may go on."""
+        for queue in self._of_class(kind):
+            queue.release(device)
+
+    def _of_class(self, kind: str) -> list[LaneQueue]:
+        return [queue for lane, queue in self._queues.items() if CLASS_OF_LANE[lane] == kind]

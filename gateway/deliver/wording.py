@@ -1,0 +1,87 @@
+"""How a stored row is put into words for one destination: its age, its try, and what is left of an alarm in minimal form.
+
+The minimal form is for an alarm that a platform refuses as it is: what it is, whose, where and when, each text at most
+`SHORT` characters, and nothing that a device or a person could have put in at length. It is still a valid event.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from typing import Any, Final
+
+from gateway.clock import Clock
+from gateway.events import Lane, Sending, Stored, sending_text
+
+BUFFERED_AFTER_MS: Final = 5_000
+HISTORIC_AFTER_MS: Final = 600_000
+SHORT: Final = 64
+_ATTRIBUTES: Final = (
+    "specversion", "id", "source", "type", "subject", "time", "datacontenttype", "partitionkey", "correlationid",
+)  # fmt: skip
+_ESSENTIALS: Final = ("kind", "state", "priority", "room", "bed", "presses", "verified", "test", "org_path", "clock")
+
+
+class Wording:
+    """The tries of each row that is on its way, and its text. `resent` counts second and later tries."""
+
+    def __init__(self, destination: str, clock: Clock) -> None:
+        self._destination = destination
+        self._clock = clock
+        self._attempts: dict[str, int] = {}
+        self._began_ms = 0
+        self.streamid = ""
+        self.resent = 0
+
+    def begin_session(self) -> None:
+        """What was stored before now has waited for a connection."""
+        self._began_ms = self._clock.stamp().mono_ms
+
+    def begin_stream(self, streamid: str) -> None:
+        """The rows are of a new stream."""
+        self.streamid = streamid
+        self._attempts.clear()
+
+    def tried(self, event_id: str) -> int:
+        """How often a row went out."""
+        return self._attempts.get(event_id, 0)
+
+    def finished(self, event_id: str) -> None:
+        """A row does not go again."""
+        self._attempts.pop(event_id, None)
+
+    def text(self, row: Stored) -> str:
+        """Return a row as it goes out now. Whatever a row that cannot be put into words raises passes."""
+        now = self._clock.stamp()
+        age_ms = max(0, now.mono_ms - row.at.mono_ms if row.at.boot == now.boot else now.wall_ms - row.at.wall_ms)
+        attempt = self._attempts[row.id] = self._attempts.get(row.id, 0) + 1
+        if attempt > 1:
+            self.resent += 1
+        buffered = age_ms > BUFFERED_AFTER_MS or row.at.boot != now.boot or row.at.mono_ms < self._began_ms
+        historic = row.lane is Lane.A and age_ms > HISTORIC_AFTER_MS
+        how = Sending(self._destination, self.streamid, age_ms, attempt, buffered=buffered, historic=historic)
+        return sending_text(row, how)
+
+
+def fits(text: str, most: int) -> bool:
+    """Is a text, in a batch's brackets, within so many bytes?"""
+    return len(text) * 4 <= most or len(text.encode()) <= most - 2
+
+
+def minimal(row: Stored) -> Stored:
+    """Return an alarm in minimal form. Raises ValueError, KeyError or TypeError for a body that is no event."""
+    whole: dict[str, Any] = json.loads(row.body)
+    kept: dict[str, Any] = {name: whole[name] for name in _ATTRIBUTES if name in whole}
+    data = {name: _short(whole["data"][name]) for name in _ESSENTIALS if name in whole["data"]}
+    kept["data"] = {**data, "minimal": True}  # last: the sending splices into it
+    return replace(row, body=json.dumps(kept, separators=(",", ":")))
+
+
+def _short(value: Any) -> Any:
+    if isinstance(value, str):
+        return value[:SHORT]
+    if isinstance(value, list):
+        return [_short(one) for one in value[:5]]
+    if isinstance(value, dict):
+        return {name[:SHORT]: _short(one) for name, one in list(value.items())[:5]}
+    return value

@@ -1,0 +1,157 @@
+"""The native profile over HTTPS: birth and sign of life by PUT, alarms as single POSTs, telemetry in batches.
+
+Alarms have connections of their own; the sign of life goes over the one that they use, so that a press finds it open.
+What a request can meet is judged in `http_answers`, lines are kept in `http_lines`, a session's life is `http_session`.
+Limits: 16 messages at a time, of 1 MiB each (a platform that takes less says 413, and gets smaller batches).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+import socket
+import threading
+from collections.abc import Callable, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
+from typing import Final, TypeVar
+from urllib.parse import quote
+
+import structlog
+
+from gateway import __version__
+from gateway.errors import GatewayError, SessionError
+from gateway.events import Lane, Origin
+from gateway.tls import Tls, tls_context
+from gateway.uplinks.http_courtesy import Courtesy
+from gateway.uplinks.http_lines import Lines, Wire, host_and_port
+from gateway.uplinks.http_session import HttpSession, Pace, Places
+from gateway.uplinks.uplink import UplinkEvents
+
+WINDOW: Final = 16
+MAX_BYTES: Final = 1024 * 1024
+_KEPT_FOR_ALARMS: Final = WINDOW  # a burst must not shake hands for each; what is not used for 90 s goes
+_KEPT_FOR_THE_REST: Final = 4
+# What h11 would not take as a value it quotes in its error: a secret must not get there.
+_CREDENTIAL: Final = re.compile(r"[\x21-\x7e]+ [\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
+_T = TypeVar("_T")
+_log = structlog.get_logger("uplink")
+
+
+@dataclass(frozen=True, slots=True)
+class HttpEndpoint:
+    """Where a platform is and how to get in. `url` may have a base path; `tls` is None for http:// (loopback only).
+
+    `authorization` returns the header's value, "" for none; it may block, and is asked anew for each session.
+    """
+
+    url: str
+    authorization: Callable[[], str]
+    tls: Tls | None = None
+
+
+class HttpUplink:
+    """One path to one platform over HTTP."""
+
+    def __init__(self, endpoint: HttpEndpoint, origin: Origin, *, destination: str, pace: Pace | None = None) -> None:
+        self._endpoint = endpoint
+        self._destination = destination
+        self._pace = pace or Pace()
+        self._courtesy = Courtesy()
+        self._session: HttpSession | None = None
+        self._places = _places(endpoint.url.rstrip("/"), origin)
+        self.unreadable_answers = 0
+
+    @property
+    def window(self) -> int:
+        """How many messages may be on the wire; none while the platform has asked even alarms to wait."""
+        if self._session is None:
+            return WINDOW
+        return 0 if self._courtesy.alarm_wait(asyncio.get_running_loop().time()) else WINDOW
+
+    @property
+    def max_bytes(self) -> int:
+        """How long a message may be."""
+        return MAX_BYTES
+
+    async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
+        """Log in and announce the gateway. Raises SessionError with the code of the broken layer."""
+        await self.close()
+        host, port = host_and_port(self._endpoint.url)
+        wait = self._courtesy.session_wait(asyncio.get_running_loop().time())
+        if wait:
+            raise SessionError("GW-PLT-04", host, port=port, error=f"Retry-After: {wait:.0f} s")
+        wire, secret = await self._wire(host, port)
+        session = HttpSession(
+            self._places, alarms=Lines(wire, keep=_KEPT_FOR_ALARMS), bulk=Lines(wire, keep=_KEPT_FOR_THE_REST),
+            events=events, epoch=epoch, destination=self._destination, host=host, secret=secret,
+            courtesy=self._courtesy, pace=self._pace, unreadable=self._not_read,
+        )  # fmt: skip
+        await session.open(dict(birth))
+        self._session = session
+
+    def send(self, lane: Lane, texts: list[str]) -> int:
+        """Send one message."""
+        if self._session is None or not self._session.stands:
+            raise SessionError("GW-NET-05", self._destination, error="no session")
+        return self._session.post(lane, texts)
+
+    async def close(self) -> None:
+        """Say offline, within two seconds, and let go of every connection."""
+        session, self._session = self._session, None
+        if session is not None:
+            await session.end()
+
+    async def _wire(self, host: str, port: int) -> tuple[Wire, str]:
+        """Read what is needed, and look whether the name is known: httpx would not tell it from a dead line in time."""
+        endpoint = self._endpoint
+        try:
+            async with asyncio.timeout(self._pace.open):
+                authorization = await _in_thread(endpoint.authorization)
+                tls = endpoint.tls
+                context = None if tls is None else await _in_thread(lambda: tls_context(tls, host=host, port=port))
+        except SessionError:
+            raise
+        except GatewayError as refusal:  # a secret that cannot be had: no login without it
+            told = " ".join(str(part) for part in (refusal.code, refusal.facts.get("path", refusal.subject)) if part)
+            raise SessionError("GW-NET-04", host, port=port, error=told) from refusal
+        except TimeoutError as error:
+            raise SessionError("GW-NET-04", host, port=port, error="credentials cannot be read in time") from error
+        if authorization and not _CREDENTIAL.fullmatch(authorization):
+            raise SessionError("GW-NET-04", host, port=port, error="the credential is empty or no header can carry it")
+        try:
+            async with asyncio.timeout(self._pace.open):
+                await _in_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+        except TimeoutError as error:
+            raise SessionError("GW-NET-01", host, port=port, error="the name server does not answer") from error
+        except (OSError, UnicodeError) as error:
+            raise SessionError("GW-NET-01", host, port=port, error=str(error)) from error
+        headers = {"user-agent": f"daycare-gateway/{__version__}", "accept": "application/json"}
+        if authorization:
+            headers["authorization"] = authorization
+        return Wire(host, port, context, headers), authorization.partition(" ")[2]
+
+    def _not_read(self, number: int) -> None:
+        if not self.unreadable_answers:
+            _log.warning("the platform sends answers that cannot be read", destination=self._destination)
+        self.unreadable_answers += number
+
+
+def _places(url: str, origin: Origin) -> Places:
+    own = f"{url}/v1/gateways/{quote(origin.gateway, safe='')}"
+    return Places(f"{own}/birth", f"{own}/state", f"{url}/v1/events", f"{url}/v1/events:batch", origin.source)
+
+
+async def _in_thread(work: Callable[[], _T]) -> _T:
+    """Run blocking work in a daemon thread: a disk or name server that hangs must not hold up the end of the process."""
+    result: Future[_T] = Future()
+
+    def run() -> None:
+        result.set_running_or_notify_cancel()  # from here on it cannot be cancelled, only left alone
+        try:
+            result.set_result(work())
+        except BaseException as error:  # noqa: BLE001 - handed over whole
+            result.set_exception(error)
+
+    threading.Thread(target=run, name="http-prepare", daemon=True).start()
+    return await asyncio.wrap_future(result)

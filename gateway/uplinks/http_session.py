@@ -1,0 +1,397 @@
+"""One session over HTTP: alarms on connections of their own, everything else on others, and what the answers mean.
+
+There is no connection whose end tells that the platform is gone, so the session is lost when it refuses us, when we
+cannot reach it, or when it does not answer and the sign of life does not pass either. What happens to one message while
+the sign of life passes is that message's trouble: it is tried again later, a batch in smaller parts. Limits: those of
+`Pace`; a message makes at most 40 requests, the events that are left then come again later.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import random
+import time
+import zlib
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from dataclasses import dataclass
+from itertools import count
+from typing import Any, Final
+
+import structlog
+
+from gateway.errors import SessionError
+from gateway.events import Lane
+from gateway.uplinks.http_answers import Verdict, quote, read_results, retry_after, verdict
+from gateway.uplinks.http_courtesy import Courtesy
+from gateway.uplinks.http_lines import Answer, Ask, Lines, NoAnswer
+from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
+
+MOST_REQUESTS: Final = 40
+STRIKES: Final = 3
+_NO_TOKEN: Final = -1
+_TAKEN: Final = True
+OUT_OF_SERVICE: Final = "GW-PLT-04"
+_random = random.Random()  # noqa: S311 - jitter, not a secret
+_SINGLE: Final = "application/cloudevents+json"
+_BATCH: Final = "application/cloudevents-batch+json"
+_log = structlog.get_logger("uplink")
+
+Part = list[tuple[str, str]]  # the events of one request: id and text
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The times of a session in seconds. Alarms and the others end within what a deliverer waits: 10 s and 30 s."""
+
+    open: float = 15.0
+    alarm: float = 8.0
+    hedge: float = 3.0  # an alarm unanswered for so long goes over a fresh connection, too
+    bulk: float = 20.0
+    probe: float = 5.0
+    brief: float = 5.0  # a wait that a message makes here; for a longer one it goes back
+    sign_of_life: float = 60.0
+    jitter: float = 5.0  # together less than the 75 s after which nginx closes an idle connection
+    goodbye: float = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Places:
+    """The URLs of one gateway at one platform, and how it signs."""
+
+    birth: str
+    state: str
+    event: str
+    batch: str
+    source: str
+
+
+class HttpSession:
+    """One session. `post` while it stands, then `end`; never reused."""
+
+    def __init__(
+        self, places: Places, *, alarms: Lines, bulk: Lines, events: UplinkEvents, epoch: int, destination: str,
+        host: str, secret: str, courtesy: Courtesy, pace: Pace, unreadable: Callable[[int], None],
+    ) -> None:  # fmt: skip
+        self._places = places
+        self._alarms = alarms
+        self._bulk = bulk
+        self._events = events
+        self._epoch = epoch
+        self._destination = destination
+        self._host = host
+        self._secret = secret
+        self._courtesy = courtesy
+        self._pace = pace
+        self._unreadable = unreadable
+        self._loop = asyncio.get_running_loop()
+        self._tokens = count(1)
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._urgent: set[asyncio.Task[None]] = set()
+        self._timer: asyncio.TimerHandle | None = None
+        self._ended = self._disliked = False
+        self._broken_alarms = self._ailing = 0
+
+    # -- life ---------------------------------------------------------------------------------------------------
+
+    async def open(self, birth: dict[str, object]) -> None:
+        """Announce the gateway over the alarms' connection, and keep that warm. Raises SessionError."""
+        content = {"epoch": self._epoch, "source": self._places.source, **birth}
+        try:
+            answer = await self._alarms.ask(_put(self._places.birth, content), limit_s=self._pace.open)
+            error = self._misgivings(answer, self._places.birth)
+            if error is not None:
+                if error.code == OUT_OF_SERVICE:
+                    self._courtesy.not_now(self._loop.time(), after_s=_after(answer))
+                raise error
+        except BaseException:
+            self._ended = True  # nobody was told that we are there: no goodbye
+            await self.end()
+            raise
+        self._wake_later()
+        self._start(self._live(), "http-sign-of-life")
+
+    @property
+    def stands(self) -> bool:
+        """May anything be sent?"""
+        return not self._ended
+
+    def post(self, lane: Lane, texts: Sequence[str]) -> int:
+        """Send one message; return its token."""
+        token = next(self._tokens)
+        task = self._start(self._carry(token, lane, texts), f"http-message-{token}")
+        if lane is Lane.A:
+            self._urgent.add(task)
+            task.add_done_callback(self._urgent.discard)
+        return token
+
+    async def end(self) -> None:
+        """Say offline if the session stands, and let go of everything. Never raises."""
+        stood, self._ended = not self._ended, True
+        try:
+            tasks = self._cancel()
+            if tasks:
+                await asyncio.wait(tasks, timeout=self._pace.goodbye / 4)
+            if stood:
+                await self._alarms.ask(self._state(online=False), limit_s=self._pace.goodbye)
+        except SessionError as error:
+            _log.info("the platform did not hear our goodbye", destination=self._destination, error=str(error))
+        finally:
+            await self._alarms.close()
+            await self._bulk.close()
+
+    def _start(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = self._loop.create_task(work, name=name)
+        self._tasks.add(task)
+        task.add_done_callback(self._done)
+        return task
+
+    def _done(self, task: asyncio.Task[None]) -> None:
+        self._tasks.discard(task)
+        bug = None if task.cancelled() else task.exception()
+        if bug is not None:
+            _log.error("a request failed by a fault of the gateway", destination=self._destination, exc_info=bug)
+            self._lose(SessionError("GW-NET-05", self._host, error=f"{type(bug).__name__}: {bug}"[:200]))
+
+    def _cancel(self) -> set[asyncio.Task[None]]:
+        if self._timer is not None:
+            self._timer.cancel()
+        tasks = set(self._tasks)
+        for task in tasks:
+            task.cancel()
+        return tasks
+
+    def _lose(self, error: SessionError) -> None:
+        if not self._ended:
+            self._ended = True
+            self._cancel()
+            self._events.lost(error)
+
+    # -- the sign of life ---------------------------------------------------------------------------------------
+
+    async def _live(self) -> None:
+        """Say now and then that we are there. It goes over the alarms' connection: so that one is open when needed."""
+        pace = self._pace
+        phase = zlib.crc32(self._places.source.encode()) / 2**32
+        await asyncio.sleep(phase * pace.sign_of_life)
+        while True:
+            await self._sign()
+            await self._alarms.trim()
+            await self._bulk.trim()
+            await asyncio.sleep(pace.sign_of_life + _random.uniform(-pace.jitter, pace.jitter))
+
+    async def _sign(self) -> None:
+        try:
+            answer = await self._surely(self._state(online=True), until=self._loop.time() + self._pace.alarm)
+        except SessionError as error:
+            self._lose(error)
+            return
+        misgiving = self._misgivings(answer, self._places.state)
+        self._back_off(answer, alarm=False)
+        self._ailing = self._ailing + 1 if misgiving else 0
+        if misgiving and (misgiving.code != OUT_OF_SERVICE or self._ailing >= STRIKES):
+            await self._turned_away(misgiving)
+
+    def _misgivings(self, answer: Answer, url: str) -> SessionError | None:
+        """Why this answer to a PUT means that there is no session; None where there is one.
+
+        A platform that dislikes the content of birth or state has let us in: alarms must not wait for an inventory.
+        """
+        found = verdict(answer.status)
+        if found in (Verdict.TOO_BIG, Verdict.REFUSED) and not self._disliked:
+            self._disliked = True
+            _log.error(
+                "the platform refuses state or birth", destination=self._destination, status=answer.status,
+                said=quote(answer.body, secret=self._secret),
+            )  # fmt: skip
+        if found in (Verdict.TAKEN, Verdict.TOO_BIG, Verdict.REFUSED):
+            return None
+        return self._objection(answer, url)
+
+    def _objection(self, answer: Answer, url: str) -> SessionError:
+        """Say what is wrong with a session that gets such an answer."""
+        codes = {Verdict.NO_ENTRY: "GW-NET-04", Verdict.LATER: OUT_OF_SERVICE}
+        said = quote(answer.body, secret=self._secret)
+        if answer.location:
+            said = f"-> {quote(answer.location.partition('?')[0].encode(), secret=self._secret)}"
+        status = answer.status
+        error = f"HTTP {status}{' ' if said else ''}{said}"
+        return SessionError(codes.get(verdict(status), "GW-NET-06"), self._host, url=url, status=status, error=error)
+
+    def _state(self, *, online: bool) -> Ask:
+        content = {"online": online, "epoch": self._epoch, "source": self._places.source}
+        return _put(self._places.state, content)
+
+    # -- messages -----------------------------------------------------------------------------------------------
+
+    async def _carry(self, token: int, lane: Lane, texts: Sequence[str]) -> None:
+        """Carry a message to its end: each event of it is answered, or its request was taken at least."""
+        until = self._loop.time() + (self._pace.alarm if lane is Lane.A else self._pace.bulk)
+        todo: list[Part] = [[(json.loads(text)["id"], text) for text in texts]]
+        requests = 0
+        while todo:
+            part, now = todo.pop(), self._loop.time()
+            most = self._courtesy.part_events
+            if len(part) > most:
+                todo += [part[most:], part[:most]]
+                continue
+            wait = 0.0 if lane is Lane.A else self._courtesy.bulk_wait(now)
+            if wait > self._pace.brief:
+                self._later(part, "on hold", wait)
+            elif requests == MOST_REQUESTS or (requests and now + wait > until - self._pace.bulk / 4):
+                self._later(part, "not yet sent")
+            else:
+                await asyncio.sleep(wait)
+                requests += 1
+                todo += await self._deliver(lane, part, until=until)
+        if not self._ended:
+            self._events.sent(token, _TAKEN)
+
+    async def _deliver(self, lane: Lane, part: Part, *, until: float) -> list[Part]:
+        """Make one request; return what has to be sent anew in smaller parts, what comes first last."""
+        began = self._loop.time()
+        ask = self._ask_of(lane, part)
+        try:
+            answer = await (self._surely(ask, until=until) if lane is Lane.A else self._twice(ask, until=until))
+        except SessionError as error:
+            await self._troubled(lane, part, error, began=began)
+            return []
+        if lane is Lane.A:
+            self._broken_alarms = 0
+        found = verdict(answer.status)
+        if found is Verdict.TAKEN:
+            self._taken(part, answer)
+        elif found is Verdict.LATER:
+            self._later(part, f"http-{answer.status}", _after(answer))
+            self._back_off(answer, alarm=lane is Lane.A)
+        elif found in (Verdict.NO_ENTRY, Verdict.MISPLACED):
+            await self._turned_away(self._objection(answer, ask.url), alarm=lane is Lane.A)
+        elif len(part) > 1:
+            if found is Verdict.TOO_BIG:
+                self._courtesy.too_much(len(part))
+            half = (len(part) + 1) // 2
+            return [part[half:], part[:half]]
+        else:
+            said = quote(answer.body, secret=self._secret) if found is Verdict.REFUSED else ""
+            code = f"http-{answer.status}{': ' if said else ''}{said}"
+            self._tell(Ack(event_id, AckStatus.REJECTED, code) for event_id, _text in part)
+        return []
+
+    def _taken(self, part: Part, answer: Answer) -> None:
+        self._courtesy.taken(len(part))
+        acks, bad = read_results(answer.body, {event_id for event_id, _text in part})
+        if bad or not answer.whole:
+            self._unreadable(max(1, bad))
+        self._tell(acks)
+
+    def _ask_of(self, lane: Lane, part: Part) -> Ask:
+        if lane in (Lane.A, Lane.B):
+            return Ask("POST", self._places.event, _SINGLE, part[0][1].encode())
+        body = f"[{','.join(text for _event_id, text in part)}]"
+        return Ask("POST", self._places.batch, _BATCH, body.encode())
+
+    def _later(self, part: Part, code: str, after_s: float | None = None) -> None:
+        self._tell(Ack(event_id, AckStatus.RETRY, code, after_s) for event_id, _text in part)
+
+    def _tell(self, acks: Iterable[Ack]) -> None:
+        told = list(acks)
+        if told:
+            self._events.acks(told)
+
+    # -- trouble ------------------------------------------------------------------------------------------------
+
+    def _back_off(self, answer: Answer, *, alarm: bool) -> None:
+        if answer.status in (429, 503):
+            self._courtesy.refused(self._loop.time(), after_s=_after(answer), alarm=alarm)
+            self._wake_later()
+
+    def _wake_later(self) -> None:
+        """Wake the deliverer when alarms may go again: it saw a window of nothing, and waits for a word."""
+        wait = self._courtesy.alarm_wait(self._loop.time())
+        if self._timer is not None:
+            self._timer.cancel()
+        if wait and not self._ended:
+            self._timer = self._loop.call_later(wait, self._wake)
+
+    def _wake(self) -> None:
+        self._courtesy.alarms_may_go()
+        self._events.sent(_NO_TOKEN, _TAKEN)
+
+    async def _turned_away(self, error: SessionError, *, alarm: bool = False) -> None:
+        """The session is refused. What a batch was told must not cut off the alarms that are just being answered."""
+        if self._urgent and not alarm:
+            await asyncio.wait(set(self._urgent))
+        self._lose(error)
+
+    async def _troubled(self, lane: Lane, part: Part, error: SessionError, *, began: float) -> None:
+        """No answer: is it the path or the message? The path is lost, the message comes again."""
+        if not await self._path_stands(lane, error, began=began):
+            self._lose(error)
+            return
+        if len(part) > 1:
+            self._courtesy.too_much(len(part))
+        self._later(part, "no answer" if isinstance(error, NoAnswer) else "connection broke")
+
+    async def _path_stands(self, lane: Lane, error: SessionError, *, began: float) -> bool:
+        if self._alarms.answered_at > began or (lane is not Lane.A and self._bulk.answered_at > began):
+            return True
+        if lane is Lane.A:
+            self._broken_alarms += 1
+            slow = isinstance(error, NoAnswer) or self._loop.time() - began > self._pace.hedge
+            # It has waited long enough on this path: a new session, or another path, is its better chance.
+            if slow or self._broken_alarms >= STRIKES:
+                return False
+        try:
+            answer = await self._surely(self._state(online=True), until=self._loop.time() + self._pace.probe)
+        except SessionError:
+            return False
+        return verdict(answer.status) not in (Verdict.NO_ENTRY, Verdict.MISPLACED)
+
+    async def _twice(self, ask: Ask, *, until: float) -> Answer:
+        """Ask, and once more over a fresh connection if the first one breaks: the server may have closed it idle."""
+        try:
+            return await self._bulk.ask(ask, limit_s=until - self._loop.time())
+        except SessionError as error:
+            if not _broke(error):
+                raise
+        return await self._bulk.ask(ask, limit_s=until - self._loop.time(), fresh=True)
+
+    async def _surely(self, ask: Ask, *, until: float) -> Answer:
+        """Ask over the warm line; if it breaks or is slow, over a fresh one, too. The first answer counts.
+
+        An id on both makes the second a duplicate at worst. Raises SessionError: what befell the last of them.
+        """
+
+        def start(*, fresh: bool) -> asyncio.Task[Answer]:
+            asking = self._alarms.ask(ask, limit_s=until - self._loop.time(), fresh=fresh)
+            return self._loop.create_task(asking, name="http-ask")
+
+        tasks = [start(fresh=False)]
+        try:
+            await asyncio.wait(tasks, timeout=self._pace.hedge)
+            if not tasks[0].done() or _broke(tasks[0].exception()):
+                tasks.append(start(fresh=True))
+            while True:
+                await asyncio.wait(
+                    [one for one in tasks if not one.done()] or tasks, return_when=asyncio.FIRST_COMPLETED
+                )
+                ended = [one for one in tasks if one.done()]
+                answered = [one for one in ended if one.exception() is None]
+                if answered or len(ended) == len(tasks):
+                    return (answered or tasks[-1:])[0].result()
+        finally:
+            for one in tasks:
+                one.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+
+
+def _broke(error: BaseException | None) -> bool:
+    return isinstance(error, SessionError) and error.code == "GW-NET-05" and not isinstance(error, NoAnswer)
+
+
+def _after(answer: Answer) -> float | None:
+    return retry_after(answer.retry_after, date=answer.date, now_s=time.time())
+
+
+def _put(url: str, content: dict[str, object]) -> Ask:
+    return Ask("PUT", url, "application/json", json.dumps(content, ensure_ascii=False).encode())
