@@ -22,6 +22,7 @@ from gateway import __version__
 from gateway.alarms import AlarmBook, Change
 from gateway.app.inward import Inward
 from gateway.app.outward import Outward
+from gateway.app.overdue import Overdue
 from gateway.app.progress import buses, delivering, radios, storing, ticking
 from gateway.app.sign_of_life import SignOfLife
 from gateway.clock import Stamp, SystemClock
@@ -124,6 +125,7 @@ class _App:
             await self._build()
             _log.info("started", version=__version__, gateway=self._origin.source, stream=self._outbox.streamid)
             await self._serve()
+            self._tell_unstored()
             await self._sign.close()
             await self._outbox.close()
         finally:
@@ -145,15 +147,23 @@ class _App:
             ]
             alive = group.create_task(self._keep_alive(), name="alive")
             quota = group.create_task(self._quota().run(), name="quota")
+            overdue = group.create_task(self._overdue().run(), name="overdue")
             await self._stop.wait()
             alive.cancel()
             quota.cancel()
+            overdue.cancel()
             self._watchdog.end()
             self._service.stopping()
             await self._end(intake, outward)
             outbox.cancel()
             control.cancel()
             watchdog.cancel()
+
+    def _tell_unstored(self) -> None:
+        """What no disk has taken ends with this process: the log is the last place where it can stand."""
+        if self._outbox.waiting:
+            lost = [f"{one.noun} {one.device} {one.id}" for one in self._outbox.waiting_alarms()]
+            _log.error("ended with events that were never stored", count=self._outbox.waiting, alarms=lost)
 
     async def _tell_ready(self) -> None:
         """The database is open and whoever asks is answered. Not later: a call to a sleeping BlueZ can block for 25 s."""
@@ -206,6 +216,11 @@ class _App:
                 self._health.on("GW-CTL-04", str(path), detail=repr(bug)[:200])
             self._control_known.set()
             await asyncio.sleep(CONTROL_RETRY_S)
+
+    def _overdue(self) -> Overdue:
+        settings = self._settings
+        names = [one.id for one in (*settings.destinations, *settings.set_aside_destinations)]
+        return Overdue(names, outbox=self._outbox, clock=self._clock, health=self._health)
 
     def _quota(self) -> Quota:
         def trouble(share: float | None) -> None:

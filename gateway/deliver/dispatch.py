@@ -254,6 +254,17 @@ class Dispatch:
             self._give_up(flight)
         self._wake.set()
 
+    def _pass_over(self, path: int) -> None:
+        """A path is connected and silent: what it alone carries need not wait until its own time is up."""
+        if not self._paths.pass_over(path):
+            return
+        for flight in self._flights.only_over(path):
+            if flight.lane is not Lane.A:
+                self._give_up(flight)
+            elif not flight.minimal:
+                self._alarm_paths.copy(flight)
+        self._wake.set()
+
     def _on_sent(self, token: int, ok: bool) -> None:  # noqa: FBT001 - the transport's callback
         self._wake.set()  # there is room again
         flight = self._flights.by_token(token)
@@ -320,7 +331,7 @@ class Dispatch:
             self._delivered(row.id, self._finish)
         self._done(row)
         if len(flight.carriers) > 1 and not flight.refused and path != flight.first_path:
-            self._paths.pass_over(flight.first_path)
+            self._pass_over(flight.first_path)
 
     def _minimal_answered(self, row: Stored, ack: Ack) -> None:
         self._words.finished(row.id)
@@ -415,6 +426,6 @@ class Dispatch:
                 # Not the application is slow, the line is dead: the keep-alive would need a minute to see it.
                 self._paths.fail(path, f"no confirmation of a message within {limit_s:g} s")
             if not dead and first not in flight.refused:
-                self._paths.pass_over(first)
+                self._pass_over(first)
         for key in self._flights.ended_holds(now):
             self._release(*key)

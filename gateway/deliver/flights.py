@@ -130,6 +130,10 @@ class Flights:
         self._over[path] -= 1
         flight.arrived.discard(path)
 
+    def only_over(self, path: int) -> list[Flight]:
+        """Return the messages that nothing but this path carries."""
+        return [one for one in self._aloft if one.carriers.keys() == {path}]
+
     def alarms(self) -> list[Flight]:
         """Return the messages of lane A."""
         return [one for one in self._aloft if one.lane is Lane.A]

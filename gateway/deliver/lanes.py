@@ -1,10 +1,13 @@
 """The four lanes of one destination between the outbox and the wire: read ahead from the disk, confirmed back to it.
 
-A lane that cannot be read is tried again every `UNREADABLE_S`; the others go on. Limits: `FETCH_ROWS` rows a reading.
+A lane that cannot be read is tried again every `UNREADABLE_S`; the others go on. A disk that does not answer (a card that
+hangs, a frozen file system) holds up the sending for `READ_LIMIT_S` once; until that reading ends only alarms are asked
+for, which stand in memory. Limits: `FETCH_ROWS` rows a reading.
 """
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterable
 from typing import Final
 
@@ -19,6 +22,7 @@ from gateway.outbox import Outbox
 
 FETCH_ROWS: Final = 1_000
 UNREADABLE_S: Final = 1.0
+READ_LIMIT_S: Final = 2.0
 
 _log = structlog.get_logger("deliver")
 # A last, right before sending: what was stored while the disk was read for the others must not wait for them.
@@ -33,6 +37,7 @@ class Lanes:
         self._outbox = outbox
         self._clock = clock
         self._unreadable: dict[Lane, float] = {}
+        self._hung: asyncio.Task[list[Stored]] | None = None
         self._queues: dict[Lane, LaneQueue] = {}
         self.begin_stream()
 
@@ -55,13 +60,18 @@ class Lanes:
 
     def may_read(self, queue: LaneQueue) -> bool:
         """Is there more on the disk that may be read now?"""
+        if self._is_hung and queue.lane is not Lane.A:
+            return False
         due = self._unreadable.get(queue.lane, 0.0) <= self._clock.monotonic()
         return due and queue.room > 0 and queue.loaded_to < self._outbox.last(queue.lane)
 
     def next_try(self) -> float | None:
         """Return when a lane that could not be read is tried again."""
         now = self._clock.monotonic()
-        return min((due for due in self._unreadable.values() if due > now), default=None)
+        due = [at for at in self._unreadable.values() if at > now]
+        if self._is_hung:
+            due.append(now + UNREADABLE_S)
+        return min(due, default=None)
 
     async def refill(self) -> None:
         """Read each lane on, where it is time."""
@@ -74,10 +84,11 @@ class Lanes:
         # Before the await: a row that is stored meanwhile must not count as read.
         after, last = queue.loaded_to, self._outbox.last(queue.lane)
         try:
-            rows = await self._outbox.fetch(queue.lane, after, min(queue.room, FETCH_ROWS))
-        except StoreError as error:
+            rows = await self._read(queue.lane, after, min(queue.room, FETCH_ROWS))
+        except (StoreError, TimeoutError) as error:
             if queue.lane not in self._unreadable:
-                _log.error("a lane cannot be read", destination=self._name, lane=queue.lane.name, error=str(error))
+                why = str(error) or f"no answer within {READ_LIMIT_S:g} s"
+                _log.error("a lane cannot be read", destination=self._name, lane=queue.lane.name, error=why)
             self._unreadable[queue.lane] = self._clock.monotonic() + UNREADABLE_S
             return
         self._unreadable.pop(queue.lane, None)
@@ -90,6 +101,24 @@ class Lanes:
             queue.exhausted(last)
         if queue.cursor != before:
             self._outbox.confirm(self._name, queue.lane, seq=queue.cursor, ahead=queue.ahead, done=0)
+
+    async def _read(self, lane: Lane, after: int, limit: int) -> list[Stored]:
+        """Read, but no longer than `READ_LIMIT_S`: what hangs goes on by itself. Raises StoreError, TimeoutError."""
+        reading = asyncio.create_task(self._outbox.fetch(lane, after, limit), name=f"read {self._name} {lane.name}")
+        try:
+            done, _ = await asyncio.wait({reading}, timeout=READ_LIMIT_S)
+        except asyncio.CancelledError:
+            reading.cancel()
+            raise
+        if done:
+            return reading.result()
+        reading.add_done_callback(_ended)
+        self._hung = reading
+        raise TimeoutError
+
+    @property
+    def _is_hung(self) -> bool:
+        return self._hung is not None and not self._hung.done()
 
     # -- what has been sent -------------------------------------------------------------------------------------
 
@@ -115,3 +144,9 @@ class Lanes:
 
     def _of_class(self, kind: str) -> list[LaneQueue]:
         return [queue for lane, queue in self._queues.items() if CLASS_OF_LANE[lane] == kind]
+
+
+def _ended(reading: asyncio.Task[list[Stored]]) -> None:
+    """A reading that nobody waits for any more: its rows are read again, its error was told as a time-out."""
+    if not reading.cancelled():
+        reading.exception()

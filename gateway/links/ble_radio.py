@@ -39,6 +39,7 @@ _FIRST_BACKOFF_S: Final = 0.25
 _STEADY_S: Final = 5.0  # a scan that lived so long has proved that starting works
 _STOP_TIMEOUT_S: Final = 3.0
 _SLOW_START_S: Final = 2.0  # what was said before is not what is wrong now
+_FIRST_LOOK_S: Final = 1.0  # what the watch may need to see anything at all
 _NAMING_S: Final = 0.05  # what the watch may need to name a problem that an error does not name
 _UNTOLD_MS: Final = 1_000
 # States that end a scan. UNKNOWN and DENIED say that the watch cannot look, not that the scan is over.
@@ -51,6 +52,8 @@ _ENDING: Final = frozenset(
         AdapterState.BLOCKED,
     }
 )
+# What a call into bleak may find, and the watch sees too.
+_WATCHED: Final = frozenset(state.problem for state in _ENDING)
 # A connection that broke, by whomever; and what nobody gave a name.
 _VAGUE: Final = frozenset({ble_problems.NO_BUS, ble_problems.OTHER})
 
@@ -132,6 +135,7 @@ class BleRadio:
         self._silence = Silence(after_s=silence_s, known=known, now=clock.monotonic())
 
         self._usable = asyncio.Event()
+        self._looked = asyncio.Event()
         self._scan = _Scan(adapter)
         self._repairing: tuple[Repair, Stamp] | None = None
         self._unsure = False
@@ -173,7 +177,7 @@ class BleRadio:
             scan = self._scan = _Scan(self._watch.adapter)
             await bleak_bus.drop(self._stale)
             self._stale = None
-            code = await self._scan_once(scan)
+            code = await self._scan_once(scan, first=failures == 0)
             if scan.repair is Repair.POWER_CYCLE:
                 await self._power.cycle()
             # A missing adapter that the watch can see is missing in bleak's memory only.
@@ -200,7 +204,7 @@ class BleRadio:
                 await self._usable.wait()
         return self._usable.is_set()
 
-    async def _scan_once(self, scan: _Scan) -> str:
+    async def _scan_once(self, scan: _Scan, *, first: bool) -> str:
         """Scan with a fresh scanner until it no longer hears; tell and return why, as a problem code ("" for a repair)."""
         # A whole new scanner each time: bleak's own cannot be trusted after an adapter went away under it.
         scanner = BleakScanner(self._on_advert, bluez={"adapter": scan.adapter, "filters": {"DuplicateData": True}})
@@ -213,11 +217,17 @@ class BleRadio:
             if code in _VAGUE:
                 # The error itself says little; the watch learns at the same moment what is wrong, on its own socket.
                 await asyncio.sleep(_NAMING_S)
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(_FIRST_LOOK_S):
+                        await self._looked.wait()
             seen = self._watch.state
             knows = seen in _ENDING or (seen is AdapterState.DENIED and code in _VAGUE)
             if knows and seen.problem is not None and seen.problem != code:
                 code, text = seen.problem, self._words(seen)
-            self._tell_ceased(code, text)
+            # What the watch sees is mended already is not told, unless the next try, made at once, finds the same.
+            mended = seen is AdapterState.READY and code in _WATCHED
+            if self._says_hearing() or not (first and mended):
+                self._tell_ceased(code, text)
             return code
         except asyncio.CancelledError:
             # Asked to stop, we heard until now.
@@ -281,6 +291,7 @@ class BleRadio:
     # What the watch sees.
 
     def _on_adapter(self, state: AdapterState) -> None:
+        self._looked.set()
         self._power.on_state(state)
         if state in {AdapterState.NO_BUS, AdapterState.NO_DAEMON}:
             # What bleak knows of adapters and devices is of a daemon that is gone, and nothing corrects it.

@@ -143,11 +143,15 @@ class BluezWatch:
         try:
             async with asyncio.timeout(self._timeout_s):
                 await bus.connect()
-        except BaseException as error:
+                welcome = await bus.call(Message(_BUS, "/org/freedesktop/DBus", _BUS, "GetId"))
+        except (EOFError, ConnectionResetError) as error:
             bus.disconnect()
-            if isinstance(error, EOFError):
-                raise PermissionError("the bus closed the connection before it was one") from error
+            raise PermissionError("the bus closed the connection before it was one") from error
+        except BaseException:
+            bus.disconnect()
             raise
+        if welcome is None:
+            raise PermissionError("the bus closed the connection before it answered")
         lost = asyncio.create_task(_until_lost(bus), name="bluez-watch-connection")
         try:
             bus.add_message_handler(self._on_message)

@@ -239,6 +239,10 @@ class Outbox:
         """When the oldest event that is not yet durable happened."""
         return self._intake.oldest()
 
+    def waiting_alarms(self) -> list[Event]:
+        """Return the alarms and alarm states that are not yet durable."""
+        return self._intake.alarms()
+
     def unstored_alarms(self, destination: str) -> list[Event]:
         """Return the alarms for a destination that a failing disk keeps from being stored (northbound rule 1)."""
         if not self._is_failing:
@@ -296,6 +300,9 @@ class Outbox:
 
     def _isolate(self, error: Exception) -> None:
         """Halve the batch until the write is found that fails alone; it is logged, and its events stored alone or counted."""
+        if not self._intake.batch:  # confirmations or deletions only: tried again with what comes next
+            self.on_bug(error)
+            return
         alone = self._intake.narrow()
         if alone is None:
             return

@@ -78,7 +78,7 @@ class Line:
     def used(self, now: float) -> None:
         """It is the path in use."""
         self.used_since = now
-        self.silent_until = 0.0
+        self.silent_until, self.error = 0.0, None
 
     def released(self, now: float) -> None:
         """It is the path in use no longer."""
@@ -88,6 +88,14 @@ class Line:
     def silent(self, now: float) -> None:
         """It is connected, and nothing comes back."""
         self.silent_until = self.proves_at = now + self.probation_s
+        self.error = SessionError("GW-PLT-01", self.path.host, error="@hint.path-silent")
+
+    def answers(self) -> bool:
+        """The platform answers over it; True if it had been silent."""
+        if not self.standing or self.error is None:
+            return False
+        self.silent_until, self.error = 0.0, None
+        return True
 
     def order(self, now: float) -> tuple[bool, int]:
         """Return by what paths are preferred: the lowest first."""

@@ -4,7 +4,8 @@ Paths are numbered from 0 in the order of the configuration; an earlier one is p
 of `HEAD_START_S` before the next (none where the earlier ones have failed) and is done when one stands. The others go on
 in the background, each with a back-off of its own. When the path in use is lost another one takes over at once; an
 earlier one takes it back when it has stood for `PROBATION_S`, twice that each time it did not last `STEADY_S` in use, an
-hour at most. A path that is connected and silent is passed over in the same way, but stays connected.
+hour at most. A path that is connected and silent is passed over in the same way, but stays connected; people are told
+until it answers again or is used again.
 
 What the platform hears of it: all connections between `open` and `close` carry one epoch, with a client id each. By the
 rule "a state of an older epoch is ignored, of an equal one it counts", the will of one connection says "offline" while
@@ -223,16 +224,20 @@ class Paths:
         line = self._lines[path]
         self._lost(line, SessionError("GW-NET-05", line.path.host, error=why))
 
-    def pass_over(self, path: int) -> None:
-        """A path is silent although it is connected: use another one, if there is one that has not been silent."""
+    def pass_over(self, path: int) -> bool:
+        """A path is silent although it is connected: use another one, if there is one that has not been silent.
+
+        True when another one is used now.
+        """
         line, now = self._lines[path], self._clock.monotonic()
         others = self._by_preference(one for one in self._lines if one is not line and now >= one.silent_until)
         if line is not self._in_use or not others:
-            return
+            return False
         line.released(now)
         line.silent(now)
         self._use(others[0], why="the platform does not answer on the path before")
         self._arrange()
+        return True
 
     def hurry(self) -> None:
         """An alarm is pending: whoever waits before an attempt waits less."""
@@ -244,6 +249,8 @@ class Paths:
 
         def acks(told: list[Ack]) -> None:
             if self._events is events is not None:
+                if line.answers():
+                    self._arrange()
                 events.acks(told, line.number)
 
         def sent(token: int, ok: bool) -> None:  # noqa: FBT001 - the transport's callback
@@ -329,9 +336,9 @@ class Paths:
         for at, line in enumerate(self._lines):
             if self._in_use is not None or all(one.tried for one in self._lines[:at]):
                 line.may_begin.set()
-            if self._in_use is None or line.standing or not line.tried:
+            if self._in_use is None or line.error is None or not line.tried:
                 self._health.off(PATH_DOWN, self._subject(line))
-            elif line.error is not None:
+            else:
                 # In a text {code} is the problem's own: the path's goes by a second name.
                 self._health.on(
                     PATH_DOWN, self._subject(line), destination=self._destination, host=line.path.host,

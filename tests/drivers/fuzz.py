@@ -1,4 +1,4 @@
-"""Throws bytes at every decoder: `python tests/drivers/fuzz.py --cases 1000000 [--seed N] [MODEL ...]`.
+"""Throws bytes at every decoder: `PYTHONPATH=. python tests/drivers/fuzz.py --cases 1000000 [--seed N] [MODEL ...]`.
 
 Half of the cases are random bytes; the others are the vectors, cut, flipped, glued and spliced, and, where a check would
 keep them out, sealed with a right one. A decoder may answer or raise Rejected, a poll NoReply too; anything else is a

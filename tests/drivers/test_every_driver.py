@@ -61,8 +61,11 @@ def wire_frames(driver: Streams | Answers) -> list[bytes]:
 
 def cut(driver: Streams | Answers, data: bytes) -> bytes:
     """The frame that the driver's framer finds in the bytes of one frame."""
-    (frame,) = driver.framer().feed(data)
-    return frame
+    frames = driver.framer().feed(data)
+    assert len(frames) == 1, (
+        f"the framer makes {len(frames)} frames of the vector {data.hex()}; each vector is one whole frame"
+    )
+    return frames[0]
 
 
 def outcome(vector: AnswerVector, driver: Answers) -> tuple[Observation, ...] | Reason:

@@ -11,6 +11,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -93,12 +94,17 @@ def test_a_cut_and_a_kill_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
     assert 0 < report["alarms"]["latency_ms"]["p50"] <= report["alarms"]["latency_ms"]["max"]
     faults = [fault["fault"] for fault in report["faults"]]
     assert (faults.count("cut"), faults.count("heal"), faults.count("kill"), faults.count("start")) == (2, 2, 1, 1)
-    # Each platform has taken what it asked for: the district everything, the families' one no meter.
+    # Each platform has taken what it asked for: the district everything, the families' one no meter and no bed.
     district, family = report["destinations"]["district"], report["destinations"]["family"]
     assert district["accepted"] == report["stored"]
     meters = [row for row in report["devices"].values() if row["role"] == "meter"]
     assert len(meters) == 2
-    assert family["accepted"] == district["accepted"] - sum(row["readings"] for row in meters)
+    taken = [
+        json.loads(line) for line in (Path(run_of(done.stdout)) / "platform-district.jsonl").read_text().splitlines()
+    ]
+    nouns = Counter(row["type"].removeprefix("cn.eldercare.") for row in taken if row["status"] == "accepted")
+    assert nouns["telemetry.meter.v1"] == sum(row["readings"] for row in meters)
+    assert family["accepted"] == district["accepted"] - nouns["telemetry.meter.v1"] - nouns["bed.occupancy.v1"]
     assert district["alarms"] == family["alarms"] == report["alarms"]["accepted"]
     assert district["resent"] > 0
     assert family["resent"] > 0

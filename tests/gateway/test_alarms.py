@@ -66,6 +66,15 @@ def test_a_press_of_a_device_that_was_moved_sends_help_to_where_it_is_now(book: 
     }  # fmt: skip
 
 
+def test_an_alarm_that_nobody_verified_is_not_what_a_verified_call_repeats(book: AlarmBook) -> None:
+    """The platform may have passed it over; passing over the true one as well would lose both."""
+    book.raise_alarm(replace(CALL, doubts=("counter-reset",)))
+    assert book.is_active("call-1", "call", verified=False)
+    assert not book.is_active("call-1", "call", verified=True)
+    book.raise_alarm(CALL)
+    assert book.is_active("call-1", "call", verified=True)
+
+
 def test_another_device_and_another_kind_are_other_alarms(book: AlarmBook) -> None:
     ids = {
         book.raise_alarm(CALL).alarm.id,

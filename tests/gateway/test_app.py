@@ -153,9 +153,10 @@ async def press(daemon: Daemon, board: Any) -> None:
     running = daemon.app
     assert running is not None
     await daemon.until(lambda: running._hearing.status({})[0]["hearing"] and running._outbox.sequence > 0)
-    before = running._outbox.sequence
+    assert await running._outbox.flush(10)
+    before = running._outbox.last(Lane.A)
     board.writers[-1].write(b'{"dev":"b1","ev":"press"}\n')
-    await daemon.until(lambda: running._outbox.sequence > before)
+    await daemon.until(lambda: running._outbox.last(Lane.A) > before)
 
 
 # Beginning.
@@ -342,13 +343,25 @@ async def test_an_open_alarm_outlives_a_torn_page_of_the_database(daemon: Daemon
     daemon.log.clear()
     running = await daemon.start()
     assert [(entry["id"], entry["state"]) for entry in daemon.told("alarm")] == [(before["id"], "ACTIVE")]
-    await daemon.until(lambda: ("GW-STO-02", "") in daemon.problems())
+    await daemon.until(lambda: ("GW-STO-02", "") in daemon.problems() and running._outbox.sequence > 0)
     await press(daemon, board)
     rows = await running._outbox.fetch(Lane.A, 0, 10)
     events = [json.loads(row.body) for row in rows]
     assert [(one["correlationid"], one["data"]["presses"], one["data"].get("retold")) for one in events] == [
         (before["id"], 1, True), (before["id"], 2, None),
     ]  # fmt: skip
+
+
+async def test_the_silence_of_an_orderly_end_is_told_as_the_restart_that_it_is(daemon: Daemon, board: Any) -> None:
+    """And not as a line that somebody should look for."""
+    await daemon.start()
+    await press(daemon, board)
+    await daemon.stop()
+    running = await daemon.start()
+    await daemon.until(lambda: running._outbox.last(Lane.B) > 2)
+    rows = await running._outbox.fetch(Lane.B, 0, 10)
+    gaps = [json.loads(row.body)["data"] for row in rows if row.noun == "gateway.gap"]
+    assert [gap["reason"] for gap in gaps] == ["restart", "restart"]
 
 
 async def test_a_write_that_meets_a_bug_in_the_database_is_told(daemon: Daemon, board: Any) -> None:
@@ -436,3 +449,18 @@ run(load(Path({str(path)!r})))
             assert process.wait(30) != 0
         finally:
             process.kill()
+
+
+async def test_what_no_disk_has_taken_is_named_at_the_end(
+    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await daemon.start()
+    await press(daemon, board)
+    running._outbox._store._writer.execute("PRAGMA query_only=ON")
+    before = running._outbox.waiting
+    board.writers[-1].write(b'{"dev":"b1","ev":"press"}\n')
+    await daemon.until(lambda: running._outbox.waiting > before)
+    await daemon.stop()
+    (told,) = daemon.told("ended with events that were never stored")
+    assert told["log_level"] == "error"
+    assert any(one.startswith("alarm.raised board-1 ") for one in told["alarms"])

@@ -333,8 +333,8 @@ def release(folder: Path, python: str) -> None:
     )  # fmt: skip
     shutil.copy(ROOT / "requirements-gateway.lock", target)
     shutil.copytree(ROOT / "systemd", target / "systemd")
-    shutil.copy(ROOT / "docs" / "install.md", target)
-    (target / "config").mkdir()
+    shutil.copytree(ROOT / "docs", target / "docs")
+    shutil.copytree(ROOT / "config", target / "config")
     (target / "config" / "gateway.toml").write_text(CONFIG.format(port=PLATFORM_PORT), encoding="utf-8")
     (folder / "wheels").symlink_to(ROOT / ".build" / "booted" / f"wheels-{python}")
 

@@ -116,6 +116,7 @@ async def test_a_port_that_another_program_holds(centre: Centre, new_cable: Call
     await comes_back(centre, cable, "GW-SER-03")
 
 
+@pytest.mark.usefixtures("unprivileged")
 async def test_a_port_that_we_may_not_use(centre: Centre, new_cable: Callable[[], Cable]) -> None:
     cable = new_cable()
     cable.port.chmod(0o000)

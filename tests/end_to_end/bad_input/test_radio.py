@@ -219,8 +219,10 @@ async def test_a_flood_of_strangers(air: Air) -> None:
     assert (flood.heard, air.bluez.lost) == (flood.sent, 0)
     assert [one["dropped"] for one in status["links"]] == [0, 0]
 
-    assert (told.status, told.document["first"], told.bad) == (0, None, [])
-    assert told.paper.splitlines()[-2:] == ["一切正常。", "打电话时请报：OK *16"]
+    if not told.as_root:
+        assert (told.status, told.document["first"], told.bad) == (0, None, [])
+        assert told.paper.splitlines()[-2:] == ["一切正常。", "打电话时请报：OK *16"]
+    assert told.bad == []
     told.reads_well()
     assert not any("C0:00" in line for line in centre.gateway.said().splitlines())
     centre.logged()

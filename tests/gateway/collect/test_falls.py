@@ -112,6 +112,37 @@ async def test_a_fall_that_flickers_is_one_alarm_and_no_flood(radar: Radar) -> N
     assert radar.desk.repeats == 18
 
 
+async def test_a_second_fall_within_ten_seconds_is_the_alarm_that_sounds_already(radar: Radar) -> None:
+    """Nobody has come yet: whoever comes finds both. It is counted, and no press that is told."""
+    radar.say(FALL)
+    radar.say(CLEAR, FALL, after_s=4)
+    assert radar.open_alarms == [("fall", "ACTIVE", 1)]
+    assert radar.desk.repeats == 1
+    radar.say(CLEAR, FALL, after_s=4)
+    assert radar.open_alarms == [("fall", "ACTIVE", 2)], "16 s after the first"
+
+
+async def test_two_falls_in_two_rooms_are_two_alarms_whatever_lies_between_them(opened: Opener) -> None:
+    driver = catalogue.driver("andar-radar")
+    assert isinstance(driver, Streams)
+    desks = [
+        Desk(f"radar-{n}", "andar-radar", f"line-{n}", "", f"20{n}", "", driver, driver.options({}), wired=True)
+        for n in (1, 2)
+    ]
+    centre = await opened(desks)
+    for desk in desks:
+        reader = StreamReader(
+            desk.link,
+            [desk],
+            collector=centre.collector,
+            outbox=centre.outbox,
+            clock=centre.clock,
+            health=centre.health,
+        )
+        reader.on_data(FALL, centre.clock.stamp())
+    assert await centre.told("room", "presses") == [("alarm.raised", "201", 1), ("alarm.raised", "202", 1)]
+
+
 async def test_a_second_fall_while_the_first_is_open_is_the_same_alarm(radar: Radar) -> None:
     radar.say(FALL, CLEAR, FALL, after_s=30)
     assert radar.open_alarms == [("fall", "ACTIVE", 2)]

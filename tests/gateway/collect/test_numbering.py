@@ -302,6 +302,14 @@ async def test_a_number_that_a_full_queue_refused_is_taken_when_it_comes_again(
     assert await board.told() == [("telemetry.environment", 1, True)]
 
 
+async def test_what_is_remembered_of_a_source_is_bounded(board: Board) -> None:
+    numbering = board.reader._numbering
+    for n in range(5_000):
+        numbering.end(numbering.begin(("board-1", "", n), 7, anew=False), durable=True)
+    assert list(numbering._recent["board-1"]) == list(range(904, 5_000))
+    assert numbering._waiting == {}
+
+
 # Digests.
 
 

@@ -276,6 +276,35 @@ async def test_a_line_that_its_driver_cannot_stand_costs_itself_only(opened: Ope
     assert bench.centre.problems == [("GW-RUN-03", "odd-1")]
 
 
+class _StuckFramer(LineFramer):
+    """A framer whose state is spoilt by what it met: only another one hears again."""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        if b"spoil" in data:
+            self._held = None  # type: ignore[assignment]  # a bug
+        return super().feed(data)
+
+
+def _stuck_framer() -> Framer:
+    return _StuckFramer(limit=64)
+
+
+async def test_a_framer_that_is_spoilt_gives_way_to_another_which_counts_from_the_start(opened: Opener) -> None:
+    driver = Streams("odd", Title("", ""), _stuck_framer, lambda raw: raw, _bad_decode, ())
+    bench = Bench(await opened([Desk("odd-1", "odd", "wire", "", "", "", driver, {}, wired=True)]))
+    bench.say("x" * 2_000, "one")
+    bench.say("spoil")
+    bench.say("two", "y" * 100)
+    assert [presses for _, presses in await bench.centre.told("presses")] == [1, 2]
+    assert bench.centre.desks["odd-1"].rejects == {"too-long": 2, "fault": 1}
+    bench.centre.clock.go_on(11)
+    bench.say("three")
+    assert bench.centre.problems == [("GW-RUN-03", "odd-1")]
+    bench.reader.on_data(b"y" * 2_000 + b"\nfour\nspoil\n", bench.centre.clock.stamp())
+    bench.reader.on_data(b"\xff" * 1_030 + b"\n", bench.centre.clock.stamp())
+    assert ("GW-DEV-02", "wire") in bench.centre.problems
+
+
 async def test_what_comes_is_shown_to_whoever_listens(bench: Bench) -> None:
     seen: list[Heard] = []
     bench.centre.collector.listeners.add(seen.append)

@@ -95,7 +95,7 @@ def test_telemetry_and_faults_go_over_the_path_in_use_only(play: Play) -> None:
         first, second = paths_of(bench)
         await bench.open()
         await bench.store(*((METER, f"m{n}") for n in range(50)), (FAULT, "d1"), (ALARM, "call-1"))
-        await bench.settle(20)
+        await bench.settle(9)
         assert {one.lane for one in second.sent} == {Lane.A}
         assert {one.lane for one in first.sent} == {Lane.A, Lane.B, Lane.C}
 
@@ -277,7 +277,8 @@ def test_a_path_on_which_nothing_is_answered_is_passed_over_but_stays_connected(
         await bench.settle(400)
         await bench.store((ALARM, "call-1"), (FAULT, "d1"))
         await bench.settle(3.1)
-        assert (states(bench), bench.problems()) == (["standby", "in use"], set())
+        assert (states(bench), bench.problems()) == (["standby", "in use"], {"GW-NET-07"})
+        assert [one["code"] for one in bench.deliverer.status()["paths"]] == ["GW-PLT-01", ""]
         before = bench.clock.monotonic()
         [next_alarm] = await bench.store((ALARM, "call-2"))
         await bench.store((METER, "m1"))
@@ -288,7 +289,7 @@ def test_a_path_on_which_nothing_is_answered_is_passed_over_but_stays_connected(
         await bench.settle(58)  # meanwhile the fault's time is up: that is no news of the path
         assert (states(bench), bench.outbox.pending("district")["B"]) == (["standby", "in use"], 0)
         await bench.settle(3)
-        assert states(bench) == ["in use", "standby"]
+        assert (states(bench), bench.problems()) == (["in use", "standby"], set())
         assert (len(first.opened), len(second.opened)) == (1, 1)
 
     play(scenario)
@@ -305,7 +306,44 @@ def test_telemetry_that_is_never_answered_moves_to_the_other_path(play: Play) ->
         await bench.settle(2)
         assert sorted(set(second.sequences())) == list(range(1, 31))
         assert states(bench) == ["standby", "in use"]
-        assert bench.problems() == set()
+        assert bench.problems() == {"GW-NET-07"}
+
+    play(scenario)
+
+
+def test_what_a_silent_path_carries_alone_goes_over_the_next_as_soon_as_it_is_known_to_be_silent(play: Play) -> None:
+    async def scenario(bench: Any) -> None:
+        first, second = paths_of(bench)
+        second.obliging = True
+        await bench.open()
+        await bench.store((ALARM, "call-1"), (FAULT, "d1"), (METER, "m1"))
+        await bench.settle(2)
+        [late] = await bench.store((ALARM, "call-2"))
+        assert late in alarms(first)
+        await bench.settle(1.2)  # 3 s after the first alarm: the second is 1 s old
+        assert late in alarms(second)
+        await bench.settle(0.1)
+        assert bench.outbox.pending("district") == {"A": 0, "B": 0, "C": 0, "D": 0}
+
+    play(scenario)
+
+
+def test_a_silent_path_that_answers_again_counts_as_one_that_answers(play: Play) -> None:
+    async def scenario(bench: Any) -> None:
+        first, second = paths_of(bench)
+        second.obliging = True
+        await bench.open()
+        [alarm] = await bench.store((ALARM, "call-1"))
+        await bench.settle(3.1)
+        assert (states(bench), bench.problems()) == (["standby", "in use"], {"GW-NET-07"})
+        first.answer((alarm, "duplicate"))
+        await bench.settle(0.1)
+        assert (states(bench), bench.problems()) == (["standby", "in use"], set())
+        # Now the other one falls silent: the first is taken at once, and trusted.
+        first.obliging, second.obliging = True, False
+        await bench.store((ALARM, "call-2"))
+        await bench.settle(3.1)
+        assert states(bench) == ["in use", "standby"]
 
     play(scenario)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -41,6 +42,35 @@ def test_an_alarm_that_is_stored_while_its_lane_is_read_from_the_disk_is_not_mis
         await bench.deliver()
         await bench.settle(1)
         assert bench.uplink.sequences(Lane.A) == [3]
+
+    play(scenario)
+
+
+def test_a_disk_that_never_answers_does_not_keep_alarms(play: Play) -> None:
+    async def scenario(bench: Any) -> None:
+        await bench.open(deliver=False)
+        await bench.store((FAULT, "d1"), (METER, "m1"))
+        fetch, hung, asked = bench.outbox.fetch, asyncio.Event(), []
+
+        async def frozen(lane: Lane, after: int, limit: int) -> Any:
+            asked.append(lane)
+            if lane is not Lane.A:  # alarms just stored stand in memory
+                await hung.wait()
+            return await fetch(lane, after, limit)
+
+        bench.outbox.fetch = frozen
+        await bench.deliver()
+        await bench.settle(1)
+        await bench.store((ALARM, "call-1"))
+        await bench.settle(3)
+        assert bench.uplink.sequences(Lane.A) == [3]
+        assert bench.uplink.sequences(Lane.B) == []
+        # One reading hangs; no more are begun behind it.
+        await bench.settle(30)
+        assert [lane for lane in asked if lane is not Lane.A] == [Lane.B]
+        hung.set()
+        await bench.settle(3)
+        assert (bench.uplink.sequences(Lane.B), bench.uplink.sequences(Lane.D)) == ([1], [2])
 
     play(scenario)
 

@@ -82,24 +82,26 @@ class World:
         await until(lambda: self.said == list(expected), lambda: f"said {self.said}, expected {expected}")
 
     async def until_delivered(self) -> None:
-        """Let our device speak until it is heard, as one who presses again and again."""
+        """Let our device speak until it is heard and the radio says that it hears, as one who presses again and again."""
         before = len(self.heard)
 
         def spoke() -> bool:
             self.speak()
-            return len(self.heard) > before
+            return len(self.heard) > before and self.states[-1].hearing
 
         await until(spoke, lambda: f"never heard; said {self.said}")
 
     def speak(self, address: str = "") -> None:
         self.bluez.hear(Report(address or self.ours, -60, service_data={0xFCD2: self.press}))
 
-    async def chat(self, seconds: float, *, every_s: float = 0.02, address: str = "") -> None:
-        """Let a device keep a rhythm."""
-        end = asyncio.get_running_loop().time() + seconds
-        while asyncio.get_running_loop().time() < end:
-            self.speak(address)
-            await asyncio.sleep(every_s)
+    async def chat(self, adverts: int = 100) -> None:
+        """Let our device keep a rhythm, until so many of its adverts have been heard."""
+        before = len(self.heard)
+        end = asyncio.get_running_loop().time() + SOON_S
+        while len(self.heard) < before + adverts:
+            assert asyncio.get_running_loop().time() < end, f"heard {len(self.heard) - before} of {adverts}"
+            self.speak()
+            await asyncio.sleep(0.02)
 
 
 @pytest.fixture

@@ -513,7 +513,7 @@ async def test_a_monitor_that_is_refused_does_not_touch_the_scan(world: Any, fau
     world.bluez.sticky = {"AdvertisementMonitorManager1.RegisterMonitor": fault}
     radio = world.radio(call_timeout_s=0.5)
     await world.until_said("hearing")
-    await world.chat(0.8)
+    await world.chat(30)
     assert len(world.heard) > 20
     assert not radio._monitor.registered
     assert world.said == ["hearing"]

@@ -20,7 +20,7 @@ def gaps(world: Any) -> list[tuple[int, int]]:
 async def test_a_deaf_controller_that_a_new_scan_heals_is_told_as_the_deaf_time_that_it_was(world: Any) -> None:
     world.radio(silence_s=1.0)
     await world.until_said("hearing")
-    await world.chat(2.0)
+    await world.chat()
     await asyncio.sleep(0.05)
     last = world.heard[-1].at
     world.bluez.wedge(heals="scan")
@@ -49,7 +49,7 @@ async def test_a_silence_in_an_unknown_place_that_a_new_scan_ends_is_a_gap_and_n
 async def test_a_controller_that_only_a_power_cycle_heals_is_switched_off_and_on_and_hears_again(world: Any) -> None:
     radio = world.radio(silence_s=1.0)
     await world.until_said("hearing")
-    await world.chat(2.0)
+    await world.chat()
     await asyncio.sleep(0.05)
     last = world.heard[-1].at
     world.bluez.wedge(heals="power")
@@ -99,7 +99,7 @@ async def test_a_press_during_the_night_comes_through_the_new_scans(world: Any) 
 async def test_lasting_deafness_is_told_once_however_often_something_is_done_about_it(world: Any) -> None:
     radio = world.radio(silence_s=0.2)
     await world.until_said("hearing")
-    await world.chat(2.0)
+    await world.chat()
     world.bluez.wedge(heals="never")
     await world.until_said("hearing", "GW-BLE-06")
 
@@ -112,7 +112,7 @@ async def test_lasting_deafness_is_told_once_however_often_something_is_done_abo
 async def test_an_adapter_that_does_not_come_on_again_is_told_as_switched_off_and_switched_on_later(world: Any) -> None:
     world.radio(silence_s=0.5, power_grace_s=0.5)
     await world.until_said("hearing")
-    await world.chat(2.0)
+    await world.chat()
     await asyncio.sleep(0.05)
     last = world.heard[-1].at
     refused = ("Failed", "Input/output error")

@@ -6,9 +6,10 @@ import contextlib
 import gc
 import os
 import resource
+import sqlite3
 import subprocess
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,9 +18,10 @@ import pytest
 
 from gateway.clock import Stamp
 from gateway.errors import StoreError
-from gateway.events import Lane
-from gateway.outbox import Mark, Number, Route, Write
+from gateway.events import Lane, Stored
+from gateway.outbox import Drop, Mark, Number, Route, Write
 from gateway.outbox import outbox as outbox_module
+from gateway.outbox.store import Store
 
 Maker = Callable[..., Any]
 Ranges = list[tuple[int, int]]
@@ -274,6 +276,49 @@ async def test_a_confirmation_rides_on_after_poison(closed_shelf: Any, write: Ma
     assert closed_shelf.sql("SELECT seq FROM cursor") == [(1,)]
 
 
+async def test_a_confirmation_that_a_failing_disk_refused_is_stored_when_it_takes_it(
+    closed_shelf: Any, write: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Forgotten, its row would be delivered once more after the next start."""
+    outbox = await closed_shelf.open()
+    await closed_shelf.store(write())
+    refused: list[int] = []
+    error = sqlite3.OperationalError("disk I/O error")
+    error.sqlite_errorname = "SQLITE_IOERR_WRITE"
+
+    def failing(_store: Store, cursors: Sequence[object]) -> None:
+        if cursors:
+            refused.append(1)
+            raise error
+
+    monkeypatch.setattr(Store, "_put_cursors", failing)
+    confirm(closed_shelf, Lane.C, 1, done=1)
+    await when(lambda: len(refused) > 0)
+    monkeypatch.undo()
+    await when(lambda: closed_shelf.sql("SELECT seq FROM cursor") == [(1,)])
+    assert outbox.poisoned == 0
+
+
+async def test_confirmations_that_cannot_be_stored_are_told_and_stop_no_alarm(
+    closed_shelf: Any, write: Maker, alarm: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    outbox = await closed_shelf.open()
+    bugs: list[Exception] = []
+    outbox.on_bug = bugs.append
+    await closed_shelf.store(write())
+
+    def broken(_store: Store, cursors: Sequence[object]) -> None:
+        if cursors:
+            raise IndexError("a bug")
+
+    monkeypatch.setattr(Store, "_put_cursors", broken)
+    confirm(closed_shelf, Lane.C, 1, done=1)
+    await when(lambda: len(bugs) > 0)
+    assert await closed_shelf.store(alarm()) == [2]
+    monkeypatch.undo()
+    await when(lambda: closed_shelf.sql("SELECT seq FROM cursor") == [(1,)])
+
+
 # A corrupt database.
 
 
@@ -386,6 +431,21 @@ async def test_a_database_that_turns_corrupt_is_replaced_while_running(shelf: An
     assert shelf.outbox.pending("district") == {"A": 1, "B": 0, "C": 0, "D": 1}
     assert shelf.sequences() == [1, 2]
     assert [name for name in shelf.set_aside() if not name.endswith(("-wal", "-shm"))] != []
+
+
+async def test_what_was_to_give_way_in_the_old_database_costs_the_new_one_nothing(
+    closed_shelf: Any, write: Maker, alarm: Maker
+) -> None:
+    """The numbers of its rows begin at 1 again."""
+    outbox = await closed_shelf.open(running=False)
+    row = Stored(1, Lane.A, "id", "alarm.raised", "call-1", 0, Stamp(0, 0, "boot-1"), {"district": 1}, "{}")
+    outbox.submit(alarm())
+    outbox.submit(replace(write("gateway.gap"), drops=(Drop(Lane.A, (row,)),)))
+    outbox._corrupt = StoreError("GW-STO-02")
+    closed_shelf.run()
+    assert await outbox.flush(10)
+    assert closed_shelf.sql("SELECT seq FROM event_a") == [(1,)]
+    assert outbox.pending("district")["A"] == 1
 
 
 async def test_a_reader_that_finds_corruption_has_the_database_replaced(shelf: Any, write: Maker, when: Maker) -> None:

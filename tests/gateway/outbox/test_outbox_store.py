@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
+from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +15,9 @@ import pytest
 from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Lane, Stored
-from gateway.outbox import AlarmRow, CursorRow, DeadLetter, Mark, Number, NumberState, Write
+from gateway.outbox import AlarmRow, CursorRow, DeadLetter, Mark, Number, NumberState, Route, Write
 from gateway.outbox import store as store_module
+from gateway.outbox.connection import connect
 from gateway.outbox.store import Store
 
 Opener = Callable[..., Store]
@@ -151,6 +154,45 @@ def test_marks_beyond_the_written_ones_are_found_in_the_rows(open_store: Opener,
     assert store._writer.execute("SELECT value FROM fact WHERE key = 'sequence'").fetchone() == ("500",)
     store = open_store()
     assert (store.counters.sequence, store.counters.delivery) == (700, {"district": 700})
+
+
+def test_a_transaction_that_could_not_even_be_rolled_back_keeps_no_later_one_out(
+    open_store: Opener, commit: Commit, write: Maker
+) -> None:
+    store = open_store()
+    store._writer.execute("BEGIN IMMEDIATE")
+    assert commit(store, write()) == [1]
+
+
+def test_a_migration_that_ends_in_the_middle_has_not_begun(
+    open_store: Opener, commit: Commit, write: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Half of one would be met at every start again: "table already exists", and nobody would be heard any more."""
+    path = tmp_path / "old.db"
+    first = resources.files("gateway.outbox").joinpath("schema/0001.sql").read_text(encoding="utf-8")
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        old.executescript(first)
+        old.executescript("INSERT INTO alarm VALUES ('a-1', 1, 1, '{}'); PRAGMA user_version=1;")
+
+    def connect_for_a_while(path: Path) -> sqlite3.Connection:
+        connection = connect(path)
+        # As if killed between the first change and the second.
+        connection.set_authorizer(lambda action, *_: sqlite3.SQLITE_DENY if action == sqlite3.SQLITE_ALTER_TABLE else 0)
+        return connection
+
+    monkeypatch.setattr("gateway.outbox.store.connect", connect_for_a_while)
+    store = Store(path, [Route("district", ("*",))])
+    with pytest.raises(StoreError):
+        store.open()
+    monkeypatch.undo()
+    with contextlib.closing(sqlite3.connect(path)) as old:
+        assert old.execute("PRAGMA user_version").fetchone() == (1,)
+        assert old.execute("SELECT count(*) FROM sqlite_master WHERE name = 'number_digest'").fetchone() == (0,)
+    store.open()
+    assert [row.id for row in store.reader.alarms()] == ["a-1"]
+    assert commit(store, write()) == [1]
+    store.reader.close()
+    store.close()
 
 
 def test_a_failed_transaction_leaves_no_trace(open_store: Opener, commit: Commit, write: Maker, event: Maker) -> None:

@@ -74,6 +74,17 @@ async def test_the_oldest_backlog_gives_way_and_the_drop_is_announced_with_its_r
     assert left == [*range(1, 11), *range(1011, 3001)]
 
 
+async def test_the_backlog_gives_way_before_what_is_live(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(quota, "SPARED", 0)
+    outbox.live = lambda: True
+    await fill(outbox, "telemetry.meter", 500)
+    outbox.live = lambda: False
+    await fill(outbox, "telemetry.environment", 1000)
+    assert outbox.pending("district") == {"A": 0, "B": 0, "C": 500, "D": 1000}
+    await watch(outbox, 1.9, []).check()
+    assert outbox.pending("district") == {"A": 0, "B": 1, "C": 500, "D": 0}
+
+
 async def test_alarms_and_faults_are_never_dropped_however_full_it_is(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:

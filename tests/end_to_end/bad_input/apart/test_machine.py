@@ -47,6 +47,7 @@ async def cannot_store(centre: Centre, data: Path, found: str) -> None:
     assert told.line("GW-CTL-01", "")["hidden_by"] == f"GW-RUN-02 {data}"
 
 
+@pytest.mark.usefixtures("unprivileged")
 async def test_a_data_directory_that_cannot_be_written(centre: Centre) -> None:
     data = centre.folder / "data"
     data.mkdir()
@@ -62,6 +63,7 @@ async def test_a_data_directory_that_cannot_be_written(centre: Centre) -> None:
     assert "Traceback" not in centre.gateway.said()
 
 
+@pytest.mark.usefixtures("unprivileged")
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can leave files behind that are not ours")
 async def test_a_data_directory_in_which_root_has_run_the_gateway_once(centre: Centre) -> None:
     """`sudo gateway run`, to try it: the directory is the service's, and what lies in it is root's from then on."""
