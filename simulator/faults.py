@@ -70,6 +70,7 @@ async def _measure(world: Bench, row: Row) -> Measured:
         return _measured(row, why="not well before it began")
     await asyncio.sleep(2 * PRESS_EVERY_S)
     begun = time.time()
+    world.mark_log()
     if row.at_start:
         await world.stop_daemon()
     await row.breaks(world)

@@ -139,7 +139,7 @@ class BleRadio:
         self._scan = _Scan(adapter)
         self._repairing: tuple[Repair, Stamp] | None = None
         self._unsure = False
-        self._idle_at = float("-inf")
+        self._idle_at = self._missed_at = float("-inf")
         self._stale: object | None = None
         # When an advert last came, or a scan began after a deaf time; and when hearing was last sure beyond doubt.
         self._heard_at = self._sure_at = clock.stamp()
@@ -255,7 +255,11 @@ class BleRadio:
             if not scan.over.is_set():
                 scan.since = self._clock.monotonic()
                 self._tell_scanning()
-                await self._until_over(scan)
+                forget = bleak_bus.on_missed(self._on_missed)
+                try:
+                    await self._until_over(scan)
+                finally:
+                    forget()
         except TimeoutError:
             # The start that nobody answered may still be carried out, and be booked for our connection.
             scan.spoilt = True
@@ -300,7 +304,7 @@ class BleRadio:
             self._usable.set()
             self._monitor.wake()
             if self._scan.adapter != self._watch.adapter:
-                self._scan.end_for(Repair.RESCAN)
+                self._scan.end_for(Repair.NEW_START)
         elif state in _ENDING and state.problem is not None and not self._power.cycling:
             self._scan.end(state.problem, self._words(state))
             if not self._says_hearing():
@@ -319,6 +323,15 @@ class BleRadio:
             return
         self._idle_at = now
         self._scan.end(ble_problems.OTHER, "bluetoothd ended the scan")
+
+    def _on_missed(self) -> None:
+        """bleak drops what one of the devices says: a new connection knows it. Now and then only, should that not help."""
+        now = self._clock.monotonic()
+        if now - self._missed_at >= _STEADY_S:
+            self._missed_at = now
+            self._scan.spoilt = True
+            self._scan.end_for(Repair.NEW_START)
+            _log.info("bleak had forgotten a device, the scan starts anew", link=self._link)
 
     def _on_slow_start(self, scan: _Scan) -> None:
         if scan is self._scan and self._watch.state is AdapterState.READY:

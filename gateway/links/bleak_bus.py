@@ -1,10 +1,12 @@
 """The one D-Bus connection that bleak keeps for each event loop: how to drop it, and how to learn that it broke.
 
 bleak 3.1 holds its connection and what it learned from it (adapters, devices) in a private manager, one for each event
-loop, and lets go of it only when the socket breaks. Three things in the field need more: after bluetoothd died the
-cache is stale; a StartDiscovery that bluetoothd never answered stays booked for our connection; and every discovery
-belongs to the connection, so a fresh one is the only start that is surely clean. Hence the private attributes here, and
-only here (checked by the tests against the installed bleak).
+loop, and lets go of it only when the socket breaks. Four things in the field need more: after bluetoothd died the
+cache is stale; a StartDiscovery that bluetoothd never answered stays booked for our connection; every discovery
+belongs to the connection, so a fresh one is the only start that is surely clean; and a device that appears while bleak
+takes over the list of all objects is forgotten again, and whatever it says later is dropped without a word, for as long
+as bluetoothd keeps it (for a device with signs of life: for ever). Hence the private attributes here, and only here
+(checked by the tests against the installed bleak).
 Limits: waits 2 s at most for the old connection to close.
 """
 
@@ -15,8 +17,11 @@ from collections.abc import Callable
 from typing import Any, Final
 
 from bleak.backends.bluezdbus import manager as bleak_manager
+from dbus_fast import Message
+from dbus_fast.aio import MessageBus
 
 _CLOSE_TIMEOUT_S: Final = 2.0
+_ADVERTISED: Final = frozenset({"RSSI", "ManufacturerData", "ServiceData"})
 
 
 def current() -> object | None:
@@ -62,3 +67,21 @@ def on_lost(tell: Callable[[], None]) -> None:
         tell()
 
     watcher.add_done_callback(ended)
+
+
+def on_missed(tell: Callable[[], None]) -> Callable[[], None]:
+    """Call `tell` for each advert of a device that bleak does not know; return how to end that."""
+    manager: Any = current()
+    bus: MessageBus | None = None if manager is None else manager._bus  # noqa: SLF001 - see module
+    if bus is None:
+        return lambda: None
+
+    def look(message: Message) -> None:
+        if message.member != "PropertiesChanged" or message.path in manager._properties:  # noqa: SLF001 - see module
+            return
+        interface, changed = message.body[:2]
+        if interface == "org.bluez.Device1" and not _ADVERTISED.isdisjoint(changed):
+            tell()
+
+    bus.add_message_handler(look)
+    return lambda: bus.remove_message_handler(look)

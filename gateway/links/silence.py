@@ -48,8 +48,9 @@ _CYCLES: Final = (10.0, 60.0, 360.0)
 
 
 class Repair(Enum):
-    """What can be done about silence."""
+    """What can be done about silence; and a new start that has nothing to do with it."""
 
+    NEW_START = "start anew"
     RESCAN = "scan anew"
     POWER_CYCLE = "switch the adapter off and on"
 
@@ -129,6 +130,8 @@ class Silence:
 
     def repaired(self, repair: Repair, now: float) -> None:
         """A repair is through: it scans again."""
+        if repair is Repair.NEW_START:
+            return
         self._repaired = now
         if repair is Repair.POWER_CYCLE:
             self._cycles += 1

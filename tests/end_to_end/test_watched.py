@@ -110,7 +110,9 @@ async def test_a_process_that_stands_still_gives_no_sign_and_says_where_it_stood
     await gateway.start()
     await eventually(lambda: "WATCHDOG=1" in systemd.heard(), "no sign of life")
     os.kill(gateway.process.pid, signal.SIGSTOP)
-    systemd.forget()
+    stat = Path(f"/proc/{gateway.process.pid}/stat")
+    await eventually(lambda: stat.read_text().rpartition(") ")[2].startswith("T"), "not stopped")
+    systemd.forget()  # what it said before
     stopped = time.monotonic()
     await eventually(lambda: time.monotonic() - stopped > 2, "time stands still")
     assert systemd.heard() == []

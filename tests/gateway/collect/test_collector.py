@@ -218,6 +218,34 @@ async def test_a_press_that_cannot_be_read_is_heard_at_once_after_its_alarm_was_
     ] == [("ACTIVE", 1 if taken == "closed" else 2)]
 
 
+async def test_a_press_that_cannot_be_read_calls_whatever_codes_were_chosen(opened: Opener, radio: Radio) -> None:
+    """Nobody knows which it was."""
+    centre = await opened([radio("call-1", "bthome-button", BUTTON, key=KEY, calls_on=("long_press",))])
+    centre.hear(BUTTON, service=sealed(1000, key=OTHER_KEY))
+    assert ("alarm.raised", "undecipherable") in await centre.told("code")
+
+
+async def test_a_counter_beside_what_cannot_be_read_is_never_taken_for_a_proven_one(
+    opened: Opener, radio: Radio
+) -> None:
+    """Whatever the driver says of it: a stranger could move the mark, and the next true press would be a repeat."""
+
+    def decode(advert: Advert, key: bytes | None) -> Decoded:
+        counter = Counter(advert.manufacturer_data[1][0], 32, authenticated=True)
+        if len(advert.manufacturer_data[1]) > 1:
+            raise Rejected(Reason.BAD_KEY, counter=counter)
+        return Decoded((Signal(SignalKind.CALL, "press"),), counter, authenticated=True)
+
+    driver = Advertises("sealed", Title("", ""), decode, (), may_call=True, key_bytes=16)
+    centre = await opened([radio("call-1", "sealed", BUTTON, driver=driver, key=KEY)])
+    centre.hear(BUTTON, maker={1: "05"})
+    centre.hear(BUTTON, maker={1: "0900"})
+    centre.hear(BUTTON, maker={1: "09"})
+    assert [one for one in await centre.told("code", "verified") if one[0] == "alarm.raised"] == [
+        ("alarm.raised", "press", True), ("alarm.raised", "undecipherable", False), ("alarm.raised", "press", True),
+    ]  # fmt: skip
+
+
 async def test_a_forged_counter_does_not_silence_the_true_button(opened: Opener, radio: Radio) -> None:
     centre = await opened([radio("call-1", "bthome-button", BUTTON, key=KEY)])
     centre.hear(BUTTON, service=sealed(1000))

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 
+from gateway.links import bleak_bus
 from simulator.bluez import FakeBluez
 
 # What is wrong, and how it ends.
@@ -502,6 +503,33 @@ async def test_an_adapter_of_another_radio_or_one_that_is_off_does_not_stand_in(
     await asyncio.sleep(2.6)
     assert world.said == ["GW-BLE-03"]
     assert not world.bluez.scanning("hci1")
+
+
+async def test_a_device_that_bleak_has_forgotten_is_heard_again_at_once(world: Any) -> None:
+    """A device that appears while bleak takes over the list of all objects is not in its memory, and stays dumb."""
+    world.radio()
+    await world.until_said("hearing")
+    await world.until_delivered()
+    await asyncio.sleep(0.03)
+    manager: Any = bleak_bus.current()
+    del manager._properties["/org/bluez/hci0/dev_AA_BB_CC_DD_EE_01"]
+
+    await world.until_delivered()
+
+    assert bleak_bus.current() is not manager
+    assert world.said == ["hearing"]
+
+
+async def test_what_is_told_of_unknown_devices_without_an_advert_costs_no_connection(world: Any) -> None:
+    world.radio()
+    await world.until_said("hearing")
+    await world.until_delivered()
+    await asyncio.sleep(0.03)
+    manager: Any = bleak_bus.current()
+    del manager._properties["/org/bluez/hci0/dev_AA_BB_CC_DD_EE_01"]
+    world.bluez.invalidate_rssi()
+    await asyncio.sleep(0.2)
+    assert bleak_bus.current() is manager
 
 
 # The monitor beside the scan.
