@@ -242,7 +242,7 @@ def test_a_configuration_that_cannot_run_is_tried_until_it_can(machine: Any, eve
 
 
 def test_after_its_removal_data_and_configuration_are_left(machine: Any) -> None:
-    document = (machine.folder / "release" / "install.md").read_text(encoding="utf-8")
+    document = (machine.folder / "release" / "docs" / "install.md").read_text(encoding="utf-8")
     removal = re.search(r"^```sh removal\n(.*?)^```$", document, re.DOTALL | re.MULTILINE)
     assert removal
     machine.run(removal[1])
