@@ -187,7 +187,7 @@ def test_a_service_manager_that_does_not_read_is_not_waited_for(systemd: Systemd
     [
         ({"WATCHDOG_USEC": "10000000"}, 10.0),
         ({"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": str(os.getpid())}, 10.0),
-        ({"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "1"}, None),
+        ({"WATCHDOG_USEC": "10000000", "WATCHDOG_PID": "999999999"}, None),
         ({"WATCHDOG_USEC": "0"}, None),
         ({"WATCHDOG_USEC": "-5"}, None),
         ({"WATCHDOG_USEC": "soon"}, None),
