@@ -29,6 +29,7 @@ fi
 cp .build/test/wheel/*.whl $wheels/
 unshare --mount --pid --fork --kill-child bash -euc '
     root=$1; shift
+    mount --bind "$root" "$root" # a mount of its own: inside, the disk under / can then be named
     mount --bind "$PWD" "$root/project"
     mount -t proc proc "$root/proc"
     mount --rbind /dev "$root/dev"
