@@ -40,7 +40,7 @@ from gateway.operations import Operations, Rooms
 from gateway.outbox import Mark, Outbox, Quota, Route
 from gateway.outbox.alive import AliveFile
 from gateway.problems import describe
-from gateway.texts import text
+from gateway.texts import table, text
 from gateway.watchdog import Loop, ServiceManager, Watchdog
 
 ALIVE_TOLERANCE_MS: Final = 2_000
@@ -60,6 +60,8 @@ _log = structlog.get_logger("gateway")
 def run(settings: Settings) -> int:
     """Run until SIGTERM or SIGINT. Returns the exit status: 0 after an orderly end, 2 when it could not begin."""
     configure_log()
+    for lang in {settings.gateway.lang, "en"}:  # the log is English
+        table(lang)  # now: a Pi takes some tenths of a second for it, in which the event loop would hear nobody
     faulthandler.enable()  # a watchdog's SIGABRT leaves in the journal where every thread stood
     try:
         with sole_owner(settings.gateway.data_dir):

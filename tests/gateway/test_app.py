@@ -521,3 +521,26 @@ def test_an_orderly_end_ends_although_the_disk_hangs(tmp_path: Path) -> None:
             assert process.wait(30) == 1
         finally:
             process.kill()
+
+
+def test_texts_are_read_before_the_event_loop_begins(tmp_path: Path) -> None:
+    """Reading them takes long enough on a small machine for a call to wait behind it."""
+    path = tmp_path / "gateway.toml"
+    path.write_text(
+        CONFIG.format(folder=tmp_path, line=1, password="", secret="", more="", platform="1").replace('"en"', '"zh"'),
+        encoding="utf-8",
+    )
+    script = f"""
+from pathlib import Path
+from gateway.app import daemon, run
+from gateway.config import load
+from gateway.texts import table
+async def nothing(_self):
+    print(table.cache_info().currsize)
+daemon._App.run = nothing
+settings = load(Path({str(path)!r}))
+table.cache_clear()
+run(settings)
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
+    assert done.stdout == "2\n"
