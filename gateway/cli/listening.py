@@ -123,7 +123,7 @@ def _vector(item: Mapping[str, Any]) -> str | None:
     if kind == "frame" and isinstance(driver, Streams):
         frame = bytes.fromhex(str(capture["bytes"]))
         return f"{vectors.source_of(vectors.of_frame(driver, frame, source=source, options=options))},"
-    assert isinstance(driver, Answers)  # noqa: S101 - as above
+    assert isinstance(driver, Answers)  # noqa: S101 - a fault of the daemon is shown as a comment
     exchange = [
         (bytes.fromhex(asked), None if reply is None else bytes.fromhex(reply)) for asked, reply in capture["exchange"]
     ]

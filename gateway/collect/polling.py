@@ -96,7 +96,7 @@ class BusMaster:
         self._show(desk, exchange, decoded)
         try:
             self._collector.take(desk, decoded, self._clock.stamp())
-        except Exception as bug:  # noqa: BLE001 - as above
+        except Exception as bug:  # noqa: BLE001 - a bug behind one good reply must not end the asking of all meters
             self._collector.fault(desk, bug)
 
     def _failed(self, turn: _Turn, error: Exception) -> None:

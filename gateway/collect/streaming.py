@@ -106,7 +106,7 @@ class StreamReader:
         for frame in frames:
             try:
                 self._frame(frame, at)
-            except Exception as bug:  # noqa: BLE001 - as above
+            except Exception as bug:  # noqa: BLE001 - whatever is on the line, the next frame must be heard
                 self._collector.fault(self._desk_of_line, bug)
         self._flush_replies()
         self._judge_garbage(data, at)
