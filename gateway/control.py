@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import errno
 import json
+import socket
 from collections import deque
 from collections.abc import Awaitable, Callable, Mapping
 from pathlib import Path
@@ -57,13 +58,11 @@ class ControlServer:
         """
         if await self._is_served():
             raise OSError(errno.EADDRINUSE, "another daemon answers there")
-        # asyncio removes a dead socket itself, and nothing that is no socket.
-        server = await asyncio.start_unix_server(self._accept, self._path, limit=MAX_LINE)
-        ours = 0
+        listener = _listening(self._path)
+        ours = self._path.stat().st_ino
+        server = await asyncio.start_unix_server(self._accept, sock=listener, limit=MAX_LINE)
         self._closing = False
         try:
-            self._path.chmod(0o660)
-            ours = self._path.stat().st_ino
             self._on_ready()
             await asyncio.get_running_loop().create_future()  # until cancelled
         finally:
@@ -187,6 +186,27 @@ class ControlServer:
         writer.write(text.encode("utf-8", "backslashreplace") + b"\n")
         async with asyncio.timeout(IDLE_S):
             await writer.drain()
+
+
+def _listening(path: Path) -> socket.socket:
+    """Return a socket that listens at `path`; a dead one there is replaced.
+
+    It is made beside and moved there: who sees it can connect, and finds its mode set. Raises OSError.
+    """
+    if path.exists() and not path.is_socket():
+        raise OSError(errno.EADDRINUSE, "is there already, and is no socket")
+    beside = path.with_name(f"{path.name}~")
+    beside.unlink(missing_ok=True)
+    listener = socket.socket(socket.AF_UNIX)
+    try:
+        listener.bind(str(beside))
+        beside.chmod(0o660)
+        listener.listen()
+        beside.replace(path)
+    except BaseException:
+        listener.close()
+        raise
+    return listener
 
 
 async def _let_go(writer: asyncio.StreamWriter) -> None:

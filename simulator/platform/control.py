@@ -43,7 +43,7 @@ from simulator.platform.district import District, Way
 MAX_REQUEST_BYTES: Final = 64 * 1024
 MAX_CLIENTS: Final = 16
 OP_LIMIT_S: Final = 30.0
-_MAX_PATH: Final = 107  # sun_path, unix(7)
+_MAX_PATH: Final = 106  # sun_path, unix(7), less the character of the name beside
 
 
 class ControlError(Exception):
@@ -130,10 +130,13 @@ async def control_socket(platform: District, path: Path) -> AsyncIterator[None]:
             writer.close()
 
     try:
-        server = await asyncio.start_unix_server(serve, path, limit=MAX_REQUEST_BYTES)
+        # Moved to its place when it listens: a file that is there can be used.
+        beside = path.with_name(f"{path.name}~")
+        server = await asyncio.start_unix_server(serve, beside, limit=MAX_REQUEST_BYTES)
+        beside.chmod(0o600)
+        beside.replace(path)
     except OSError as error:
         raise ControlError(f"{path}: {error.strerror or error}") from error
-    path.chmod(0o600)  # noqa: ASYNC240 - one quick call at the start
     try:
         yield
     finally:

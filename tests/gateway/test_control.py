@@ -266,6 +266,35 @@ async def test_the_socket_of_a_dead_daemon_is_replaced(tmp_path: Path) -> None:
     await here.stop()
 
 
+async def test_the_socket_is_seen_only_when_it_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "control.sock"
+    seen_too_soon: list[bool] = []
+    listen = socket.socket.listen
+
+    def watched(listener: socket.socket, *backlog: int) -> None:
+        if not seen_too_soon:
+            seen_too_soon.append(path.exists())
+        listen(listener, *backlog)
+
+    monkeypatch.setattr(socket.socket, "listen", watched)
+    here = Bench(path)
+    await here.start()
+    await here.stop()
+    assert seen_too_soon == [False]
+    assert list(tmp_path.iterdir()) == []
+
+
+async def test_what_is_no_socket_is_left_where_it_is(tmp_path: Path) -> None:
+    path = tmp_path / "control.sock"
+    path.write_text("precious")
+    here = Bench(path)
+    await here.start()
+    assert here.task is not None
+    with pytest.raises(OSError, match="is no socket"):
+        await here.task
+    assert path.read_text() == "precious"
+
+
 async def test_the_socket_of_a_living_daemon_is_left_alone(bench: Bench) -> None:
     second = Bench(bench.path)
     await second.start()

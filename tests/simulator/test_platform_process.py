@@ -245,7 +245,7 @@ async def test_a_platform_that_cannot_start_names_the_reason(tmp_path: Path) -> 
     async def run() -> None:
         await main(tmp_path, port=0, control=tmp_path / ("x" * 120))
 
-    with pytest.raises(ControlError, match="a socket's path may have 107 bytes"):
+    with pytest.raises(ControlError, match="a socket's path may have 106 bytes"):
         await run()
     (tmp_path / "platform-district.jsonl").write_text("{}\n")
     with pytest.raises(LedgerError, match=r"platform-district\.jsonl:1"):
