@@ -35,6 +35,7 @@ CLEAN_S: Final = 10.0
 SILENT_S: Final = 60.0
 SILENT_POLLS: Final = 3
 REUSED: Final = "number-reused"
+SHOWN_ADDRESS: Final = 64
 # What a wrong speed or a bad cable makes of a frame. A sound frame with an odd value in it is no garbage.
 _GARBLED: Final = frozenset({Reason.MALFORMED, Reason.BAD_CHECK, Reason.TOO_LONG, Reason.TOO_SHORT})
 # A sound frame of the device's own, of which nothing could be taken: it lives all the same.
@@ -166,7 +167,7 @@ class StreamReader:
         desk, address = self._owner(frame)
         listeners = self._collector.listeners
         if desk is None:
-            self.strangers += 1
+            self._stranger(address)
             listeners.tell_frame(self._link, at, frame, desk=None, said=address)
             return
         try:
@@ -183,6 +184,12 @@ class StreamReader:
         listeners.tell_frame(self._link, at, frame, desk=desk, said=decoded)
         self._reply([reply for reply in decoded.replies if reply.when == "now"])
         self._take(desk, decoded, at)
+
+    def _stranger(self, address: str) -> None:
+        """Somebody speaks who is not configured: most likely one of ours whose address is mistyped, and nobody hears it."""
+        self.strangers += 1
+        if address:
+            self._health.on("GW-DEV-04", self._link, address=address[:SHOWN_ADDRESS], count=self.strangers)
 
     def _owner(self, frame: bytes) -> tuple[Desk | None, str]:
         """Return whose frame it is, and its address; None for a stranger's, and for one that names nobody."""

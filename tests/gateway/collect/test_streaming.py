@@ -191,6 +191,19 @@ async def test_lines_of_strangers_and_of_nobody_are_passed_over(bench: Bench) ->
     assert [desk.heard for desk in bench.centre.desks.values()] == [1, 0]
 
 
+async def test_a_call_from_an_address_that_nobody_configured_is_told_with_the_address(bench: Bench) -> None:
+    bench.say('{"dev":"b9","ev":"press"}', '{"dev":"b9","ev":"press"}')
+    [trouble] = bench.centre.health.current()
+    assert (trouble.code, trouble.subject, dict(trouble.facts)) == ("GW-DEV-04", "wire", {"address": "b9", "count": 2})
+    bench.centre.clock.go_on(24 * 3600 + 1)
+    assert bench.centre.problems == []
+
+
+async def test_a_message_that_names_nobody_is_no_unknown_device(bench: Bench) -> None:
+    bench.say('{"ev":"press"}')
+    assert bench.centre.problems == []
+
+
 async def test_a_device_that_has_the_line_to_itself_needs_no_address(opened: Opener) -> None:
     bench = Bench(await opened([json_desk("board-1", "")]))
     bench.say('{"n":1,"ev":"press"}')
