@@ -15,7 +15,6 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -24,11 +23,11 @@ import structlog
 from gateway.clock import Clock, Stamp
 from gateway.errors import StoreError
 from gateway.events import Event, Lane, Stored, wants
+from gateway.outbox.database import Database
 from gateway.outbox.epochs import Epochs, settle
 from gateway.outbox.intake import MAX_QUEUED, Intake
 from gateway.outbox.numbers import NumberState, Ranges, within
-from gateway.outbox.quarantine import discard, salvage, set_aside
-from gateway.outbox.reserve import Reserve
+from gateway.outbox.quarantine import salvage
 from gateway.outbox.rows import AlarmRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.stock import LANES, Stock
 from gateway.outbox.store import DELETE_STEP, Store
@@ -52,17 +51,12 @@ class Outbox:
     def __init__(self, path: Path, routes: Sequence[Route], *, clock: Clock) -> None:
         self._path = path
         self._clock = clock
-        self._store = Store(path, routes)
-        self._reserve = Reserve(path.with_name("reserve"))
-        self._destinations = tuple(route.destination for route in routes)
-        self._stock = Stock(self._destinations)
-        self._writer = ThreadPoolExecutor(1, "outbox-writer")
-        self._reader = ThreadPoolExecutor(1, "outbox-reader")
+        self._database = Database(path, routes, clock=clock)
+        self._in_writer, self._in_reader = self._database.in_writer, self._database.in_reader
+        self._stock = Stock([route.destination for route in routes])
         self._intake = Intake()
         self._is_failing = False
         self._corrupt: StoreError | None = None
-        self._is_aside = False
-        self._aside = path
         self._salvaged: tuple[list[AlarmRow], list[Mark]] | None = None
         self._wake = asyncio.Event()
         self._dirty: dict[tuple[str, Lane], None] = {}
@@ -76,17 +70,21 @@ class Outbox:
         self.refused = 0
         self.poisoned = 0
 
+    @property
+    def _store(self) -> Store:
+        return self._database.store
+
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
         """Open the database, or set a corrupt one aside and begin a new stream. Raises StoreError when neither works."""
         try:
-            self._stock = await self._in_writer(lambda: self._opened(self._store))
+            self._stock = await self._database.open()
         except StoreError as error:
             if error.code != "GW-STO-02":
                 raise
-            await self._begin_anew(error)
-            self._salvaged = await self._in_reader(lambda: salvage(self._aside))
+            await self._begin_anew(error, is_open=False)
+            self._salvaged = await self._in_reader(lambda: salvage(self._database.aside))
         self._epochs.load(self._store.epochs)
         counters, counted_to = self._store.counters, self._store.counted_to
         self.last_recorded = await self._in_reader(
@@ -94,45 +92,15 @@ class Outbox:
         )
         self._file_bytes = await self._in_reader(self._store.reader.file_bytes)
 
-    def _opened(self, store: Store) -> Stock:
-        try:
-            store.open()
-            self._reserve.take()
-        except StoreError as error:
-            if error.code != "GW-STO-03" or not self._reserve.give_up():
-                raise
-            store.open()
-        try:
-            return Stock.read(store.reader, self._destinations, sequence=store.counters.sequence)
-        except BaseException:
-            store.reader.close()
-            store.close()
-            raise
-
-    async def _close_store(self) -> None:
-        await self._in_reader(self._store.reader.close)
-        await self._in_writer(self._store.close)
-
-    async def _begin_anew(self, error: StoreError) -> None:
-        """Set the corrupt database aside and begin a new stream. The old one is closed. Raises StoreError."""
-        try:
-            if self._is_aside:
-                discard(self._path)  # begun by an earlier try, which failed
-            else:
-                self._aside = set_aside(self._path, now_ms=self._clock.stamp().wall_ms)
-        except OSError as failed:
-            detail = f"cannot be set aside: {failed}"
-            raise StoreError("GW-STO-01", str(self._path), path=str(self._path), detail=detail) from failed
-        self._is_aside = True
-        store = Store(self._path, self._store.routes)
-        stock = await self._in_writer(lambda: self._opened(store))
+    async def _begin_anew(self, error: StoreError, *, is_open: bool) -> None:
+        """Set the corrupt database aside and begin a new stream. Raises StoreError."""
+        stock = await self._database.replace(is_open=is_open)
         self._intake.forget_drops()
         for write, lanes in self._intake:
             for event, lane in zip(write.events, lanes, strict=True):
                 if lane is Lane.D:
                     stock.expect(event.device)
-        self._store, self._stock = store, stock
-        self._is_aside, self._corrupt = False, None
+        self._stock, self._corrupt = stock, None
         self._dirty.clear()
         _log.error("database set aside as corrupt; a new one was begun", path=str(self._path), error=str(error))
         self.on_trouble(error)
@@ -146,9 +114,7 @@ class Outbox:
                 await self._wait_for_work()
             try:
                 if self._corrupt is not None:
-                    if not self._is_aside:
-                        await self._close_store()
-                    await self._begin_anew(self._corrupt)
+                    await self._begin_anew(self._corrupt, is_open=True)
                 await self._commit_once()
             except StoreError as error:
                 if error.code == "GW-STO-02":
@@ -193,9 +159,7 @@ class Outbox:
 
     async def close(self) -> None:
         """Close the database; call after `run` has ended."""
-        await self._close_store()
-        self._writer.shutdown(wait=False)
-        self._reader.shutdown(wait=False)
+        await self._database.close()
 
     # -- in -----------------------------------------------------------------------------------------------------
 
@@ -444,9 +408,3 @@ class Outbox:
             "poisoned": self.poisoned,
             "bytes": self._file_bytes,
         }
-
-    def _in_writer(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._writer, work)
-
-    def _in_reader(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        return asyncio.get_running_loop().run_in_executor(self._reader, work)
