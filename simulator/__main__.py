@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_replay(commands.add_parser("replay", help="a capture of gateway listen --record, played again"))
     _add_load(commands.add_parser("load", help="JSON lines as fast as they are acknowledged, measured"))
     _add_faults(commands.add_parser("faults", help="the fault table: each fault of radio and lines, measured"))
+    _add_kills(commands.add_parser("kills", help="SIGKILL again and again under load, and what that cost"))
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
     bench.set_defaults(command=_bench)
@@ -102,6 +103,13 @@ def _add_faults(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows with TEXT in their name")
     parser.add_argument("--quick", action="store_true", help="a short selection")
     parser.set_defaults(command=_faults)
+
+
+def _add_kills(parser: argparse.ArgumentParser) -> None:
+    from simulator.chaos.kills import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(command=_kills)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -195,6 +203,22 @@ def _faults(options: argparse.Namespace) -> int:
         status = main(options)
 
     return _part("faults", measure, DbusDaemonError, BrokerError) or status
+
+
+def _kills(options: argparse.Namespace) -> int:
+    from simulator.chaos.kills import main
+    from simulator.dbus_daemon import DbusDaemonError
+    from simulator.ledgers import LedgerError
+    from simulator.processes import ProcessDied
+    from simulator.stage import CannotRun
+
+    status = 0
+
+    def kill() -> None:
+        nonlocal status
+        status = main(options)
+
+    return _part("kills", kill, CannotRun, ProcessDied, DbusDaemonError, LedgerError) or status
 
 
 def _bench(options: argparse.Namespace) -> int:

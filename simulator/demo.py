@@ -59,7 +59,7 @@ class Options:
 
 def run_demo(options: Options) -> int:
     """Run the demo and return its exit status."""
-    run = _run_directory()
+    run = run_directory()
     keep = options.keep
     try:
         status = asyncio.run(_demo(options, run))
@@ -98,7 +98,7 @@ def audit_directory(run: Path) -> int:
     return UNCLEAN if found else CLEAN
 
 
-def _run_directory() -> Path:
+def run_directory() -> Path:
     """Make a directory whose path is short enough for Unix sockets, and plain enough for a D-Bus address."""
     run = Path(tempfile.mkdtemp(prefix="daycare-"))
     longest = len(str(run / "dbus.sock").encode())

@@ -60,7 +60,8 @@ class Stage:
         for lead_s in (lead, SECOND_LEAD_S):
             self.start = time.time() + lead_s
             self.plan.write(self.run, start=self.start)
-            await self._start_all()
+            await self.start_devices()
+            await self._start_gateway()
             if await self._until(self._ready, self.start):
                 return
             missing = await self._missing()
@@ -192,13 +193,13 @@ class Stage:
         if not await self._until(self._platforms_ready, time.time() + PLATFORM_READY_S):
             raise CannotRun(f"the platforms were not ready within {PLATFORM_READY_S:g} s")
 
-    async def _start_all(self) -> None:
+    async def start_devices(self) -> None:
+        """Start air and bus."""
         run = ["--run", str(self.run)]
         await asyncio.gather(
             self._children.start("bus", [*_python("simulator"), "bus", *run]),
             self._children.start("air", [*_python("simulator"), "air", *run], env=self._bus_env()),
         )
-        await self._start_gateway()
 
     async def _start_gateway(self) -> None:
         command = [*_python("gateway"), "run", "--config", str(self._config)]
