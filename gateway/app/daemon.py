@@ -20,6 +20,7 @@ import structlog
 
 from gateway import __version__
 from gateway.alarms import AlarmBook, Change
+from gateway.app.counting import Counting
 from gateway.app.inward import Inward
 from gateway.app.outward import Outward
 from gateway.app.overdue import Overdue
@@ -107,6 +108,7 @@ class _App:
         self._hearing: Hearing
         self._inward: Inward
         self._outward: Outward
+        self._counting: Counting
         self._watchdog: Watchdog
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -242,6 +244,7 @@ class _App:
             self._sign.note(self._durable_until(self._clock.stamp()))
             self._hearing.tick()
             self._inward.on_stored()
+            self._counting.tick()
             self._judge_disk()
             await asyncio.sleep(TICK_S)
 
@@ -337,6 +340,9 @@ class _App:
         )  # fmt: skip
         self._outward = Outward(
             settings, self._origin, outbox=self._outbox, alarms=self._alarms, clock=self._clock, health=self._health
+        )
+        self._counting = Counting(
+            self._origin, self._outbox, clock=self._clock, began=self._began, silent=self._collector.silent_since
         )
         self._watchdog = self._watch()
         self._outbox.live = self._outward.is_live

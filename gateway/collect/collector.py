@@ -338,6 +338,11 @@ class Collector:
             self._outbox.submit(Write(events, alarms=rows))
         self._outbox.submit(Write(marks=tuple(self._judge.marks())))
 
+    def silent_since(self, moment: float) -> tuple[int, int]:
+        """Return how many devices have not been heard since a moment of the monotonic clock, and how many there are."""
+        heard = [desk.last_heard for desk in self.desks.values()]
+        return sum(1 for last in heard if last is None or last < moment), len(heard)
+
     def store_gap(self, data: Mapping[str, object] | None, at: Stamp, mark: Mark) -> bool:
         """Store what `Hearing` has to tell (None: nothing yet) with its mark; False when a full queue refused it."""
         gap = () if data is None else (

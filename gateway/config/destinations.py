@@ -27,7 +27,7 @@ EVENT_TYPES: Final = (
         for verb in ("raised", "prealarm", "cancelled", "acknowledged", "attended", "escalated", "closed")
     ),
     *(f"device.{verb}" for verb in ("birth", "fault", "restored", "battery", "tamper")),
-    *(f"gateway.{verb}" for verb in ("birth", "health", "power", "link", "security", "gap")),
+    *(f"gateway.{verb}" for verb in ("birth", "health", "power", "link", "security", "gap", "counts")),
     *(f"telemetry.{verb}" for verb in ("meter", "environment", "vital")),
     "checkin.card",
     "bed.occupancy",

@@ -329,6 +329,8 @@ class Dispatch:
             self._health.off("GW-PLT-03", self._name)
         if row.lane is Lane.A:
             self._delivered(row.id, self._finish)
+            if row.seq:
+                self._outbox.accepted(self._name, row)
         self._done(row)
         if len(flight.carriers) > 1 and not flight.refused and path != flight.first_path:
             self._pass_over(flight.first_path)

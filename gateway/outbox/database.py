@@ -52,7 +52,8 @@ class Database:
                 raise
             store.open()
         try:
-            return Stock.read(store.reader, self._destinations, sequence=store.counters.sequence)
+            counters = store.counters
+            return Stock.read(store.reader, self._destinations, sequence=counters.sequence, routed=counters.delivery)
         except BaseException:
             store.reader.close()
             store.close()

@@ -14,7 +14,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -28,9 +28,10 @@ from gateway.outbox.epochs import Epochs, settle
 from gateway.outbox.intake import MAX_QUEUED, Intake
 from gateway.outbox.numbers import NumberState, Ranges, within
 from gateway.outbox.quarantine import salvage
-from gateway.outbox.rows import AlarmRow, DeadLetter, Mark, Route, Write
+from gateway.outbox.rows import Accepted, AlarmRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.stock import LANES, Stock
 from gateway.outbox.store import DELETE_STEP, Store
+from gateway.tally import Totals, seconds_from
 
 MAX_COMMIT_EVENTS: Final = 250
 CURSOR_LINGER_S: Final = 1.0
@@ -38,6 +39,7 @@ DELETE_PAUSE_S: Final = 0.1
 RETRY_CAP_S: Final = 1.0
 SLOW_DISK_S: Final = 2.0
 EPOCH_LIMIT_S: Final = 2.0
+MAX_ACCEPTED: Final = 1_000  # not counted beyond, which a disk that takes nothing can lead to
 
 __all__ = ["MAX_QUEUED", "Outbox"]
 
@@ -60,6 +62,7 @@ class Outbox:
         self._salvaged: tuple[list[AlarmRow], list[Mark]] | None = None
         self._wake = asyncio.Event()
         self._dirty: dict[tuple[str, Lane], None] = {}
+        self._accepted: list[Accepted] = []
         self._epochs = Epochs()
         self._file_bytes = 0
         self.last_recorded: Stamp | None = None
@@ -102,6 +105,7 @@ class Outbox:
                     stock.expect(event.device)
         self._stock, self._corrupt = stock, None
         self._dirty.clear()
+        self._accepted.clear()
         _log.error("database set aside as corrupt; a new one was begun", path=str(self._path), error=str(error))
         self.on_trouble(error)
         self.on_stored()  # nobody may confirm rows of the old stream in the new one
@@ -232,18 +236,23 @@ class Outbox:
         cursors = [self._stock.cursor_row(*key) for key in confirmed]
         delete = {} if alone else self._stock.deletable()
         now_ms = self._clock.stamp().wall_ms
+        accepted: list[Accepted] = []
+        if confirmed:  # with the cursors that confirm them: sent again after a crash, they are counted again
+            accepted, self._accepted = self._accepted, []
         for key in confirmed:
             del self._dirty[key]
         try:
-            job = self._in_writer(lambda: store.commit(batch, cursors, now_ms=now_ms, delete=delete))
+            job = self._in_writer(lambda: store.commit(batch, cursors, now_ms=now_ms, delete=delete, accepted=accepted))
             if not (await asyncio.wait({job}, timeout=SLOW_DISK_S))[0]:
                 self._fails()
             stored, deleted = await job
         except StoreError:
             self._dirty.update(dict.fromkeys(confirmed))
+            self._accepted[:0] = accepted
             raise
         except Exception as error:  # noqa: BLE001 - one write that cannot be stored must not stop the others
             self._dirty.update(dict.fromkeys(confirmed))
+            self._accepted[:0] = accepted
             self._isolate(error)
             return
         intake.settle()
@@ -331,6 +340,22 @@ class Outbox:
         if not self._dirty:
             self._wake.set()  # it begins to linger
         self._dirty[destination, lane] = None
+
+    def accepted(self, destination: str, row: Stored) -> None:
+        """Count how long a raised alarm took to be accepted; to be called before the row is confirmed."""
+        if row.noun == "alarm.raised" and len(self._accepted) < MAX_ACCEPTED:
+            self._accepted.append(Accepted(destination, seconds_from(row.at, self._clock.stamp())))
+
+    def totals(self) -> Totals:
+        """Return where everything stands, for the counts of a period."""
+        routed = dict(self._stock.routed)
+        pending = {one: sum(self._stock.pending[one, lane] for lane in LANES) for one in routed}
+        return Totals(self._store.counters.tally, max(self._stock.last.values()), routed, pending)
+
+    @property
+    def bases(self) -> Mapping[str, str]:
+        """What each period was counted from when the database was opened."""
+        return self._store.bases
 
     def pending(self, destination: str) -> dict[str, int]:
         """Return how many rows each lane still holds for a destination."""

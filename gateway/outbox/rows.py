@@ -77,6 +77,14 @@ class CursorRow:
 
 
 @dataclass(frozen=True, slots=True)
+class Accepted:
+    """A raised alarm that a platform has accepted, so many seconds after it was raised."""
+
+    destination: str
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
 class Drop:
     """Rows of a lane that must give way to the quota, in the transaction that announces it."""
 

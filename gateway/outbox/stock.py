@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -26,11 +26,14 @@ _NOTHING: Final[tuple[int, Callable[[], Ranges]]] = (0, list)
 class Stock:
     """Rows, confirmations and what they leave pending, of one database."""
 
-    def __init__(self, destinations: Sequence[str], *, sequence: int = 0) -> None:
+    def __init__(
+        self, destinations: Sequence[str], *, sequence: int = 0, routed: Mapping[str, int] | None = None
+    ) -> None:
         self._destinations = tuple(destinations)
         self.last: dict[Lane, int] = dict.fromkeys(LANES, sequence)
         self.rows: dict[Lane, int] = dict.fromkeys(LANES, 0)
         self.pending: dict[tuple[str, Lane], int] = {(one, lane): 0 for one in destinations for lane in LANES}
+        self.routed: dict[str, int] = {one: (routed or {}).get(one, 0) for one in destinations}
         self.is_deleting = False
         self._recent: dict[Lane, deque[Stored]] = {lane: deque() for lane in LANES}
         self._recent_from: dict[Lane, int] = dict.fromkeys(LANES, sequence)
@@ -39,9 +42,9 @@ class Stock:
         self._behind: dict[str, list[int]] = {}
 
     @classmethod
-    def read(cls, reader: Reader, destinations: Sequence[str], *, sequence: int) -> Stock:
+    def read(cls, reader: Reader, destinations: Sequence[str], *, sequence: int, routed: Mapping[str, int]) -> Stock:
         """Take stock of a database that was just opened. Raises StoreError."""
-        stock = cls(destinations, sequence=sequence)
+        stock = cls(destinations, sequence=sequence, routed=routed)
         for row in reader.cursors():
             stock._take_cursor(row, reader.path)
         for lane, (low, high, count) in reader.lane_heads().items():
@@ -91,8 +94,9 @@ class Stock:
             self._recent_from[lane] = recent.popleft().seq
         self.last[lane] = row.seq
         self.rows[lane] += 1
-        for destination in row.route:
+        for destination, number in row.route.items():
             self.pending[destination, lane] += 1
+            self.routed[destination] = number
         if lane is Lane.D:
             behind = self._behind[row.device]
             behind[0] -= 1

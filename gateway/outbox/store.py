@@ -24,7 +24,8 @@ from gateway.events import Event, Lane, Stored, new_id, wants
 from gateway.outbox.connection import TABLES, asks, connect, store_error
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
-from gateway.outbox.rows import CursorRow, DeadLetter, Mark, Route, Write
+from gateway.outbox.rows import Accepted, CursorRow, DeadLetter, Mark, Route, Write
+from gateway.tally import Tally
 
 DELETE_STEP: Final = 500
 _FACTS_EVERY: Final = 500
@@ -45,6 +46,18 @@ class Counters:
     delivery: dict[str, int]
     numbers: dict[tuple[str, str], NumberSet] = field(default_factory=dict)
     recorded: Stamp | None = None
+    tally: Tally = field(default_factory=Tally)
+    counted: Tally | None = None
+
+    def for_work(self) -> Counters:
+        """Return what one transaction moves."""
+        return Counters(self.sequence, dict(self.delivery), recorded=self.recorded, tally=self.tally)
+
+    def counting(self) -> Tally:
+        """Return what this transaction may count in: a copy, made when the first thing is counted."""
+        if self.counted is None:
+            self.counted = self.tally.copy()
+        return self.counted
 
 
 class Store:
@@ -63,6 +76,7 @@ class Store:
         self.counters = Counters(0, {})
         self.counted_to = 0
         self.epochs: dict[str, int] = {}
+        self.bases: dict[str, str] = {}
         self.streamid = ""
 
     # -- opening ------------------------------------------------------------------------------------------------
@@ -112,7 +126,9 @@ class Store:
                         delivery[destination] = max(delivery[destination], number)
         self.epochs = {key[6:]: int(value) for key, value in facts.items() if key.startswith("epoch:")}
         recorded = Stamp(**json.loads(facts["recorded"])) if "recorded" in facts else None
-        self.counters = Counters(sequence, delivery, recorded=recorded)
+        tally = Tally.parse(facts["tally"]) if "tally" in facts else Tally()
+        self.counters = Counters(sequence, delivery, recorded=recorded, tally=tally)
+        self.bases = {key[7:]: value for key, value in facts.items() if key.startswith("counts:")}
         self._boots = {name: n for n, name in self._writer.execute("SELECT n, id FROM boot")}
         self._boot_ids = {n: name for name, n in self._boots.items()}
         try:
@@ -163,26 +179,32 @@ class Store:
         *,
         now_ms: int,
         delete: Mapping[Lane, int],
+        accepted: Sequence[Accepted] = (),
     ) -> tuple[list[list[Stored]], dict[Lane, int]]:
         """Store everything in one transaction; return the rows of each write, and the number of rows deleted by lane.
 
         Raises StoreError when the database refuses, any other Exception when one of the writes cannot be stored as it
         is; then nothing is stored.
 
-        `delete` gives for each lane the sequence up to which rows have left for every destination.
+        `delete` gives for each lane the sequence up to which rows have left for every destination, `accepted` which alarms
+        the `cursors` confirm.
         """
-        work = Counters(self.counters.sequence, dict(self.counters.delivery), recorded=self.counters.recorded)
+        work = self.counters.for_work()
         boots = dict(self._boots)
         try:
             self._roll_back()  # a transaction whose own ROLLBACK failed would refuse every later one
             self._writer.execute("BEGIN IMMEDIATE")
             stored = [self._store(write, lanes, work, boots, now_ms) for write, lanes in writes]
             self._put_cursors(cursors)
+            for one in accepted:
+                work.counting().accepted(one.destination, one.seconds)
             versions = self._put_marks([mark for write, _lanes in writes for mark in write.marks])
             deleted = self._delete(delete)
             if delete or cursors or work.sequence // _FACTS_EVERY != self.counters.sequence // _FACTS_EVERY:
                 self._put_counters(work)
             forgotten = self._put_numbers(work)
+            if work.counted is not None:
+                self._put_facts([("tally", work.counted.text())])
             # Before the commit: a reader that is quicker than we are must know the boot of every row.
             self._boot_ids = {n: name for name, n in boots.items()}
             self._writer.execute("COMMIT")
@@ -193,6 +215,7 @@ class Store:
             raise
         counters = self.counters
         counters.sequence, counters.delivery, counters.recorded = work.sequence, work.delivery, work.recorded
+        counters.tally = work.counted or counters.tally
         counters.numbers.update(work.numbers)  # in place: the event loop looks numbers up meanwhile
         for key in forgotten:
             counters.numbers.pop(key, None)
@@ -216,18 +239,22 @@ class Store:
                 "INSERT OR REPLACE INTO alarm VALUES (?, ?, ?, ?)",
                 (alarm.id, int(alarm.is_open), alarm.raised_ms, alarm.doc),
             )
-        self._put_dead(write.dead)
+        self._put_dead(write.dead, work)
         self._put_facts(write.facts)
         for drop in write.drops:
+            work.counting().drop(drop.rows)
             self._writer.executemany(
                 f"DELETE FROM {TABLES[drop.lane]} WHERE seq = ?",  # noqa: S608 - a table of ours
                 [(row.seq,) for row in drop.rows],
             )
         return rows
 
-    def _put_dead(self, dead: Sequence[DeadLetter]) -> None:
+    def _put_dead(self, dead: Sequence[DeadLetter], work: Counters) -> None:
         for one in dead:
             row = one.row
+            known = "SELECT 1 FROM dead_letter WHERE destination = ? AND seq = ?"
+            if self._writer.execute(known, (one.destination, row.seq)).fetchone() is None:
+                work.counting().dead_letter(one.destination)
             self._writer.execute(
                 "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
                 (one.destination, row.seq, row.id, row.noun, row.device, one.code, one.reason, one.at_ms, row.body),
@@ -283,6 +310,8 @@ class Store:
             boot = boots[event.at.boot] = max(boots.values(), default=0) + 1
             self._writer.execute("INSERT INTO boot VALUES (?, ?)", (boot, event.at.boot))
         work.sequence += 1
+        if event.lane is Lane.A or event.noun == "gateway.gap":
+            work.counting().stored(event)
         route: dict[str, int] = {}
         for destination in self._destinations_for(event.noun):
             work.delivery[destination] += 1

@@ -26,7 +26,7 @@ NOUNS: Final = frozenset(
     for noun, verbs in {
         "alarm": "raised prealarm cancelled acknowledged attended escalated closed",
         "device": "birth fault restored battery tamper",
-        "gateway": "birth health power link security gap",
+        "gateway": "birth health power link security gap counts",
         "telemetry": "meter environment vital",
         "checkin": "card",
         "bed": "occupancy",
@@ -259,6 +259,15 @@ _FIELDS: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
         "to_mono_ms": _count,
         "reason": _one_of("restart", "link-down", "overflow"),
         "dropped": _count,
+    },
+    "gateway.counts": {
+        "period": _one_of("hour", "day"),
+        "from": _moment,
+        "to": _moment,
+        "from_mono_ms": _count,
+        "to_mono_ms": _count,
+        "alarms": lambda value: isinstance(value, dict),
+        "destinations": lambda value: isinstance(value, dict),
     },
     "telemetry.meter": {"registers": _registers},
 }

@@ -373,7 +373,8 @@ def test_the_examples_are_the_sites_that_they_say() -> None:
     assert sum(len(room.beds) for room in street.rooms) == 20
     beds = {(room.id, bed) for room in street.rooms for bed in room.beds}
     assert {(one.room, one.bed) for one in street.devices if one.model == "bthome-button" and one.bed} == beds
-    district, family = street.destinations
+    district, office, city, family = street.destinations
+    assert (office.types, city.types) == (("alarm.*", "gateway.gap"), ("gateway.counts",))
     assert (district.types, [path.transport for path in district.path]) == (("*",), ["mqtt", "http"])
     assert family.types == ("alarm.*", "bed.occupancy", "gateway.gap")
 
