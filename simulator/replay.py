@@ -33,6 +33,7 @@ MAX_LINES: Final = 100_000
 MAX_HELD: Final = 512
 BUS_VARIABLE: Final = "DBUS_SYSTEM_BUS_ADDRESS"
 ANSWER_S: Final = 0.02
+SETTLE_S: Final = 0.5  # who opens a port sets it up and flushes what came meanwhile
 DEFAULT_BAUD: Final = 9600
 
 
@@ -164,9 +165,10 @@ async def main(path: Path, *, run: Path, speed: float, linger_s: float | None) -
     bluez = await _air() if any(moment.report for moment in capture.moments) else None
     tasks: list[asyncio.Task[Any]] = [asyncio.create_task(line.port.run(), name=name) for name, line in lines.items()]
     try:
-        # Who plays to nobody plays in vain: begin when each line is held.
+        # Who plays to nobody plays in vain: begin when each line is held, and its holder is through with opening it.
         while not stop.is_set() and not all(line.port.held for line in lines.values()):
             await asyncio.sleep(0.02)
+        await asyncio.sleep(SETTLE_S)
         playing = asyncio.create_task(play(capture, lines, bluez, speed=speed), name="replay")
         tasks.append(playing)
         ended = asyncio.create_task(stop.wait(), name="stop")
