@@ -6,11 +6,14 @@ ControlError. Nothing here waits for a disk but the reading of the outbox's figu
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
+
+import structlog
 
 from gateway import __version__
 from gateway.alarms import AlarmBook, Change
@@ -22,8 +25,10 @@ from gateway.deliver import Deliverer
 from gateway.errors import ControlError
 from gateway.events import Origin
 from gateway.health import Health
-from gateway.outbox import Outbox
+from gateway.outbox import DeadLetters, Letter, Outbox
 from gateway.problems import describe
+
+_log = structlog.get_logger("control")
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,6 +53,7 @@ class Operations:
 
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
+        self._letters = DeadLetters(rooms.outbox, rooms.clock)
 
     def by_name(self) -> Mapping[str, Operation]:
         """Return each operation by the word that asks for it."""
@@ -57,6 +63,9 @@ class Operations:
             "alarms.ack": self._acknowledge,
             "alarms.close": self._close,
             "outbox": self._outbox,
+            "outbox.dead": self._dead,
+            "outbox.show": self._show,
+            "outbox.requeue": self._requeue,
         }
 
     def listen(self, take: Callable[[Mapping[str, object]], None]) -> Callable[[], None]:
@@ -80,7 +89,7 @@ class Operations:
             "clock": {"state": clock.state()},
             "devices": [desk.status(clock, self._alarm_of(desk.id)) for desk in rooms.collector.desks.values()],
             "links": rooms.hearing.status(rooms.dropped()),
-            "outbox": await rooms.outbox.status(),
+            "outbox": {**await rooms.outbox.status(), "requeued": self._letters.requeued},
             "destinations": [one.status() for one in rooms.deliverers],
             "alarms": {"open": rooms.alarms.open_count},
             "problems": self._problems(),
@@ -116,11 +125,53 @@ class Operations:
     async def _outbox(self, request: Mapping[str, Any]) -> object:
         outbox = self._rooms.outbox
         answer = await outbox.status()
+        answer["requeued"] = self._letters.requeued
         answer["destinations"] = [one.status() for one in self._rooms.deliverers]
         if request.get("dead"):
-            letters = await outbox.dead_letters()
-            answer["dead"] = [_shown(letter) for letter in letters]
+            answer["dead"] = [_shown(letter) for letter in await self._letters.listed()]
         return answer
+
+    async def _dead(self, request: Mapping[str, Any]) -> object:
+        """The newest dead letters, and how many there are in all."""
+        destination = self._destination(request)
+        names = [destination] if destination else [one.name for one in self._rooms.deliverers]
+        counts = {name: (await self._letters.left(name))[0] for name in names}
+        return {"counts": counts, "dead": [_shown(one) for one in await self._letters.listed(destination)]}
+
+    async def _show(self, request: Mapping[str, Any]) -> object:
+        letters = await self._letters.found(_text(request, "id"), self._destination(request))
+        return [{**_shown(one), "event": _content(one.body)} for one in letters]
+
+    async def _requeue(self, request: Mapping[str, Any]) -> object:
+        destination = self._destination(request)
+        if request.get("all") is True:
+            if not destination:
+                raise ControlError("GW-CTL-03", reason="@refusal.which-destination")
+            upto = request.get("upto")
+            upto = upto if isinstance(upto, int) else self._rooms.outbox.sequence
+            count, left = await self._letters.requeue_all(destination, upto=upto)
+        else:
+            count, left, upto = await self._letters.requeue(_text(request, "id"), destination), 0, None
+        _log.info("dead letters go again", destination=destination, count=count, left=left)
+        for name in [destination] if destination else [one.name for one in self._rooms.deliverers]:
+            await self._settle_problems(name)
+        return {"requeued": count, "left": left, "upto": upto}
+
+    async def _settle_problems(self, destination: str) -> None:
+        """What was told of refusals is over when nobody's letters are left; a new refusal is told anew."""
+        count, alarms = await self._letters.left(destination)
+        if not count:
+            self._rooms.health.off("GW-PLT-02", destination)
+        if not alarms:
+            self._rooms.health.off("GW-PLT-06", destination)
+
+    def _destination(self, request: Mapping[str, Any]) -> str:
+        """Return the destination that is asked for, "" for none. Raises ControlError for one that does not run."""
+        name = _text(request, "destination")
+        names = [one.name for one in self._rooms.deliverers]
+        if name and name not in names:
+            raise ControlError("GW-CTL-03", name, reason="@refusal.unknown-destination", names=", ".join(names))
+        return name
 
 
 def _attended(change: Change, *, by: str) -> dict[str, object]:
@@ -132,10 +183,20 @@ def _attended(change: Change, *, by: str) -> dict[str, object]:
     }  # fmt: skip
 
 
-def _shown(letter: Mapping[str, object]) -> dict[str, object]:
-    """Return a dead letter with its time as text."""
-    known = {name: value for name, value in letter.items() if name != "at_ms"}
-    return {**known, "at": iso(int(str(letter["at_ms"])))}
+def _shown(letter: Letter) -> dict[str, object]:
+    """Return a dead letter without its body, with its time as text."""
+    return {
+        "destination": letter.destination, "sequence": letter.seq, "id": letter.id, "type": letter.noun,
+        "device": letter.device, "code": letter.code, "reason": letter.reason, "at": iso(letter.at_ms),
+    }  # fmt: skip
+
+
+def _content(body: str) -> object:
+    """Return an event as it was stored; as text where it is none."""
+    try:
+        return json.loads(body)
+    except ValueError:
+        return body
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:

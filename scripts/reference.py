@@ -101,7 +101,7 @@ def _commands(trees: Sequence[argparse.ArgumentParser], name: str, common: set[s
         full = f"{name} {word}"
         below = (zh[word], en[word])
         yield from (f"## {full}", "", f"{helps[0][word]}  ", helps[1][word], "")
-        if not _below(below[0]):
+        if not _must_go_on(below[0]):
             yield from ("```", _usage(below[0], full, common), "```", "")
             rows = [_option(one, other) for one, other in _pairs(below) if one.dest not in common]
             if rows:
@@ -120,6 +120,11 @@ def _pairs(trees: Sequence[argparse.ArgumentParser]) -> list[tuple[argparse.Acti
 
 def _below(tree: argparse.ArgumentParser) -> Mapping[str, argparse.ArgumentParser]:
     return next((action.choices for action in _actions(tree) if isinstance(action.choices, Mapping)), {})
+
+
+def _must_go_on(tree: argparse.ArgumentParser) -> bool:
+    """Is a command nothing without one of those below it?"""
+    return any(isinstance(action.choices, Mapping) and action.required for action in _actions(tree))
 
 
 def _helps(tree: argparse.ArgumentParser) -> dict[str, str]:

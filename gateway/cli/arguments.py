@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import argparse
 import re
+from collections.abc import Callable
 from typing import Any, Final, NoReturn
 
 from gateway import __version__
@@ -66,6 +67,7 @@ def parser(lang: str) -> argparse.ArgumentParser:
     outbox = command(commands, "outbox", "help-outbox")
     _flag(outbox, "--json", "option-json")
     _flag(outbox, "--dead", "option-dead")
+    _outbox(outbox, command)
 
     _diagnose(command(commands, "diagnose", "help-diagnose"))
 
@@ -83,6 +85,26 @@ def parser(lang: str) -> argparse.ArgumentParser:
         if action == "close":
             one.own.add_argument("--why", required=True, help=text("cli.option-why", lang))
     return root
+
+
+def _outbox(outbox: _Parser, command: Callable[[Any, str, str], _Parser]) -> None:
+    lang = outbox.lang
+    below = outbox.add_subparsers(dest="action", metavar=text("cli.command", lang), title=text("cli.positionals", lang))
+
+    def destination(parser: _Parser) -> None:
+        parser.own.add_argument("--destination", metavar="NAME", default="", help=text("cli.option-destination", lang))
+
+    dead = command(below, "dead", "help-outbox-dead")
+    _flag(dead, "--json", "option-json")
+    destination(dead)
+    show = command(below, "show", "help-outbox-show")
+    show.own.add_argument("id", metavar="ID", help=text("cli.option-letter", lang))
+    _flag(show, "--json", "option-json")
+    destination(show)
+    requeue = command(below, "requeue", "help-outbox-requeue")
+    requeue.own.add_argument("id", metavar="ID", nargs="?", default="", help=text("cli.option-letter", lang))
+    _flag(requeue, "--all", "option-all-letters")
+    destination(requeue)
 
 
 def _diagnose(diagnose: _Parser) -> None:

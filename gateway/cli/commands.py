@@ -182,6 +182,11 @@ def _devices(arguments: argparse.Namespace, paper: Paper) -> int:
 
 
 def _outbox(arguments: argparse.Namespace, paper: Paper) -> int:
+    if arguments.action is not None:
+        from gateway.cli import letters
+
+        with _readable():
+            return letters.run(arguments, paper, control=_control_path(arguments))
     answer = client.ask(_control_path(arguments), "outbox", dead=arguments.dead)
     with _readable():
         if arguments.json:

@@ -111,6 +111,11 @@ def outbox(paper: Paper, answer: Mapping[str, Any], *, dead: bool) -> None:
         paper.print(paper.style(paper.say("no-dead"), "good"))
         return
     paper.heading("dead")
+    dead_letters(paper, letters)
+
+
+def dead_letters(paper: Paper, letters: Sequence[Mapping[str, Any]]) -> None:
+    """Print what platforms refused, one a line."""
     names = ("destination", "sequence", "type", "device", "code", "reason")
     rows = [
         [*(clean(letter.get(name)) for name in names), local_time(letter.get("at")), clean(letter.get("id"))]

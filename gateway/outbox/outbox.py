@@ -28,7 +28,8 @@ from gateway.outbox.epochs import Epochs, settle
 from gateway.outbox.intake import MAX_QUEUED, Intake
 from gateway.outbox.numbers import NumberState, Ranges, within
 from gateway.outbox.quarantine import salvage
-from gateway.outbox.rows import Accepted, AlarmRow, DeadLetter, Mark, Route, Write
+from gateway.outbox.reader import Reader
+from gateway.outbox.rows import Accepted, AlarmRow, DeadLetter, Letter, Mark, Route, Write
 from gateway.outbox.stock import LANES, Stock
 from gateway.outbox.store import DELETE_STEP, Store
 from gateway.tally import Totals, seconds_from
@@ -400,9 +401,13 @@ class Outbox:
                 self.on_trouble(error)
             return []
 
-    async def dead_letters(self, limit: int = 100) -> list[dict[str, object]]:
-        """Return the newest dead letters."""
-        return await self._in_reader(lambda: self._store.reader.dead_letters(limit))
+    async def dead_letters(self, limit: int = 100) -> list[Letter]:
+        """Return the newest dead letters. Raises StoreError."""
+        return await self.read(lambda reader: reader.letters(limit=limit))
+
+    async def read(self, work: Callable[[Reader], T]) -> T:
+        """Read something that nobody needs all the time. Raises StoreError."""
+        return await self._in_reader(lambda: work(self._store.reader))
 
     async def used_bytes(self) -> int:
         """Return the bytes of the database that hold something. Raises StoreError."""

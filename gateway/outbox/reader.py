@@ -13,9 +13,10 @@ from gateway.clock import Stamp
 from gateway.events import Lane, Stored
 from gateway.outbox.connection import TABLES, asks, connect
 from gateway.outbox.numbers import Ranges, within
-from gateway.outbox.rows import AlarmRow, CursorRow, Mark
+from gateway.outbox.rows import AlarmRow, CursorRow, Letter, Mark
 
 _COLUMNS: Final = "seq, id, noun, device, recorded_ms, wall_ms, mono_ms, boot, clock, route, body"
+_LAST: Final = 2**63 - 1
 
 
 class Reader:
@@ -60,11 +61,27 @@ class Reader:
         return [AlarmRow(one, bool(is_open), at, doc) for one, is_open, at, doc in self._connection.execute(query)]
 
     @asks
-    def dead_letters(self, limit: int) -> list[dict[str, object]]:
-        """Return the newest dead letters, without their bodies."""
-        names = ("destination", "sequence", "id", "type", "device", "code", "reason", "at_ms")
-        query = "SELECT destination, seq, id, noun, device, code, reason, at_ms FROM dead_letter ORDER BY at_ms DESC LIMIT ?"
-        return [dict(zip(names, row, strict=True)) for row in self._connection.execute(query, (limit,))]
+    def letters(
+        self, *, destination: str = "", prefix: str = "", upto: int | None = None, limit: int, newest: bool = True
+    ) -> list[Letter]:
+        """Return dead letters, the newest first or the oldest: of one destination ("": of all), with ids that begin so."""
+        query = (
+            "SELECT destination, seq, id, noun, device, code, reason, at_ms, body FROM dead_letter WHERE "
+            "(? = '' OR destination = ?) AND substr(id, 1, ?) = ? AND seq <= ? "
+            "ORDER BY CASE WHEN ? THEN -at_ms ELSE seq END, seq DESC LIMIT ?"
+        )
+        facts = (destination, destination, len(prefix), prefix, _LAST if upto is None else upto, newest, limit)
+        return [Letter(*row) for row in self._connection.execute(query, facts)]
+
+    @asks
+    def count_letters(self, destination: str, *, upto: int | None = None) -> tuple[int, int]:
+        """Return how many dead letters a destination has up to a sequence, and how many of them are of alarms."""
+        query = (
+            "SELECT count(*), count(CASE WHEN noun LIKE 'alarm.%' THEN 1 END) FROM dead_letter "
+            "WHERE destination = ? AND seq <= ?"
+        )
+        count, alarms = self._connection.execute(query, (destination, _LAST if upto is None else upto)).fetchone()
+        return int(count), int(alarms)
 
     @asks
     def lane_heads(self) -> dict[Lane, tuple[int, int, int]]:

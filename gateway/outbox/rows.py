@@ -66,6 +66,30 @@ class DeadLetter:
     at_ms: int
 
 
+# A letter by its destination and the sequence that the event had there.
+Key = tuple[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Letter:
+    """A dead letter as it is kept."""
+
+    destination: str
+    seq: int
+    id: str
+    noun: str
+    device: str
+    code: str
+    reason: str
+    at_ms: int
+    body: str
+
+    @property
+    def key(self) -> Key:
+        """What it is kept under."""
+        return self.destination, self.seq
+
+
 @dataclass(frozen=True, slots=True)
 class CursorRow:
     """How far a destination has confirmed a lane."""
@@ -97,7 +121,7 @@ class Write:
     """What must become durable together.
 
     One of the two is called, in the event loop: `on_commit` with the stored rows, or `on_failed` when its content cannot
-    be stored.
+    be stored. `only`: the events go to this destination alone; `letters`: these dead letters leave.
     """
 
     events: tuple[Event, ...] = ()
@@ -107,12 +131,14 @@ class Write:
     dead: tuple[DeadLetter, ...] = ()
     facts: tuple[tuple[str, str], ...] = ()
     drops: tuple[Drop, ...] = ()
+    only: str = ""
+    letters: tuple[Key, ...] = ()
     on_commit: Callable[[list[Stored]], None] | None = None
     on_failed: Callable[[], None] | None = None
 
     def bare(self) -> Write | None:
         """Return less of a write that cannot be stored: an event must not be lost for what comes with it. None: no less."""
-        if not self.events or self.drops:
+        if not self.events or self.drops or self.letters:
             return None
         if self.marks or self.numbers or self.facts or self.dead or self.on_commit:
             return Write(self.events, alarms=self.alarms)

@@ -227,7 +227,8 @@ class Store:
         self, write: Write, lanes: tuple[Lane, ...], work: Counters, boots: dict[str, int], now_ms: int
     ) -> list[Stored]:
         rows = [
-            self._put_event(event, lane, work, boots, now_ms) for event, lane in zip(write.events, lanes, strict=True)
+            self._put_event(event, lane, work, boots, now_ms, only=write.only)
+            for event, lane in zip(write.events, lanes, strict=True)
         ]
         for number in write.numbers:
             key = (number.device, number.session)
@@ -240,6 +241,7 @@ class Store:
                 (alarm.id, int(alarm.is_open), alarm.raised_ms, alarm.doc),
             )
         self._put_dead(write.dead, work)
+        self._writer.executemany("DELETE FROM dead_letter WHERE destination = ? AND seq = ?", write.letters)
         self._put_facts(write.facts)
         for drop in write.drops:
             work.counting().drop(drop.rows)
@@ -304,16 +306,18 @@ class Store:
         )
         return {key: mark.version for key, mark in newest.items()}
 
-    def _put_event(self, event: Event, lane: Lane, work: Counters, boots: dict[str, int], now_ms: int) -> Stored:
+    def _put_event(
+        self, event: Event, lane: Lane, work: Counters, boots: dict[str, int], now_ms: int, *, only: str
+    ) -> Stored:
         boot = boots.get(event.at.boot)
         if boot is None:
             boot = boots[event.at.boot] = max(boots.values(), default=0) + 1
             self._writer.execute("INSERT INTO boot VALUES (?, ?)", (boot, event.at.boot))
         work.sequence += 1
-        if event.lane is Lane.A or event.noun == "gateway.gap":
+        if not only and (event.lane is Lane.A or event.noun == "gateway.gap"):  # else it was counted the first time
             work.counting().stored(event)
         route: dict[str, int] = {}
-        for destination in self._destinations_for(event.noun):
+        for destination in (only,) if only else self._destinations_for(event.noun):
             work.delivery[destination] += 1
             route[destination] = work.delivery[destination]
         at = event.at

@@ -435,7 +435,7 @@ def test_a_refused_alarm_is_a_dead_letter_a_problem_and_goes_in_minimal_form_ove
         assert message.size < 900
         assert {"GW-PLT-02", "GW-PLT-06"} <= bench.problems()
         [letter] = await bench.outbox.dead_letters()
-        assert (letter["id"], letter["code"]) == (event.id, "schema")
+        assert (letter.id, letter.code) == (event.id, "schema")
         assert bench.levels[-1] == (event.id, "DEAD_LETTER")
         second.answer((event.id, "accepted"))
         await bench.settle(60)
@@ -499,7 +499,7 @@ def test_a_minimal_form_that_nobody_takes_is_tried_three_times_at_most(play: Pla
         assert len(second.sent) == (1 if answer == "rejected" else 3)
         assert len(first.sent) == 1
         assert bench.deliverer.status()["inflight"] == 0
-        assert (await bench.outbox.dead_letters(5))[0]["id"] == alarm
+        assert (await bench.outbox.dead_letters(5))[0].id == alarm
         assert len(await bench.outbox.dead_letters(5)) == 1
 
     play(scenario)

@@ -271,7 +271,7 @@ def test_a_row_that_cannot_be_put_into_words_is_set_aside_and_the_others_go(
         assert bench.uplink.sequences(Lane.A) == [2]
         assert bench.uplink.sequences(Lane.D) == [3, 5]
         letters = await bench.outbox.dead_letters()
-        assert {(one["device"], one["code"]) for one in letters} == {("odd", "unsendable")}
+        assert {(one.device, one.code) for one in letters} == {("odd", "unsendable")}
         assert bench.outbox.pending("district") == {"A": 0, "B": 0, "C": 0, "D": 0}
 
     play(scenario)
@@ -288,6 +288,6 @@ def test_an_event_that_is_too_big_for_the_platform_is_a_dead_letter(play: Play) 
         assert bench.uplink.sequences() == list(range(1, 11))
         assert max(one.size for one in bench.uplink.sent) <= 5_000
         [letter] = await bench.outbox.dead_letters()
-        assert (letter["id"], letter["code"]) == (big, "too-big")
+        assert (letter.id, letter.code) == (big, "too-big")
 
     play(scenario)

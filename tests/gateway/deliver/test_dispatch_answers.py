@@ -200,7 +200,7 @@ def test_a_rejected_event_is_a_dead_letter_and_does_not_go_again(play: Play) -> 
         status = bench.deliverer.status()
         assert (status["rejected"], status["dead_letters"], status["accepted"]) == (1, 1, 1)
         [letter] = await bench.outbox.dead_letters()
-        assert (letter["id"], letter["code"], letter["destination"]) == (one, "schema", "district")
+        assert (letter.id, letter.code, letter.destination) == (one, "schema", "district")
         assert "GW-PLT-02" in bench.problems()
         assert bench.uplink.sequences() == [1, 2]
 

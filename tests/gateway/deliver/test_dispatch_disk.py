@@ -265,7 +265,7 @@ def test_what_the_platform_refuses_unstored_is_a_dead_letter_when_it_is_stored(p
         await bench.settle(3)
         bench.uplink.answer((alarm, "rejected"), code="unwanted")
         await bench.settle(3)
-        assert [(one["id"], one["sequence"]) for one in await bench.outbox.dead_letters()] == [(alarm, 1)]
+        assert [(one.id, one.seq) for one in await bench.outbox.dead_letters()] == [(alarm, 1)]
 
     play(scenario)
 

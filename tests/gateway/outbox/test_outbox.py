@@ -280,7 +280,7 @@ async def test_dead_letters_are_never_refused(closed_shelf: Any, write: Maker, m
         outbox.submit(write())
     outbox.dead_letter(DeadLetter("district", row, "unwanted", "why", 7))
     await outbox._commit_once()
-    assert [one["sequence"] for one in await outbox.dead_letters()] == [1]
+    assert [one.seq for one in await outbox.dead_letters()] == [1]
 
 
 # The backlog.

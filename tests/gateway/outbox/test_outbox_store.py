@@ -300,7 +300,7 @@ def test_of_dead_letters_the_newest_and_every_alarm_are_kept(
     for row in rows:
         commit(store, Write(dead=(DeadLetter("district", row, "no", "why", row.seq),)))
     store = open_store()
-    assert [one["sequence"] for one in store.reader.dead_letters(100)] == [*range(100, 80, -1), 1]
+    assert [one.seq for one in store.reader.letters(limit=100)] == [*range(100, 80, -1), 1]
 
 
 # Leaving.
