@@ -229,6 +229,7 @@ def _outbox_line(paper: Paper, answer: Mapping[str, Any]) -> None:
     paper.heading("outbox")
     shown = {"sequence": answer["sequence"], "bytes": size(answer["bytes"]), "unstored": answer.get("unstored", 0)}
     paper.print(f"  {paper.say('outbox-line', **shown)}  (A/B/C/D {_lanes(answer['rows'])})")
+    paper.print(f"  {paper.style(paper.say('lanes'), 'dim')}")
 
 
 def _links(paper: Paper, links: Sequence[Mapping[str, Any]]) -> None:

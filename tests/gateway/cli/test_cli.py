@@ -166,6 +166,7 @@ async def test_status_tells_first_what_is_wrong_and_then_everything_else(tmp_pat
         "\n"
         "待送\n"
         "  已存 1234 个事件，占 512.0 KiB；待存 0  (A/B/C/D 1/0/7/0)\n"
+        "  A 报警，B 故障和状态，C 当前读数，D 断网期间的读数\n"
         "\n"
         "连接\n"
         "  编号   种类    状态    多久         代码       丢弃\n"
