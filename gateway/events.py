@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
+from functools import lru_cache
 from typing import Final
 
 import uuid_utils
@@ -35,6 +36,16 @@ class Lane(IntEnum):
 _LANE_OF_NOUN: Final = {"alarm": Lane.A, "telemetry": Lane.C, "checkin": Lane.C, "bed": Lane.C}
 
 
+# Made once: making an encoder costs as much as encoding an event.
+_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+
+
+@lru_cache(maxsize=256)
+def lane_of(noun: str) -> Lane:
+    """Return the lane that a type belongs to."""
+    return _LANE_OF_NOUN.get(noun.partition(".")[0], Lane.B)
+
+
 @dataclass(frozen=True, slots=True)
 class Event:
     """One event before it is stored. `noun` is the type without prefix and version ("alarm.raised")."""
@@ -49,7 +60,7 @@ class Event:
     @property
     def lane(self) -> Lane:
         """The lane that the type belongs to; the outbox may put telemetry behind a backlog (D)."""
-        return _LANE_OF_NOUN.get(self.noun.partition(".")[0], Lane.B)
+        return lane_of(self.noun)
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,7 +131,7 @@ def new_event(
         "clock": {"state": at.clock, "boot": at.boot, "mono_ms": at.mono_ms},
     }
     attributes["data"] = content  # last: `sending_text` splices `delivery` into it
-    body = json.dumps(attributes, ensure_ascii=False, separators=(",", ":"))
+    body = _encode(attributes)
     if not body.isascii():
         try:
             body.encode()

@@ -50,6 +50,11 @@ class Outward:
         self._clock = clock
         self._health = health
         self._deliverers = [self._deliverer(destination) for destination in settings.destinations]
+        self._of_telemetry = [
+            at
+            for at, destination in enumerate(settings.destinations)
+            if any(destination.takes(noun) for noun in _TELEMETRY)
+        ]
 
     @property
     def deliverers(self) -> Sequence[Deliverer]:
@@ -58,11 +63,7 @@ class Outward:
 
     def is_live(self) -> bool:
         """Can new telemetry go out at once, wherever it is wanted?"""
-        return all(
-            deliverer.is_live
-            for deliverer, destination in zip(self._deliverers, self._settings.destinations, strict=True)
-            if any(destination.takes(noun) for noun in _TELEMETRY)
-        )
+        return all(self._deliverers[at].is_live for at in self._of_telemetry)
 
     def wake(self) -> None:
         """Something was stored."""

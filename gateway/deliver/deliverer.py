@@ -74,7 +74,7 @@ class Deliverer:
     @property
     def is_live(self) -> bool:
         """Can new telemetry go out at once?"""
-        return self.connected and self._outbox.pending(self.name)["C"] < LIVE_LIMIT
+        return self.connected and self._outbox.pending_in(self.name, Lane.C) < LIVE_LIMIT
 
     # -- life ---------------------------------------------------------------------------------------------------
 

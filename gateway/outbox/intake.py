@@ -55,8 +55,9 @@ class Intake:
 
     def refuses(self, write: Write) -> bool:
         """Is there no room for such a write?"""
-        lanes = {event.lane for event in write.events}
-        limit = MAX_QUEUED_STATUS if Lane.B in lanes else MAX_QUEUED
+        if len(self._rest) < min(MAX_QUEUED, MAX_QUEUED_STATUS):
+            return False
+        limit = MAX_QUEUED_STATUS if any(event.lane is Lane.B for event in write.events) else MAX_QUEUED
         return not _is_urgent(write) and len(self._rest) >= limit
 
     def put(self, write: Write, lanes: tuple[Lane, ...]) -> None:

@@ -173,11 +173,10 @@ class Outbox:
         if self._intake.refuses(write):
             self.refused += 1
             return False
-        lanes = {event.lane for event in write.events}
+        lanes = [event.lane for event in write.events]
         live = Lane.C in lanes and self.live()
-        self._intake.put(
-            write, tuple(self._stock.lane_for(event.lane, event.device, live=live) for event in write.events)
-        )
+        placed = zip(lanes, write.events, strict=True)
+        self._intake.put(write, tuple([self._stock.lane_for(lane, one.device, live=live) for lane, one in placed]))
         self._wake.set()
         if self._is_failing and Lane.A in lanes:
             asyncio.get_running_loop().call_soon(self.on_stored)  # not stored, but there to be sent
@@ -361,6 +360,10 @@ class Outbox:
     def pending(self, destination: str) -> dict[str, int]:
         """Return how many rows each lane still holds for a destination."""
         return {lane.name: self._stock.pending[destination, lane] for lane in LANES}
+
+    def pending_in(self, destination: str, lane: Lane) -> int:
+        """Return how many rows one lane still holds for a destination."""
+        return self._stock.pending[destination, lane]
 
     def alarms_pending(self, destination: str) -> bool:
         """Is an alarm waiting for a destination?"""

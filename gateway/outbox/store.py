@@ -22,6 +22,7 @@ from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Event, Lane, Stored, new_id, wants
 from gateway.outbox.connection import TABLES, asks, connect, store_error
+from gateway.outbox.inserts import Inserts
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import Accepted, CursorRow, DeadLetter, Mark, Route, Write
@@ -29,6 +30,7 @@ from gateway.tally import Tally
 
 DELETE_STEP: Final = 500
 _FACTS_EVERY: Final = 500
+_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
 _KEPT_SESSIONS: Final = 8
 _KEPT_CLOSED_ALARMS: Final = 1000
 _KEPT_DEAD_LETTERS: Final = 10_000
@@ -48,6 +50,7 @@ class Counters:
     recorded: Stamp | None = None
     tally: Tally = field(default_factory=Tally)
     counted: Tally | None = None
+    recorded_at: Stamp | None = None
 
     def for_work(self) -> Counters:
         """Return what one transaction moves."""
@@ -194,7 +197,9 @@ class Store:
         try:
             self._roll_back()  # a transaction whose own ROLLBACK failed would refuse every later one
             self._writer.execute("BEGIN IMMEDIATE")
-            stored = [self._store(write, lanes, work, boots, now_ms) for write, lanes in writes]
+            inserts = Inserts()
+            stored = [self._store(write, lanes, work, boots, now_ms, inserts) for write, lanes in writes]
+            inserts.run(self._writer)
             self._put_cursors(cursors)
             for one in accepted:
                 work.counting().accepted(one.destination, one.seconds)
@@ -224,10 +229,11 @@ class Store:
         return stored, deleted
 
     def _store(
-        self, write: Write, lanes: tuple[Lane, ...], work: Counters, boots: dict[str, int], now_ms: int
-    ) -> list[Stored]:
+        self, write: Write, lanes: tuple[Lane, ...], work: Counters, boots: dict[str, int], now_ms: int,
+        inserts: Inserts,
+    ) -> list[Stored]:  # fmt: skip
         rows = [
-            self._put_event(event, lane, work, boots, now_ms, only=write.only)
+            self._put_event(event, lane, work, boots, now_ms, inserts, only=write.only)
             for event, lane in zip(write.events, lanes, strict=True)
         ]
         for number in write.numbers:
@@ -240,9 +246,12 @@ class Store:
                 "INSERT OR REPLACE INTO alarm VALUES (?, ?, ?, ?)",
                 (alarm.id, int(alarm.is_open), alarm.raised_ms, alarm.doc),
             )
-        self._put_dead(write.dead, work)
-        self._writer.executemany("DELETE FROM dead_letter WHERE destination = ? AND seq = ?", write.letters)
-        self._put_facts(write.facts)
+        if write.dead:
+            self._put_dead(write.dead, work)
+        if write.letters:
+            self._writer.executemany("DELETE FROM dead_letter WHERE destination = ? AND seq = ?", write.letters)
+        if write.facts:
+            self._put_facts(write.facts)
         for drop in write.drops:
             work.counting().drop(drop.rows)
             self._writer.executemany(
@@ -307,8 +316,9 @@ class Store:
         return {key: mark.version for key, mark in newest.items()}
 
     def _put_event(
-        self, event: Event, lane: Lane, work: Counters, boots: dict[str, int], now_ms: int, *, only: str
-    ) -> Stored:
+        self, event: Event, lane: Lane, work: Counters, boots: dict[str, int], now_ms: int, inserts: Inserts, *,
+        only: str,
+    ) -> Stored:  # fmt: skip
         boot = boots.get(event.at.boot)
         if boot is None:
             boot = boots[event.at.boot] = max(boots.values(), default=0) + 1
@@ -321,13 +331,11 @@ class Store:
             work.delivery[destination] += 1
             route[destination] = work.delivery[destination]
         at = event.at
-        work.recorded = Stamp(now_ms, at.mono_ms, at.boot, at.clock)
-        self._writer.execute(
-            f"INSERT INTO {TABLES[lane]} VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",  # noqa: S608 - a table of ours
-            (
-                work.sequence, event.id, event.noun, event.device, now_ms, at.wall_ms, at.mono_ms, boot, at.clock,
-                json.dumps(route, separators=(",", ":")), event.body,
-            ),
+        if work.recorded_at is not at:
+            work.recorded_at, work.recorded = at, Stamp(now_ms, at.mono_ms, at.boot, at.clock)
+        inserts.add(
+            lane, work.sequence, event.id, event.noun, event.device, now_ms, at.wall_ms, at.mono_ms, boot, at.clock,
+            _encode(route), event.body,
         )  # fmt: skip
         return Stored(work.sequence, lane, event.id, event.noun, event.device, now_ms, at, route, event.body)
 

@@ -1,0 +1,43 @@
+"""The rows of one transaction, inserted many at a time.
+
+Each statement lets go of the interpreter and has to get it back from an event loop that may be busy: a statement for each row
+would make a commit wait as often as it has rows. Limits: `AT_ONCE` rows a statement, of 11 columns each.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from typing import Final
+
+from gateway.events import Lane
+from gateway.outbox.connection import TABLES
+
+AT_ONCE: Final = (64, 8, 1)
+_COLUMNS: Final = 11
+_ROW: Final = f"({','.join('?' * _COLUMNS)})"
+_STATEMENTS: Final = {
+    (lane, rows): f"INSERT INTO {table} VALUES {','.join([_ROW] * rows)}"  # noqa: S608 - a table of ours
+    for lane, table in TABLES.items()
+    for rows in AT_ONCE
+}
+
+
+class Inserts:
+    """Rows that wait to be inserted, by lane."""
+
+    def __init__(self) -> None:
+        self._values: dict[Lane, list[object]] = {}
+
+    def add(self, lane: Lane, *row: object) -> None:
+        """Add one row: a value for each column."""
+        self._values.setdefault(lane, []).extend(row)
+
+    def run(self, connection: sqlite3.Connection) -> None:
+        """Insert them. Raises sqlite3.Error; also whatever a value raises that cannot be stored."""
+        for lane, values in self._values.items():
+            at = 0
+            for rows in AT_ONCE:
+                step = rows * _COLUMNS
+                while at + step <= len(values):
+                    connection.execute(_STATEMENTS[lane, rows], values[at : at + step])
+                    at += step
