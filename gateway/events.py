@@ -1,9 +1,9 @@
 """The event that leaves the gateway: CloudEvents 1.0, structured JSON.
 
 An id (UUIDv7) is minted once, here, when the thing is detected; it stays the same on every path, destination and retry.
-What only the commit knows (sequence, recordedtime) and what only the sending knows (deliveryseq, delivery) is spliced into
-the stored text at send time, so an event is encoded once. No limit of its own: what drivers and people may say is
-bounded where it comes in.
+What only the commit knows (sequence, recordedtime) and what only the sending knows (deliveryseq, delivery, expirytime, a
+time that was put right meanwhile) is spliced into the stored text at send time, so an event is encoded once. No limit of
+its own: what drivers and people may say is bounded where it comes in.
 """
 
 from __future__ import annotations
@@ -18,10 +18,15 @@ from typing import Final
 
 import uuid_utils
 
-from gateway.clock import Stamp, iso
+from gateway.clock import FLOORED, SYNCED, UNSYNCED, Stamp, Told, iso
 
 PREFIX: Final = "cn.eldercare."
 VERSION_SUFFIX: Final = ".v1"
+
+
+# The first `time` of a body is the attribute, for the quotes of a value are escaped; the last `clock` is the gateway's own.
+_TIME: Final = '"time":"'
+_CLOCK: Final = '"clock":{"state":'
 
 
 class Lane(IntEnum):
@@ -33,6 +38,9 @@ class Lane(IntEnum):
     D = 3
 
 
+# Telemetry alone grows old. Alarms never do, and the sign of life of a gateway is no event: nothing of it is ever stored.
+TELEMETRY_LIFE_MS: Final = 30 * 86_400_000
+_LAG_MS: Final = 600_000
 _LANE_OF_NOUN: Final = {"alarm": Lane.A, "telemetry": Lane.C, "checkin": Lane.C, "bed": Lane.C}
 
 
@@ -128,7 +136,7 @@ def new_event(
     content = {
         **data,
         "org_path": origin.org_path,
-        "clock": {"state": at.clock, "boot": at.boot, "mono_ms": at.mono_ms},
+        "clock": _clock_of(at),
     }
     attributes["data"] = content  # last: `sending_text` splices `delivery` into it
     body = _encode(attributes)
@@ -140,30 +148,88 @@ def new_event(
     return Event(event_id, noun, device, at, body, correlation)
 
 
+def _clock_of(at: Stamp) -> dict[str, object]:
+    """`offset_ms` + `mono_ms` is the time, for every event of the boot; it stands where the clock is synchronised."""
+    clock: dict[str, object] = {
+        "state": UNSYNCED if at.clock == FLOORED else at.clock, "boot": at.boot, "mono_ms": at.mono_ms,
+    }  # fmt: skip
+    if at.clock == SYNCED:
+        clock["offset_ms"] = at.wall_ms - at.mono_ms
+    elif at.clock == FLOORED:
+        clock["floored"] = True
+    return clock
+
+
+def lifetime_ms(noun: str) -> int | None:
+    """Return after how long an event is of no use any more; None for what never expires."""
+    return TELEMETRY_LIFE_MS if noun.startswith("telemetry.") else None
+
+
 @dataclass(frozen=True, slots=True)
 class Sending:
-    """What only the sending knows. An alarm older than ten minutes is `historic`: nobody sends an ambulance for it."""
+    """What only the sending knows. An alarm older than ten minutes is `historic`: nobody sends an ambulance for it.
+
+    `age_ms` None: it is not known, and `least_age_ms` at least. `told`: its time as it is known now, where it was stored
+    with a clock that was not synchronised.
+    """
 
     destination: str
     streamid: str
-    age_ms: int
+    age_ms: int | None
     attempt: int
     buffered: bool
     historic: bool = False
+    least_age_ms: int = 0
+    told: Told | None = None
 
 
 def sending_text(row: Stored, how: Sending) -> str:
     """Return the event as it goes on the wire, as JSON text."""
     delivery: dict[str, object] = {"buffered": how.buffered, "age_ms": how.age_ms, "attempt": how.attempt}
+    if how.age_ms is None:
+        delivery["least_age_ms"] = how.least_age_ms
     if how.historic:
         delivery["historic"] = True
+    body, recorded_ms, told = row.body, row.recorded_ms, how.told
+    if told is not None:
+        body = _retold(body, row.at, told)
+        if told.is_trusted:
+            lag_ms = recorded_ms - row.at.wall_ms
+            # A longer lag: it was recorded when the clock was right already.
+            recorded_ms = told.wall_ms + lag_ms if 0 <= lag_ms <= _LAG_MS else max(recorded_ms, told.wall_ms)
     stored, numbers = ',"stored":false', ""
     if row.seq:
         stored, numbers = "", f',"sequence":"{row.seq:020d}","deliveryseq":"{row.route[how.destination]:020d}"'
     return (
-        f'{row.body[:-2]}{stored},"delivery":{json.dumps(delivery)}}},"streamid":"{how.streamid}",'
-        f'"recordedtime":"{iso(row.recorded_ms)}"{numbers}}}'
+        f'{body[:-2]}{stored},"delivery":{json.dumps(delivery)}}},"streamid":"{how.streamid}",'
+        f'"recordedtime":"{iso(recorded_ms)}"{numbers}{_expiry(row, told)}}}'
     )
+
+
+def _expiry(row: Stored, told: Told | None) -> str:
+    """An untrusted time would let a platform throw away what is new."""
+    life_ms = lifetime_ms(row.noun)
+    if life_ms is None or (told is None and row.at.clock != SYNCED) or (told is not None and not told.is_trusted):
+        return ""
+    return f',"expirytime":"{iso((told or row.at).wall_ms + life_ms)}"'
+
+
+def _retold(body: str, at: Stamp, told: Told) -> str:
+    """Put the time right that an event was stored with, and say what is known of its clock."""
+    begin, clock_begin = body.find(_TIME) + len(_TIME), body.rfind(_CLOCK)
+    if begin < len(_TIME) or clock_begin < 0:
+        return body  # of a version that wrote no clock
+    clock: dict[str, object] = {"state": told.state, "boot": at.boot, "mono_ms": at.mono_ms}
+    if told.offset_ms is not None:
+        clock["offset_ms"] = told.offset_ms
+    elif at.clock == FLOORED:
+        clock["floored"] = True
+    for name, limit_ms in (("not_before", told.not_before_ms), ("not_after", told.not_after_ms)):
+        if limit_ms is not None:
+            clock[name] = iso(limit_ms)
+    end, clock_end = body.index('"', begin), body.index("}", clock_begin)
+    said = json.dumps(clock, separators=(",", ":"))
+    return f'{body[:begin]}{iso(told.wall_ms)}{body[end:clock_begin]}"clock":{said}{body[clock_end + 1 :]}'
 
 
 def wants(patterns: tuple[str, ...], noun: str) -> bool:

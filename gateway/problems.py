@@ -110,6 +110,7 @@ def _found_by_diagnose() -> Iterator[Problem]:
     yield Problem("GW-CLK-02", "problem")
     yield Problem("GW-CLK-03", "warning", depends_on=("GW-CLK-01",))
     yield Problem("GW-CLK-04", "warning", depends_on=("GW-CLK-01", "GW-CLK-02"))
+    yield Problem("GW-CLK-05", "warning")
     yield Problem("GW-STO-06", "warning")
     for n in range(7, 11):
         yield Problem(f"GW-STO-{n:02d}", "problem")

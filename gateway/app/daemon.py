@@ -26,6 +26,7 @@ from gateway.app.outward import Outward
 from gateway.app.overdue import Overdue
 from gateway.app.progress import buses, delivering, radios, storing, ticking
 from gateway.app.sign_of_life import SignOfLife
+from gateway.app.timekeeping import Timekeeping
 from gateway.clock import Stamp, SystemClock
 from gateway.collect import Collector, Desk, Hearing
 from gateway.collect.hearing import TICK_S, last_sign
@@ -109,6 +110,7 @@ class _App:
         self._inward: Inward
         self._outward: Outward
         self._counting: Counting
+        self._timekeeping: Timekeeping
         self._watchdog: Watchdog
 
     # -- life ---------------------------------------------------------------------------------------------------
@@ -152,10 +154,12 @@ class _App:
             alive = group.create_task(self._keep_alive(), name="alive")
             quota = group.create_task(self._quota().run(), name="quota")
             overdue = group.create_task(self._overdue().run(), name="overdue")
+            timekeeping = group.create_task(self._timekeeping.run(), name="timekeeping")
             await self._stop.wait()
             alive.cancel()
             quota.cancel()
             overdue.cancel()
+            timekeeping.cancel()
             self._watchdog.end()
             self._service.stopping()
             await self._end(intake, outward)
@@ -246,6 +250,7 @@ class _App:
             self._inward.on_stored()
             self._counting.tick()
             self._judge_disk()
+            self._timekeeping.tick()
             await asyncio.sleep(TICK_S)
 
     def _durable_until(self, at: Stamp) -> Stamp:
@@ -311,6 +316,8 @@ class _App:
         self._outbox.on_trouble = self._on_store_trouble
         self._outbox.on_bug = self._on_store_bug
         await self._outbox.open()
+        self._timekeeping = Timekeeping(self._clock, self._origin, outbox=self._outbox, health=self._health)
+        self._timekeeping.begin(self._alive.read())
         marks = await self._outbox.marks()
         self._alarms = AlarmBook(self._origin, [one.id for one in wanting if wants(one.types, "alarm.raised")])
         judge = Judge()
@@ -384,6 +391,7 @@ class _App:
         self._health.on(error.code, "", **error.facts)
         if error.code == "GW-STO-02" and self._is_built:
             self._collector.store_again()
+            self._timekeeping.store_again()
             self._hearing.begin()
 
     def _on_store_bug(self, bug: Exception) -> None:

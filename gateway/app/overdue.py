@@ -62,7 +62,4 @@ class Overdue:
         return next((row for row in rows if destination in row.route and not within(ahead, row.seq)), None)
 
     def _age_s(self, row: Stored) -> float:
-        now = self._clock.stamp()
-        if row.at.boot == now.boot:
-            return (now.mono_ms - row.at.mono_ms) / 1000
-        return max(0.0, (now.wall_ms - row.recorded_ms) / 1000)
+        return self._outbox.boots.least_age_ms(row.at, self._clock.stamp()) / 1000

@@ -65,7 +65,7 @@ class Dispatch:
         self._on_accepted = accepted
         self._wake = asyncio.Event()
         self._lost: SessionError | None = None
-        self._words = Wording(name, clock)
+        self._words = Wording(name, clock, outbox.boots)
         self._words.begin_stream(outbox.streamid)
         self._lanes = Lanes(name, outbox, clock)
         self._flights = Flights()

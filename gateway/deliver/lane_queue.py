@@ -12,6 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
+from gateway.clock import SYNCED
 from gateway.events import Lane, Stored
 from gateway.outbox.numbers import Ranges, within
 
@@ -20,6 +21,7 @@ REFILL_BELOW: Final = 300
 SET_ASIDE: Final = 1_000
 BEYOND: Final = 20_000
 ENVELOPE_BYTES: Final = 320  # what is added to a stored body at send time, at most
+UNSET_CLOCK_BYTES: Final = 120  # and what is said of a clock that was not synchronised
 
 
 class LaneQueue:
@@ -130,6 +132,8 @@ class LaneQueue:
                 self._blocked.setdefault(row.device, deque()).append(self._ready.popleft())
                 continue
             bytes_ = ENVELOPE_BYTES + (len(row.body) if row.body.isascii() else len(row.body.encode()))
+            if row.at.clock != SYNCED:
+                bytes_ += UNSET_CLOCK_BYTES
             if taken and length + bytes_ > size:
                 break
             length += bytes_

@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from typing import Any, Final
 
-from gateway.clock import Clock
+from gateway.clock import SYNCED, Boots, Clock
 from gateway.events import Lane, Sending, Stored, sending_text
 
 BUFFERED_AFTER_MS: Final = 5_000
@@ -25,9 +25,10 @@ _ESSENTIALS: Final = ("kind", "state", "priority", "room", "bed", "presses", "ve
 class Wording:
     """The tries of each row that is on its way, and its text. `resent` counts second and later tries."""
 
-    def __init__(self, destination: str, clock: Clock) -> None:
+    def __init__(self, destination: str, clock: Clock, boots: Boots) -> None:
         self._destination = destination
         self._clock = clock
+        self._boots = boots
         self._attempts: dict[str, int] = {}
         self._began_ms = 0
         self.streamid = ""
@@ -53,13 +54,19 @@ class Wording:
     def text(self, row: Stored) -> str:
         """Return a row as it goes out now. Whatever a row that cannot be put into words raises passes."""
         now = self._clock.stamp()
-        age_ms = max(0, now.mono_ms - row.at.mono_ms if row.at.boot == now.boot else now.wall_ms - row.at.wall_ms)
+        age_ms = self._boots.age_ms(row.at, now)
+        # What happened before this boot is no younger than the boot, even if nobody can tell how old it is.
+        least_ms = now.mono_ms if age_ms is None else age_ms
         attempt = self._attempts[row.id] = self._attempts.get(row.id, 0) + 1
         if attempt > 1:
             self.resent += 1
-        buffered = age_ms > BUFFERED_AFTER_MS or row.at.boot != now.boot or row.at.mono_ms < self._began_ms
-        historic = row.lane is Lane.A and age_ms > HISTORIC_AFTER_MS
-        how = Sending(self._destination, self.streamid, age_ms, attempt, buffered=buffered, historic=historic)
+        buffered = least_ms > BUFFERED_AFTER_MS or row.at.boot != now.boot or row.at.mono_ms < self._began_ms
+        historic = row.lane is Lane.A and least_ms > HISTORIC_AFTER_MS
+        told = None if row.at.clock == SYNCED else self._boots.told(row.at)
+        how = Sending(
+            self._destination, self.streamid, age_ms, attempt, buffered=buffered, historic=historic, least_age_ms=least_ms,
+            told=told,
+        )  # fmt: skip
         return sending_text(row, how)
 
 

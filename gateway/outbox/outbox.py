@@ -20,7 +20,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from gateway.clock import Clock, Stamp
+from gateway.clock import Boots, Clock, Stamp
 from gateway.errors import StoreError
 from gateway.events import Event, Lane, Stored, wants
 from gateway.outbox.database import Database
@@ -67,6 +67,7 @@ class Outbox:
         self._epochs = Epochs()
         self._file_bytes = 0
         self.last_recorded: Stamp | None = None
+        self.boots = Boots()
         self.live: Callable[[], bool] = lambda: True
         self.on_stored: Callable[[], None] = lambda: None
         self.on_trouble: Callable[[StoreError | None], None] = lambda _error: None
@@ -90,6 +91,7 @@ class Outbox:
             await self._begin_anew(error, is_open=False)
             self._salvaged = await self._in_reader(lambda: salvage(self._database.aside))
         self._epochs.load(self._store.epochs)
+        self.boots.load(self._store.boots)
         counters, counted_to = self._store.counters, self._store.counted_to
         self.last_recorded = await self._in_reader(
             lambda: self._store.reader.last_recorded(counted_to, counters.recorded)

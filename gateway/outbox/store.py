@@ -80,6 +80,7 @@ class Store:
         self.counted_to = 0
         self.epochs: dict[str, int] = {}
         self.bases: dict[str, str] = {}
+        self.boots = ""
         self.streamid = ""
 
     # -- opening ------------------------------------------------------------------------------------------------
@@ -128,6 +129,7 @@ class Store:
                     if destination in delivery:
                         delivery[destination] = max(delivery[destination], number)
         self.epochs = {key[6:]: int(value) for key, value in facts.items() if key.startswith("epoch:")}
+        self.boots = facts.get("boots", "")
         recorded = Stamp(**json.loads(facts["recorded"])) if "recorded" in facts else None
         tally = Tally.parse(facts["tally"]) if "tally" in facts else Tally()
         self.counters = Counters(sequence, delivery, recorded=recorded, tally=tally)

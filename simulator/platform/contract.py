@@ -230,11 +230,15 @@ def _registers(value: object) -> bool:
 
 
 _CLOCK: Final[Mapping[str, Callable[[Any], bool]]] = {
-    "state": _one_of("synced", "unsynced"),
+    "state": _one_of("synced", "corrected", "unsynced"),
     "boot": _named,
     "mono_ms": _count,
 }
-_DELIVERY: Final[Mapping[str, Callable[[Any], bool]]] = {"buffered": _truth, "age_ms": _count, "attempt": _count}
+_DELIVERY: Final[Mapping[str, Callable[[Any], bool]]] = {
+    "buffered": _truth,
+    "age_ms": lambda value: value is None or _count(value),  # of an earlier boot, with a clock that nobody had set
+    "attempt": _count,
+}
 _REGISTER: Final[Mapping[str, Callable[[Any], bool]]] = {
     "quantity": _named,
     "channel": _text,
@@ -257,7 +261,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
         "to": _moment,
         "from_mono_ms": _count,
         "to_mono_ms": _count,
-        "reason": _one_of("restart", "link-down", "overflow"),
+        "reason": _one_of("restart", "link-down", "overflow", "quota", "expired"),
         "dropped": _count,
     },
     "gateway.counts": {

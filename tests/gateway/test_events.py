@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from gateway.clock import Stamp
+from gateway.clock import Stamp, Told
+from gateway.deliver.lane_queue import ENVELOPE_BYTES, UNSET_CLOCK_BYTES
 from gateway.events import Lane, Origin, Sending, Stored, new_event, new_id, sending_text, wants
 
 ORIGIN = Origin("cq-kaizhou", "hanfeng", "gw-01", ("cq", "kaizhou", "hanfeng"))
@@ -46,7 +48,7 @@ def test_an_event_on_the_wire_is_whole() -> None:
             "kind": "call",
             "presses": 1,
             "org_path": ["cq", "kaizhou", "hanfeng"],
-            "clock": {"state": "synced", "boot": "boot-1", "mono_ms": 77000},
+            "clock": {"state": "synced", "boot": "boot-1", "mono_ms": 77000, "offset_ms": 1_799_999_923_123},
             "delivery": {"buffered": True, "age_ms": 1333, "attempt": 2},
         },
         "sequence": "00000000000000000042",
@@ -91,6 +93,71 @@ def test_chinese_text_is_not_escaped() -> None:
     assert "跌倒" in new_event("device.fault", ORIGIN, device="a", at=NOON, data={"text": "跌倒"}).body
 
 
+# -- a clock that is not set ------------------------------------------------------------------------------------------
+
+EARLY = Stamp(1_767_225_677_000, 77_000, "boot-1", "floored")
+RIGHT = Told(1_800_000_000_123, "corrected", 1_799_999_923_123)
+BETWEEN = Told(EARLY.wall_ms, "unsynced", None, 1_799_000_000_000, 1_800_000_000_000)
+
+
+def early(noun: str, **data: object) -> Stored:
+    event = new_event(noun, ORIGIN, device="a", at=EARLY, data=data)
+    return Stored(
+        42, event.lane, event.id, noun, "a", EARLY.wall_ms + 7, EARLY, {"d": 7}, event.body
+    )  # fmt: skip
+
+
+def test_a_time_that_cannot_be_known_is_marked() -> None:
+    event = json.loads(early("alarm.raised").body)
+    assert event["time"] == "2026-01-01T00:01:17.000Z"
+    assert event["data"]["clock"] == {"state": "unsynced", "boot": "boot-1", "mono_ms": 77000, "floored": True}
+
+
+def test_what_was_stored_before_the_synchronisation_goes_out_with_its_right_time_and_the_same_identity() -> None:
+    row = early("alarm.raised", text='"time":"x","clock":{"state":"y"}', clocked={"clock": {"state": "z"}})
+    before, event = json.loads(row.body), sent(row, told=RIGHT)
+    assert (event["time"], event["recordedtime"]) == ("2027-01-15T08:00:00.123Z", "2027-01-15T08:00:00.130Z")
+    assert event["data"]["clock"] == {
+        "state": "corrected", "boot": "boot-1", "mono_ms": 77000, "offset_ms": 1_799_999_923_123,
+    }  # fmt: skip
+    assert (event["id"], event["sequence"]) == (before["id"], "00000000000000000042")
+    assert (event["data"]["text"], event["data"]["clocked"]) == (before["data"]["text"], before["data"]["clocked"])
+
+
+def test_what_was_recorded_when_the_clock_was_right_already_is_not_moved_again() -> None:
+    row = replace(early("alarm.raised"), recorded_ms=1_800_000_000_200)
+    assert sent(row, told=RIGHT)["recordedtime"] == "2027-01-15T08:00:00.200Z"
+
+
+def test_a_boot_that_never_was_synchronised_is_told_with_its_bounds() -> None:
+    event = sent(early("alarm.raised"), told=BETWEEN, age_ms=None, least_age_ms=500)
+    assert event["time"] == "2026-01-01T00:01:17.000Z"
+    assert event["data"]["clock"] == {
+        "state": "unsynced", "boot": "boot-1", "mono_ms": 77000, "floored": True,
+        "not_before": "2027-01-03T18:13:20.000Z", "not_after": "2027-01-15T08:00:00.000Z",
+    }  # fmt: skip
+    assert event["data"]["delivery"] == {"buffered": False, "age_ms": None, "least_age_ms": 500, "attempt": 1}
+
+
+def test_a_body_of_a_version_that_wrote_no_clock_goes_out_as_it_is() -> None:
+    row = replace(early("alarm.raised"), body='{"id":"x","data":{"kind":"call"}}')
+    assert sent(row, told=RIGHT)["data"]["kind"] == "call"
+
+
+def test_telemetry_expires_after_30_days_and_only_by_a_time_that_is_trusted() -> None:
+    row = stored(new_event("telemetry.meter", ORIGIN, device="m", at=NOON, data={}))
+    assert sent(row)["expirytime"] == "2027-02-14T08:00:00.123Z"
+    assert sent(early("telemetry.vital"), told=RIGHT)["expirytime"] == "2027-02-14T08:00:00.123Z"
+    assert "expirytime" not in sent(early("telemetry.meter"), told=BETWEEN)
+
+
+@pytest.mark.parametrize(
+    "noun", ["alarm.raised", "alarm.closed", "device.fault", "gateway.gap", "gateway.health", "checkin.card"]
+)
+def test_nothing_but_telemetry_ever_expires(noun: str) -> None:
+    assert "expirytime" not in sent(stored(new_event(noun, ORIGIN, device="a", at=NOON, data={})))
+
+
 JSON = st.recursive(
     st.none() | st.booleans() | st.integers() | st.text(max_size=20),
     lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=8), inner, max_size=4),
@@ -108,11 +175,22 @@ def test_whatever_the_data_the_splice_is_valid_json(data: dict[str, object]) -> 
     assert body == {key: value for key, value in data.items() if key not in ("delivery", "clock", "org_path")}
 
 
-def test_what_is_spliced_in_fits_the_room_that_batches_leave_for_it() -> None:
-    event = new_event("alarm.raised", ORIGIN, device="a", at=NOON, data={})
+@pytest.mark.parametrize("noun", ["alarm.raised", "telemetry.meter"])
+def test_what_is_spliced_in_fits_the_room_that_batches_leave_for_it(noun: str) -> None:
+    event = new_event(noun, ORIGIN, device="a", at=NOON, data={})
     row = stored(event, 10**20 - 1, d=10**20 - 1)
-    how = Sending("d", new_id(), 10**15, 10**9, buffered=False, historic=True)
-    assert len(sending_text(row, how)) - len(event.body) <= 320
+    is_alarm = noun.startswith("alarm.")
+    how = Sending("d", new_id(), 10**15, 10**9, buffered=False, historic=is_alarm)
+    assert len(sending_text(row, how)) - len(event.body) <= ENVELOPE_BYTES
+
+
+@pytest.mark.parametrize("noun", ["alarm.raised", "telemetry.meter"])
+@pytest.mark.parametrize("told", [RIGHT, BETWEEN])
+def test_what_a_clock_that_is_not_set_adds_fits_its_room(noun: str, told: Told) -> None:
+    row = replace(early(noun), seq=10**20 - 1, route={"d": 10**20 - 1})
+    is_alarm = noun.startswith("alarm.")
+    how = Sending("d", new_id(), None, 10**9, buffered=False, historic=is_alarm, least_age_ms=10**15, told=told)
+    assert len(sending_text(row, how)) - len(row.body) <= ENVELOPE_BYTES + UNSET_CLOCK_BYTES
 
 
 @pytest.mark.parametrize(

@@ -1,22 +1,20 @@
 """The clock: is it set by the network, can it be right at all, and does a chip keep it over a power cut?
 
 adjtimex(2) is asked where no file tells: it needs no privilege here, but fails in a unit with ProtectClock=yes. Limits:
-`BUILT` is the time floor of this version; a clock before it is wrong whatever else says.
+`BUILT_MS` is the time floor of this version; a clock before it is wrong whatever else says.
 """
 
 from __future__ import annotations
 
 import ctypes
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime
 from typing import Final
 
-from gateway.clock import iso
+from gateway.clock import BUILT_MS, iso
 from gateway.diagnose.report import Line, bad, ok, unknown
 from gateway.diagnose.site import Probe, Site
 from gateway.outbox.alive import AliveFile
 
-BUILT: Final = datetime(2026, 1, 1, tzinfo=UTC)
 TOLERANCE_MS: Final = 60_000
 _SYNCHRONISED: Final = "run/systemd/timesync/synchronized"
 _TIME_ERROR: Final = 5  # adjtimex(2): the clock is not synchronised
@@ -62,7 +60,7 @@ def is_synchronised(site: Site) -> tuple[bool, str] | None:
 
 
 def _floor(site: Site) -> Iterable[Line]:
-    known = [int(BUILT.timestamp() * 1000)]
+    known = [BUILT_MS]
     alive = AliveFile(site.data_dir / "alive").read()
     if alive is not None:
         known.append(alive.wall_ms)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import pytest
 from hypothesis import settings
@@ -16,7 +16,7 @@ from gateway.deliver.lane_queue import LaneQueue
 from gateway.events import Lane, Stored
 from gateway.outbox.numbers import within
 
-AT = Stamp(0, 0, "boot")
+AT = Stamp(0, 0, "boot", "synced")
 
 
 def row(seq: int, device: str = "m1", body: str = "{}", *, wanted: bool = True) -> Stored:
@@ -115,6 +115,13 @@ def test_a_batch_holds_no_more_bytes_than_asked_for() -> None:
     # 680 bytes and 320 of envelope: 64 of them make 64,000 bytes.
     lane = queue(*(row(n, body="x" * 680) for n in range(1, 101)))
     assert len(taken(lane, size=64_000)) == 64
+
+
+def test_what_is_said_of_a_clock_that_was_not_set_has_its_room() -> None:
+    # 680 bytes, 320 of envelope and 120 of what is known of the clock: 57 of them make 63,840 bytes.
+    unset = Stamp(0, 0, "boot", "unsynced")
+    lane = queue(*(replace(row(n, body="x" * 680), at=unset) for n in range(1, 101)))
+    assert len(taken(lane, size=64_000)) == 57
 
 
 def test_bytes_are_counted_as_they_go_on_the_wire() -> None:

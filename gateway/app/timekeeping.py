@@ -1,0 +1,140 @@
+"""Keeps what is known of the clock over restarts, tells platforms the offset of this boot, and staff what is wrong.
+
+The offset goes out as `gateway.health` with kind "clock", once it is known and again when it was corrected by more than
+`TELL_MS`; the table of boots is stored in the same transaction. `gateway.health`, because it is the gateway that speaks of
+its own state: `gateway.birth` would say that there is a new inventory, `gateway.link` tells of lines. Every later event of
+the boot carries the offset as well, for platforms whose filter lets no `gateway.health` through.
+
+Limits: timedated is asked every `ASK_S` where nobody else can tell, and has `ASK_LIMIT_S` to answer.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from collections.abc import Awaitable, Callable
+from typing import Final
+
+import structlog
+
+from gateway.clock import BUILT_MS, Doubt, Stamp, SystemClock, iso
+from gateway.events import Origin, new_event
+from gateway.health import Health
+from gateway.links.timedate import is_synchronised
+from gateway.outbox import Outbox, Write
+
+TELL_MS: Final = 1_000
+ASK_S: Final = 30.0
+ASK_LIMIT_S: Final = 5.0
+_FACT: Final = "boots"
+_BEFORE: Final = "GW-CLK-02"
+_NOT_FOLLOWED: Final = "GW-CLK-05"
+
+_log = structlog.get_logger("clock")
+
+
+async def _ask_timedated() -> bool | None:
+    return await is_synchronised(limit_s=ASK_LIMIT_S)
+
+
+class Timekeeping:
+    """The clock of one run. `tick` is to be called about once a second."""
+
+    def __init__(
+        self, clock: SystemClock, origin: Origin, *, outbox: Outbox, health: Health,
+        ask: Callable[[], Awaitable[bool | None]] = _ask_timedated,
+    ) -> None:  # fmt: skip
+        self._clock = clock
+        self._origin = origin
+        self._outbox = outbox
+        self._health = health
+        self._ask = ask
+        self._told_ms: int | None = None
+        self._is_telling = False
+        self._steps = clock.steps
+
+    def begin(self, alive: Stamp | None) -> None:
+        """The database is open: take over what it knows. `alive` is the last sign of life."""
+        boots, recorded, boot = self._outbox.boots, self._outbox.last_recorded, self._clock.boot
+        own = boots[boot]
+        floors, leasts = [BUILT_MS, boots.floor_ms if own is None else own.floor_ms], [0]
+        # The time of a commit belongs to no event's boot time: of this boot only the sign of life says an offset.
+        for last in (alive, recorded if recorded is None or recorded.boot != boot else None):
+            if last is not None:
+                offset_ms = last.wall_ms - (last.mono_ms if last.boot == boot else 0)
+                (floors if last.clock == "synced" else leasts).append(offset_ms)
+        self._told_ms = None if own is None else own.offset_ms
+        self._clock.know(floor_ms=max(floors), least_ms=max(leasts), trusted_ms=self._told_ms)
+        if boots.begin(boot, floor_ms=max(floors)):
+            self.store_again()
+
+    def store_again(self) -> None:
+        """Store the table of boots: it has changed, or the database is a new one."""
+        self._outbox.submit(Write(facts=((_FACT, self._outbox.boots.text()),)))
+
+    async def run(self) -> None:
+        """Ask timedated, for ever, where nobody else can tell."""
+        while True:
+            if self._clock.wants_bus:
+                said = await self._ask()
+                if said is not None:
+                    self._clock.bus_says(synced=said)
+            await asyncio.sleep(ASK_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
+
+    def tick(self) -> None:
+        """See what has become of the clock."""
+        now, trust = self._clock.stamp(), self._clock.trust
+        if self._clock.steps != self._steps:
+            self._steps = self._clock.steps
+            _log.warning("the clock was set", says=_shown(now.mono_ms + trust.raw_ms), gateway=iso(now.wall_ms))
+        offset_ms = trust.trusted_ms
+        is_new = offset_ms is not None and (self._told_ms is None or abs(offset_ms - self._told_ms) > TELL_MS)
+        if offset_ms is not None and is_new and not self._is_telling:
+            self._tell(now, offset_ms)
+        self._judge(now)
+
+    def _tell(self, now: Stamp, offset_ms: int) -> None:
+        data: dict[str, object] = {"kind": "clock", "by": self._clock.trust.by}
+        if self._told_ms is not None:
+            data["corrected_from_ms"] = self._told_ms
+        gateway = self._origin.gateway
+        event = new_event("gateway.health", self._origin, device=gateway, at=now, data=data)
+        before = self._outbox.boots[self._clock.boot]
+        self._outbox.boots.synced(self._clock.boot, offset_ms=offset_ms)
+
+        def stored() -> None:
+            self._is_telling, self._told_ms = False, offset_ms
+
+        def failed() -> None:
+            self._is_telling = False
+
+        self._is_telling = self._outbox.submit(
+            Write(
+                (event,), facts=((_FACT, self._outbox.boots.text()),), on_commit=lambda _rows: stored(),
+                on_failed=failed,
+            )
+        )  # fmt: skip
+        _log.info(
+            "the clock is trusted", by=self._clock.trust.by, time=iso(now.wall_ms), offset_ms=offset_ms,
+            before=None if before is None else before.offset_ms,
+        )  # fmt: skip
+
+    def _judge(self, now: Stamp) -> None:
+        trust = self._clock.trust
+        doubt, says = trust.doubt, _shown(now.mono_ms + trust.raw_ms)
+        if doubt is Doubt.BEFORE:
+            self._health.on(_BEFORE, "", now=says, floor=iso(now.mono_ms + trust.floor_ms))
+        else:
+            self._health.off(_BEFORE)
+        if doubt in (Doubt.AHEAD, Doubt.JUMPED):
+            self._health.on(_NOT_FOLLOWED, "", now=says, gateway=iso(now.wall_ms))
+        else:
+            self._health.off(_NOT_FOLLOWED)
+
+
+def _shown(wall_ms: int) -> str:
+    """A clock may be set to what no calendar has a name for."""
+    try:
+        return iso(wall_ms)
+    except (ValueError, OverflowError, OSError):
+        return f"{wall_ms / 1000:.0f} s"

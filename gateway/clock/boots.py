@@ -1,0 +1,124 @@
+"""What is known of each boot: from when it surely was, and its offset, once the clock was synchronised in it.
+
+With it the time of an event that was stored before the synchronisation is told right when it is sent; the time of a boot
+that never was synchronised can only be bounded. Pure: no IO, no clock. Limits: the last `KEPT` boots; events of earlier
+ones keep their time as it was stored, marked unsynced.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from operator import index
+from typing import Final
+
+from gateway.clock.stamp import SYNCED, UNSYNCED, Stamp
+
+KEPT: Final = 256
+CORRECTED: Final = "corrected"
+
+
+@dataclass(frozen=True, slots=True)
+class Boot:
+    """One boot. `floor_ms`: a time, ms since 1970, that had surely passed when it began. `offset_ms` + boot time is the time."""
+
+    id: str
+    floor_ms: int
+    offset_ms: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Told:
+    """A time as it is known now: `state` synced, corrected or unsynced; where unsynced, between which times it lies."""
+
+    wall_ms: int
+    state: str
+    offset_ms: int | None = None
+    not_before_ms: int | None = None
+    not_after_ms: int | None = None
+
+    @property
+    def is_trusted(self) -> bool:
+        """Is it a time that may be compared with another one?"""
+        return self.state != UNSYNCED
+
+
+class Boots:
+    """The boots in the order in which they were, the present one last."""
+
+    def __init__(self, known: Iterable[Boot] = ()) -> None:
+        self._boots = {one.id: one for one in known}
+
+    def load(self, text: str) -> None:
+        """Take back what `text()` wrote. What cannot be read is left out: events of these boots stay as they are."""
+        try:
+            found = [Boot(str(one["boot"]), index(one["floor_ms"]), _offset(one)) for one in json.loads(text or "[]")]
+        except (ValueError, TypeError, KeyError, AttributeError):
+            return
+        self._boots = {one.id: one for one in found}
+
+    def text(self) -> str:
+        """Return all of it as JSON."""
+        boots = [{"boot": one.id, "floor_ms": one.floor_ms, "offset_ms": one.offset_ms} for one in self._boots.values()]
+        return json.dumps(boots, separators=(",", ":"))
+
+    def __getitem__(self, boot: str) -> Boot | None:
+        """Return what is known of a boot."""
+        return self._boots.get(boot)
+
+    def begin(self, boot: str, *, floor_ms: int) -> bool:
+        """Note that a boot has begun; False where that is known."""
+        if boot in self._boots:
+            return False
+        self._boots[boot] = Boot(boot, floor_ms)
+        while len(self._boots) > KEPT:
+            del self._boots[next(iter(self._boots))]
+        return True
+
+    def synced(self, boot: str, *, offset_ms: int) -> None:
+        """Note the offset of a boot that has begun."""
+        self._boots[boot] = replace(self._boots[boot], offset_ms=offset_ms)
+
+    @property
+    def floor_ms(self) -> int:
+        """The latest time, ms since 1970, that had surely passed when the last of these boots began."""
+        return max((max(one.floor_ms, one.offset_ms or 0) for one in self._boots.values()), default=0)
+
+    # -- times --------------------------------------------------------------------------------------------------
+
+    def told(self, at: Stamp) -> Told:
+        """Return when something happened, as it is known now."""
+        if at.clock == SYNCED:
+            return Told(at.wall_ms, SYNCED, at.wall_ms - at.mono_ms)
+        boot = self._boots.get(at.boot)
+        if boot is None:
+            return Told(at.wall_ms, UNSYNCED)
+        if boot.offset_ms is not None:
+            return Told(at.mono_ms + boot.offset_ms, CORRECTED, boot.offset_ms)
+        return Told(at.wall_ms, UNSYNCED, None, boot.floor_ms + at.mono_ms, self._next_start(at.boot))
+
+    def _next_start(self, boot: str) -> int | None:
+        """Return when the first later boot began whose time is known."""
+        order = list(self._boots)
+        later = (self._boots[one].offset_ms for one in order[order.index(boot) + 1 :])
+        return next((one for one in later if one is not None), None)
+
+    def age_ms(self, at: Stamp, now: Stamp) -> int | None:
+        """Return how old something is: by boot time within a boot, else by wall clock; None where one end is not trusted."""
+        if at.boot == now.boot:
+            return max(0, now.mono_ms - at.mono_ms)
+        then, present = self.told(at), self.told(now)
+        if not (then.is_trusted and present.is_trusted):
+            return None
+        return max(0, present.wall_ms - then.wall_ms)
+
+    def least_age_ms(self, at: Stamp, now: Stamp) -> int:
+        """Return how old something is at least: what happened before this boot is no younger than the boot."""
+        age_ms = self.age_ms(at, now)
+        return now.mono_ms if age_ms is None else age_ms
+
+
+def _offset(one: dict[str, object]) -> int | None:
+    offset = one.get("offset_ms")
+    return index(offset) if isinstance(offset, int) else None
