@@ -57,6 +57,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_kills(commands.add_parser("kills", help="SIGKILL again and again under load, and what that cost"))
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
+    bench.add_argument(
+        "part", nargs="?", choices=("wear",), help="only this: what an event costs the card (root)"
+    )
     bench.set_defaults(command=_bench)
     return parser
 
@@ -222,15 +225,16 @@ def _kills(options: argparse.Namespace) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from simulator.bench import main
+    from simulator.bench import main, main_wear
+    from simulator.bench.card import NoCard
 
     status = 0
 
     def measure() -> None:
         nonlocal status
-        status = main(options.report)
+        status = (main_wear if options.part == "wear" else main)(options.report)
 
-    return _part("bench", measure) or status
+    return _part("bench", measure, NoCard) or status
 
 
 def _part(name: str, play: Callable[[], None], *errors: type[Exception]) -> int:

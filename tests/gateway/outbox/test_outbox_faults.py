@@ -325,9 +325,10 @@ async def test_confirmations_that_cannot_be_stored_are_told_and_stop_no_alarm(
 def damage(shelf: Any, table: str) -> None:
     """Overwrite the page that a table begins at."""
     [(root,)] = shelf.sql("SELECT rootpage FROM sqlite_master WHERE name = ?", table)
+    [(size,)] = shelf.sql("PRAGMA page_size")
     with shelf.path.open("r+b") as file:
-        file.seek((root - 1) * 4096)
-        file.write(b"\xa5" * 4096)
+        file.seek((root - 1) * size)
+        file.write(b"\xa5" * size)
 
 
 @pytest.mark.parametrize("table", ["sqlite_header", "event_a", "event_d", "fact", "number", "cursor"])
@@ -515,3 +516,17 @@ async def test_closing_lets_go_of_every_file(closed_shelf: Any, write: Maker) ->
     await closed_shelf.close()
     held = [one.readlink() for one in Path("/proc/self/fd").iterdir() if one.is_symlink()]
     assert [one for one in held if one.parent == closed_shelf.path.parent] == []
+
+
+async def test_a_new_database_has_small_pages_and_an_old_one_keeps_its_own(closed_shelf: Any, write: Maker) -> None:
+    await closed_shelf.open()
+    await closed_shelf.store(write())
+    assert closed_shelf.sql("PRAGMA page_size") == [(1024,)]
+    await closed_shelf.close()
+    with sqlite3.connect(closed_shelf.path) as connection:
+        connection.executescript("PRAGMA journal_mode=DELETE; PRAGMA page_size=4096; VACUUM")
+    connection.close()
+    await closed_shelf.open()
+    assert await closed_shelf.store(write()) == [2]
+    assert closed_shelf.sql("PRAGMA page_size") == [(4096,)]
+    assert closed_shelf.sequences() == [1, 2]
