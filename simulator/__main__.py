@@ -57,9 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_kills(commands.add_parser("kills", help="SIGKILL again and again under load, and what that cost"))
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
-    bench.add_argument(
-        "part", nargs="?", choices=("wear",), help="only this: what an event costs the card (root)"
-    )
+    bench.add_argument("part", nargs="?", choices=("wear",), help="only this: what an event costs the card (root)")
     bench.set_defaults(command=_bench)
     return parser
 

@@ -57,4 +57,9 @@ def test_the_table_says_what_a_card_gets_for_an_event() -> None:
 
 def test_in_the_benchmark_ours_stands_beside_the_bare_table() -> None:
     [figure] = figures(ROWS)
-    assert (figure.what, figure.ours, figure.limit, figure.ratio) == ("card: numbered reading, alone", 15_000, 10_000, 1.5)
+    assert (figure.what, figure.ours, figure.limit, figure.ratio) == (
+        "card: numbered reading, alone",
+        15_000,
+        10_000,
+        1.5,
+    )

@@ -60,7 +60,7 @@ async def test_the_oldest_backlog_gives_way_and_the_drop_is_announced_with_its_r
     monkeypatch.setattr(quota, "SPARED", 10)
     await fill(outbox, "telemetry.meter", 3000)
     told: list[float | None] = []
-    watched = watch(outbox, 6, told)
+    watched = watch(outbox, 5, told)
     await watched.check()
     assert told[0] is not None
     assert told[0] > 0.8
