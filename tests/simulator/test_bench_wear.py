@@ -11,7 +11,7 @@ from simulator.bench.card import Card, NoCard, Written, parse_stat
 from simulator.bench.wear import Row, call_line, figures, meter_line, table
 
 # Fields 5, 7 and 16: write requests, sectors of 512 bytes, flushes (Documentation/block/stat.rst of Linux).
-STAT = "      53        0     2122       16       41        7      808        2        0       12       22        0        0        0        0       19        2\n"
+STAT = "  53  0  2122  16  41  7  808  2  0  12  22  0  0  0  0  19  2\n"
 ROWS = [
     Row("limit: bare rowid table, WAL, FULL, alone", 1000, 10_000.0, 2.0, 1.0),
     Row("limit: log that grows, fsync, alone", 1000, 20_000.0, 3.0, 2.0),
