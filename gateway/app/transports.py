@@ -47,10 +47,10 @@ def authorization(path: DestinationPath) -> str:
 
 def _mqtt(path: DestinationPath, origin: Origin, *, destination: str, number: int) -> Uplink:
     endpoint = Endpoint(
-        path.host, path.port, client_id(origin, number), path.username, _said(path.password), _tls(path),
+        path.host, path.port, client_id(origin, number), path.username, tls=_tls(path),
         version=path.mqtt_version,
     )  # fmt: skip
-    return MqttUplink(endpoint, origin, destination=destination)
+    return MqttUplink(endpoint, origin, destination=destination, password=lambda: _said(path.password))
 
 
 def _http(path: DestinationPath, origin: Origin, *, destination: str) -> Uplink:

@@ -23,6 +23,7 @@ import structlog
 
 from gateway.clock import Clock
 from gateway.deliver.alarm_paths import ALARM_LIMIT_S, COPY_AFTER_S, AlarmPaths
+from gateway.deliver.drain import Drain
 from gateway.deliver.flights import CLASS_OF_LANE, Flight, Flights
 from gateway.deliver.lane_queue import LaneQueue
 from gateway.deliver.lanes import Lanes
@@ -70,6 +71,7 @@ class Dispatch:
         self._lanes = Lanes(name, outbox, clock)
         self._flights = Flights()
         self._alarm_paths = AlarmPaths(name, paths, self._flights, words=self._words, clock=clock)
+        self._drain = Drain()
         self._unanswered: dict[str, int] = {}
         self._taken_unstored: set[str] = set()
         self.accepted = self.rejected = self.dead_letters = 0
@@ -127,6 +129,7 @@ class Dispatch:
     async def deliver(self) -> None:
         """Send what is there and what comes. Raises SessionError when no path stands any more."""
         self._words.begin_session()
+        self._drain.begin_session()
         while self._stands():
             self._wake.clear()
             self._expire()
@@ -142,7 +145,8 @@ class Dispatch:
 
     async def _sleep(self) -> None:
         now = self._clock.monotonic()
-        times = [due for due in (self._lanes.next_try(), self._flights.next_time()) if due is not None]
+        due_at = (self._lanes.next_try(), self._flights.next_time(), self._drain.next_time(now))
+        times = [due for due in due_at if due is not None]
         times += [one.copy_at for one in self._flights.alarms() if self._alarm_paths.beside(one) is not None]
         wait = max(0.0, min(times) - now) if times else None
         try:
@@ -154,7 +158,7 @@ class Dispatch:
     def _pump(self) -> bool:
         """Fill the window; True when a lane ran dry although more is stored, so that it is worth reading on at once."""
         for lane in Lane:
-            if lane is Lane.D and (self.alarms_pending or not self._lanes[Lane.C].is_dry):
+            if lane is Lane.D and (self._backlog_waits() or not self._lanes[Lane.C].is_dry):
                 continue
             while self._has_room(lane) and self._send_next(lane):
                 pass
@@ -165,12 +169,21 @@ class Dispatch:
             for lane in Lane
         )
 
+    def _backlog_waits(self) -> bool:
+        pending = self.alarms_pending
+        new = pending and any(
+            self._words.tried(one) <= 1 for flight in self._flights.alarms() for one in flight.waiting
+        )
+        return self._drain.waits(self._clock.monotonic(), alarm_pending=pending, alarm_is_new=new)
+
     def _has_room(self, lane: Lane) -> bool:
         if lane is Lane.A:
             return self._alarm_paths.have_room
         path = self._paths.in_use
         window = self._paths.window(path)
         if self._flights.over(path) >= min(window, max(1, window - RESERVED_FOR_ALARMS)):
+            return False
+        if lane is Lane.D and self._flights.count(lane) >= self._drain.window:
             return False
         return lane not in _TELEMETRY or self._flights.bytes_under_way(_TELEMETRY, path=path) < WIRE_BYTES
 
@@ -302,6 +315,8 @@ class Dispatch:
             else:
                 self._finished(flight, row, ack, path)
         if not flight.waiting and self._flights.is_aloft(flight):
+            if flight.lane is Lane.D and not flight.again:
+                self._drain.taken(flight.sent_at, self._clock.monotonic())
             self._land(flight)
 
     def _goes_elsewhere(self, flight: Flight, ack: Ack, heard_over: int) -> bool:
@@ -377,6 +392,8 @@ class Dispatch:
 
     def _retry_later(self, flight: Flight, row: Stored, ack: Ack) -> None:
         """The platform asks to wait: this device waits, in order; the others go on."""
+        if flight.lane is Lane.D:
+            self._drain.put_off(flight.sent_at, self._clock.monotonic())
         flight.again.append(row)
         until = self._clock.monotonic() + self._delay(row, ack)
         if flight.lane is Lane.A:  # until the first of its paths may be asked again

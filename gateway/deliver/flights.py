@@ -53,6 +53,11 @@ class Flight:
         return CLASS_OF_LANE[self.lane]
 
     @property
+    def sent_at(self) -> float:
+        """When it went first, of those paths that still carry it."""
+        return next(iter(self.carriers.values())).at
+
+    @property
     def first_path(self) -> int:
         """The path over which it went first, of those that still carry it."""
         return next(iter(self.carriers))
@@ -76,6 +81,10 @@ class Flights:
     def __len__(self) -> int:
         """How many messages are on the wire."""
         return len(self._aloft)
+
+    def count(self, lane: Lane) -> int:
+        """How many of them are of one lane."""
+        return sum(one.lane is lane for one in self._aloft)
 
     def over(self, path: int) -> int:
         """How many of them went over a path."""

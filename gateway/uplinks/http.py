@@ -10,19 +10,18 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
-import threading
 from collections.abc import Callable, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from typing import Final
 from urllib.parse import quote
 
 import structlog
 
 from gateway import __version__
-from gateway.errors import GatewayError, SessionError
+from gateway.errors import SessionError
 from gateway.events import Lane, Origin
 from gateway.tls import Tls, tls_context
+from gateway.uplinks.credentials import in_thread, secret_text
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Lines, Wire, host_and_port
 from gateway.uplinks.http_session import HttpSession, Pace, Places
@@ -34,7 +33,6 @@ _KEPT_FOR_ALARMS: Final = WINDOW  # a burst must not shake hands for each; what 
 _KEPT_FOR_THE_REST: Final = 4
 # What h11 would not take as a value it quotes in its error: a secret must not get there.
 _CREDENTIAL: Final = re.compile(r"[\x21-\x7e]+ [\x21-\x7e](?:[\x20-\x7e]*[\x21-\x7e])?")
-_T = TypeVar("_T")
 _log = structlog.get_logger("uplink")
 
 
@@ -105,23 +103,18 @@ class HttpUplink:
     async def _wire(self, host: str, port: int) -> tuple[Wire, str]:
         """Read what is needed, and look whether the name is known: httpx would not tell it from a dead line in time."""
         endpoint = self._endpoint
+        authorization = await secret_text(endpoint.authorization, host=host, port=port, limit_s=self._pace.open)
         try:
             async with asyncio.timeout(self._pace.open):
-                authorization = await _in_thread(endpoint.authorization)
                 tls = endpoint.tls
-                context = None if tls is None else await _in_thread(lambda: tls_context(tls, host=host, port=port))
-        except SessionError:
-            raise
-        except GatewayError as refusal:  # a secret that cannot be had: no login without it
-            told = " ".join(str(part) for part in (refusal.code, refusal.facts.get("path", refusal.subject)) if part)
-            raise SessionError("GW-NET-04", host, port=port, error=told) from refusal
+                context = None if tls is None else await in_thread(lambda: tls_context(tls, host=host, port=port))
         except TimeoutError as error:
-            raise SessionError("GW-NET-04", host, port=port, error="credentials cannot be read in time") from error
+            raise SessionError("GW-NET-03", host, port=port, error="certificates cannot be read in time") from error
         if authorization and not _CREDENTIAL.fullmatch(authorization):
             raise SessionError("GW-NET-04", host, port=port, error="the credential is empty or no header can carry it")
         try:
             async with asyncio.timeout(self._pace.open):
-                await _in_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
+                await in_thread(lambda: socket.getaddrinfo(host, port, type=socket.SOCK_STREAM))
         except TimeoutError as error:
             raise SessionError("GW-NET-01", host, port=port, error="the name server does not answer") from error
         except (OSError, UnicodeError) as error:
@@ -140,18 +133,3 @@ class HttpUplink:
 def _places(url: str, origin: Origin) -> Places:
     own = f"{url}/v1/gateways/{quote(origin.gateway, safe='')}"
     return Places(f"{own}/birth", f"{own}/state", f"{url}/v1/events", f"{url}/v1/events:batch", origin.source)
-
-
-async def _in_thread(work: Callable[[], _T]) -> _T:
-    """Run blocking work in a daemon thread: a disk or name server that hangs must not hold up the end of the process."""
-    result: Future[_T] = Future()
-
-    def run() -> None:
-        result.set_running_or_notify_cancel()  # from here on it cannot be cancelled, only left alone
-        try:
-            result.set_result(work())
-        except BaseException as error:  # noqa: BLE001 - handed over whole
-            result.set_exception(error)
-
-    threading.Thread(target=run, name="http-prepare", daemon=True).start()
-    return await asyncio.wrap_future(result)

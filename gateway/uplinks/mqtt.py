@@ -13,7 +13,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Final
 
 import structlog
@@ -21,6 +22,7 @@ import structlog
 from gateway.errors import SessionError
 from gateway.events import Lane, Origin
 from gateway.mqtt_session import Endpoint, MqttSession, NotSpoken, Version, Will
+from gateway.uplinks.credentials import secret_text
 from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
 
 _TOPIC_OF_LANE: Final = {Lane.A: "alarm", Lane.B: "event", Lane.C: "telemetry", Lane.D: "telemetry"}
@@ -41,8 +43,12 @@ def client_id(origin: Origin, path: int = 1) -> str:
 class MqttUplink:
     """The path of one destination over MQTT."""
 
-    def __init__(self, endpoint: Endpoint, origin: Origin, *, destination: str) -> None:
+    def __init__(
+        self, endpoint: Endpoint, origin: Origin, *, destination: str, password: Callable[[], str] | None = None
+    ) -> None:
+        """`password` is asked anew for each session, and may block; without it the endpoint's own holds for ever."""
         self._endpoint = endpoint
+        self._password = password
         self._destination = destination
         self._root = f"eldercare/v1/{origin.org}/{origin.site}/{origin.gateway}"
         self._session: MqttSession | None = None
@@ -66,9 +72,15 @@ class MqttUplink:
         return _LONGEST if session is None else max(1, session.maximum_packet - len(self._root) - _PACKET_HEAD)
 
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
-        """Connect, subscribe to the acknowledgements, publish state and birth."""
+        """Connect, subscribe to the acknowledgements, publish state and birth.
+
+        The password is read anew: one that was renewed since the last login was refused is used for the next one.
+        """
         self._epoch = epoch
         self._refused.clear()
+        if self._password is not None:
+            end = self._endpoint
+            self._endpoint = replace(end, password=await secret_text(self._password, host=end.host, port=end.port))
         self._session = session = await self._connected(events)
         try:
             await session.subscribe(f"{self._root}/down/ack")

@@ -12,7 +12,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.deliver import Deliverer, DeliveryCallbacks
-from gateway.errors import SessionError
+from gateway.errors import SecretError, SessionError
 from gateway.events import Lane, Origin, Sending, Stored, new_event, sending_text
 from gateway.health import Health
 from gateway.mqtt_session import Endpoint
@@ -341,3 +341,29 @@ async def test_acknowledgements_that_cannot_be_read_do_no_harm(tmp_path: Path, e
         await wait_until(lambda: len(deliverer.acks) == 2)
         await other.close()
         await up.close()
+
+
+async def test_a_password_is_read_anew_for_each_session(told: Any, packets: Any, wait_until: Wait) -> None:
+    words = ["old", "new"]
+    end = Endpoint("127.0.0.1", told.port, "gw", username="gw-01")
+    up = MqttUplink(end, ORIGIN, destination="district", password=lambda: words.pop(0))
+    told.connack = packets.connack(0x86)
+    with pytest.raises(SessionError) as refused:
+        await up.open(Told().events, epoch=1, birth=BIRTH)
+    assert refused.value.code == "GW-NET-04"
+    told.connack = packets.connack(0)
+    await up.open(Told().events, epoch=2, birth=BIRTH)
+    assert [body[-5:] for kind, body in told.packets if kind >> 4 == 1] == [b"\x00\x03old", b"\x00\x03new"]
+    await up.close()
+
+
+async def test_a_password_that_cannot_be_had_is_a_login_that_fails(told: Any) -> None:
+    def refuse() -> str:
+        raise SecretError("GW-CFG-21", "file:/pw", path="/pw", reason="@hint.missing")
+
+    end = Endpoint("127.0.0.1", told.port, "gw", username="gw-01")
+    up = MqttUplink(end, ORIGIN, destination="district", password=refuse)
+    with pytest.raises(SessionError) as refused:
+        await up.open(Told().events, epoch=1, birth=BIRTH)
+    assert (refused.value.code, refused.value.facts["error"]) == ("GW-NET-04", "GW-CFG-21 /pw")
+    assert told.packets == []
