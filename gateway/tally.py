@@ -112,7 +112,7 @@ class Tally:
             self.raised[kind] = (verified + is_verified, unverified + (not is_verified))
 
     def _gap(self, data: Mapping[str, Any]) -> None:
-        if data["reason"] == "quota":
+        if data["reason"] in ("quota", "expired"):
             return  # it tells of rows that gave way: those are counted where they go
         begin, end = (datetime.fromisoformat(data[name]) for name in ("from", "to"))
         self.gaps += 1

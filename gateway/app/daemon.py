@@ -39,7 +39,7 @@ from gateway.health import Health
 from gateway.journal import configure_log
 from gateway.lifetime import end_after, sole_owner
 from gateway.operations import Operations, Rooms
-from gateway.outbox import Mark, Outbox, Quota, Route
+from gateway.outbox import Expiry, Mark, Outbox, Quota, Route
 from gateway.outbox.alive import AliveFile
 from gateway.problems import describe
 from gateway.texts import table, text
@@ -153,11 +153,13 @@ class _App:
             ]
             alive = group.create_task(self._keep_alive(), name="alive")
             quota = group.create_task(self._quota().run(), name="quota")
+            expiry = group.create_task(self._expiry().run(), name="expiry")
             overdue = group.create_task(self._overdue().run(), name="overdue")
             timekeeping = group.create_task(self._timekeeping.run(), name="timekeeping")
             await self._stop.wait()
             alive.cancel()
             quota.cancel()
+            expiry.cancel()
             overdue.cancel()
             timekeeping.cancel()
             self._watchdog.end()
@@ -229,6 +231,12 @@ class _App:
         settings = self._settings
         names = [one.id for one in (*settings.destinations, *settings.set_aside_destinations)]
         return Overdue(names, outbox=self._outbox, clock=self._clock, health=self._health)
+
+    def _expiry(self) -> Expiry:
+        return Expiry(
+            self._outbox, self._origin, clock=self._clock,
+            loaded=lambda lane: {one.name: one.loaded(lane) for one in self._outward.deliverers},
+        )  # fmt: skip
 
     def _quota(self) -> Quota:
         def trouble(share: float | None) -> None:

@@ -1,12 +1,13 @@
 """The only room that touches SQLite: what it has committed is accepted, and stays until every destination took it."""
 
 from gateway.outbox.dead_letters import DeadLetters
+from gateway.outbox.expiry import Expiry
 from gateway.outbox.numbers import NumberState
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.quota import Quota
 from gateway.outbox.rows import AlarmRow, CursorRow, DeadLetter, Drop, Letter, Mark, Number, Route, Write
 
 __all__ = [
-    "AlarmRow", "CursorRow", "DeadLetter", "DeadLetters", "Drop", "Letter", "Mark", "Number", "NumberState", "Outbox",
+    "AlarmRow", "CursorRow", "DeadLetter", "DeadLetters", "Drop", "Expiry", "Letter", "Mark", "Number", "NumberState", "Outbox",
     "Quota", "Route", "Write",
 ]  # fmt: skip

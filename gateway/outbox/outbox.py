@@ -359,6 +359,10 @@ class Outbox:
         """What each period was counted from when the database was opened."""
         return self._store.bases
 
+    def awaited(self, lane: Lane, rows: Sequence[Stored]) -> dict[str, list[Stored]]:
+        """Return which of some rows of a lane each destination has not confirmed."""
+        return self._stock.awaited(lane, rows)
+
     def pending(self, destination: str) -> dict[str, int]:
         """Return how many rows each lane still holds for a destination."""
         return {lane.name: self._stock.pending[destination, lane] for lane in LANES}

@@ -13,11 +13,11 @@ from typing import Final
 
 import structlog
 
-from gateway.clock import Clock, iso
+from gateway.clock import Clock
 from gateway.errors import StoreError
-from gateway.events import Lane, Origin, Stored, new_event
+from gateway.events import Lane, Origin, Stored
+from gateway.outbox.dropping import QUOTA, drop_announced
 from gateway.outbox.outbox import Outbox
-from gateway.outbox.rows import Drop, Write
 
 CHECK_S: Final = 2.0
 STEP: Final = 1_000
@@ -80,54 +80,7 @@ class Quota:
         return []
 
     async def _drop(self, rows: Sequence[Stored]) -> bool:
-        by_destination: dict[str, list[int]] = {}
-        for row in rows:
-            for destination, number in row.route.items():
-                by_destination.setdefault(destination, []).append(number)
-        first, last = rows[0].at, rows[-1].at
-        data: dict[str, object] = {
-            "link": "outbox",
-            "from": iso(first.wall_ms),
-            "to": iso(last.wall_ms),
-            "from_mono_ms": first.mono_ms,
-            "to_mono_ms": last.mono_ms,
-            "from_boot": first.boot,
-            "reason": "quota",
-            "dropped": len(rows),
-            "lane": rows[0].lane.name,
-            "sequences": _ranges([row.seq for row in rows]),
-            "deliveryseqs": {name: _ranges(numbers) for name, numbers in by_destination.items()},
-        }
-        done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
-        gateway = self._origin.gateway
-        event = new_event("gateway.gap", self._origin, device=gateway, at=self._clock.stamp(), data=data)
-        drop = Drop(rows[0].lane, tuple(rows))
-        if not self._outbox.submit(
-            Write(
-                (event,),
-                drops=(drop,),
-                on_commit=lambda _rows: _settle(done, ok=True),
-                on_failed=lambda: _settle(done, ok=False),
-            )
-        ):
-            return False
-        if not await done:
+        if not await drop_announced(rows, QUOTA, outbox=self._outbox, origin=self._origin, clock=self._clock):
             return False
         self.dropped += len(rows)
         return True
-
-
-def _settle(done: asyncio.Future[bool], *, ok: bool) -> None:
-    if not done.done():  # cancelled: the gateway ends
-        done.set_result(ok)
-
-
-def _ranges(numbers: Sequence[int]) -> list[tuple[int, int]]:
-    """Fold ascending numbers into inclusive ranges."""
-    ranges: list[tuple[int, int]] = []
-    for n in numbers:
-        if ranges and ranges[-1][1] == n - 1:
-            ranges[-1] = (ranges[-1][0], n)
-        else:
-            ranges.append((n, n))
-    return ranges

@@ -14,7 +14,7 @@ from typing import Final
 
 from gateway.errors import StoreError
 from gateway.events import Lane, Stored
-from gateway.outbox.numbers import Ranges, parse_ranges
+from gateway.outbox.numbers import Ranges, parse_ranges, within
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import CursorRow
 
@@ -103,13 +103,22 @@ class Stock:
             behind[1] = row.seq
 
     def drop(self, lane: Lane, rows: Sequence[Stored]) -> None:
-        """Rows gave way to the quota: no destination waits for them any more."""
+        """Rows gave way to the quota, or have expired: no destination waits for them any more."""
+        for destination, waiting in self.awaited(lane, rows).items():
+            self.pending[destination, lane] -= len(waiting)
         gone = {row.seq for row in rows}
         self._recent[lane] = deque(row for row in self._recent[lane] if row.seq not in gone)
         self.rows[lane] -= len(rows)
-        for row in rows:
-            for destination in row.route:
-                self.pending[destination, lane] -= 1
+
+    def awaited(self, lane: Lane, rows: Sequence[Stored]) -> dict[str, list[Stored]]:
+        """Return which of some rows of a lane each destination has not confirmed."""
+        found: dict[str, list[Stored]] = {}
+        for destination in self._destinations:
+            seq, ahead = self.cursor(destination, lane)
+            waiting = [row for row in rows if destination in row.route and row.seq > seq and not within(ahead, row.seq)]
+            if waiting:
+                found[destination] = waiting
+        return found
 
     def recent(self, lane: Lane, after: int, limit: int) -> list[Stored] | None:
         """Return up to `limit` rows beyond `after`, in order; None when some of them are only on the disk."""

@@ -233,6 +233,8 @@ _CLOCK: Final[Mapping[str, Callable[[Any], bool]]] = {
     "state": _one_of("synced", "corrected", "unsynced"),
     "boot": _named,
     "mono_ms": _count,
+    "offset_ms": lambda value: value is None or _count(value),
+    **dict.fromkeys(("not_before", "not_after"), lambda value: value is None or _moment(value)),
 }
 _DELIVERY: Final[Mapping[str, Callable[[Any], bool]]] = {
     "buffered": _truth,

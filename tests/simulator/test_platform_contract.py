@@ -37,7 +37,8 @@ def changed(event: dict[str, Any], path: str, value: Any) -> dict[str, Any]:
 def test_golden_payloads_are_well_formed() -> None:
     assert defect(golden("alarm"), ALARM) is None
     assert defect(golden("gap"), EVENT) is None
-    assert defect(golden("counts"), EVENT) is None
+    assert [defect(golden(name), ALARM) for name in ("corrected", "unknown-time")] == [None, None]
+    assert [defect(golden(name), EVENT) for name in ("counts", "clock", "expired")] == [None, None, None]
     assert defect(changed(golden("counts"), "data/period", "week"), EVENT) == "bad-data-period"
     assert [defect(event, TELEMETRY) for event in golden("telemetry")] == [None, None]
 

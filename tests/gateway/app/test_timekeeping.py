@@ -19,6 +19,7 @@ from gateway.events import Lane, Origin, new_event
 from gateway.health import Health
 from gateway.outbox import Outbox, Route, Write
 
+GOLDEN = Path(__file__).parent.parent.parent / "data" / "native"
 ORIGIN = Origin("org", "site", "gw")
 NOON = 1_800_000_000_000  # 2027-01-15T08:00:00Z
 YEARS_10_MS = 10 * 365 * 86_400_000
@@ -218,6 +219,31 @@ async def test_a_corrected_offset_is_told_again(site: Site) -> None:
     told = await site.sent(Lane.B)
     assert [one["data"].get("corrected_from_ms") for one in told] == [None, NOON - 16_000]
     assert told[1]["data"]["clock"]["offset_ms"] == NOON + 63_000
+
+
+def golden(name: str) -> Any:
+    return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
+
+
+def shape(event: Any) -> tuple[set[str], set[str], set[str]]:
+    return set(event), set(event["data"]["clock"]), set(event["data"]["delivery"])
+
+
+async def test_what_goes_out_is_of_the_shape_that_platforms_were_told(site: Site) -> None:
+    await site.store("alarm.raised")
+    site.wait(3 * 3600)
+    await site.sync(NOON + 86_400_000)
+    await site.reboot("boot-2", wall_ms=0)
+    await site.store("alarm.raised")
+    await site.reboot("boot-3", wall_ms=0)
+    await site.sync(NOON + 2 * 86_400_000)
+    corrected, unknown = await site.sent(Lane.A)
+    told = (await site.sent(Lane.B))[0]
+    correlation = {"correlationid"}
+    assert shape(corrected) == (set(golden("corrected")) - correlation, *shape(golden("corrected"))[1:])
+    assert shape(unknown) == (set(golden("unknown-time")) - correlation, *shape(golden("unknown-time"))[1:])
+    assert shape(told)[:2] == (set(golden("clock")) | {"datacontenttype"}, shape(golden("clock"))[1])
+    assert set(told["data"]) == set(golden("clock")["data"])
 
 
 async def test_a_new_database_gets_what_is_known_of_the_boots(site: Site) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.events import Event, Lane, Origin, new_event
-from gateway.outbox import Outbox, Quota, Route, Write, quota
+from gateway.outbox import Outbox, Quota, Route, Write, dropping, quota
 
 ORIGIN = Origin("org", "site", "gw")
 CLOCK = SystemClock()
@@ -125,7 +125,7 @@ async def test_a_drop_that_cannot_be_stored_is_given_up_and_not_waited_for(
     monkeypatch.setattr(quota, "SPARED", 10)
     await fill(outbox, "telemetry.meter", 1500)
     odd: Any = object()
-    monkeypatch.setattr(quota, "new_event", lambda *_, **__: replace(event("gateway.gap", "gw"), body=odd))
+    monkeypatch.setattr(dropping, "new_event", lambda *_, **__: replace(event("gateway.gap", "gw"), body=odd))
     bugs: list[Exception] = []
     outbox.on_bug = bugs.append
     watched = watch(outbox, 1.0, [])
