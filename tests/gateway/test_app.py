@@ -338,9 +338,10 @@ async def test_an_open_alarm_outlives_a_torn_page_of_the_database(daemon: Daemon
     path = daemon.folder / "data" / "outbox.db"
     with contextlib.closing(sqlite3.connect(path)) as connection:
         [root] = connection.execute("SELECT rootpage FROM sqlite_master WHERE name = ?", (table,)).fetchone()
+        [page] = connection.execute("PRAGMA page_size").fetchone()
     with path.open("r+b") as file:
-        file.seek((root - 1) * 4096)
-        file.write(b"\xa5" * 4096)
+        file.seek((root - 1) * page)
+        file.write(b"\xa5" * page)
     daemon.log.clear()
     running = await daemon.start()
     assert [(entry["id"], entry["state"]) for entry in daemon.told("alarm")] == [(before["id"], "ACTIVE")]
