@@ -40,7 +40,7 @@ from gateway.journal import configure_log
 from gateway.lifetime import end_after, sole_owner
 from gateway.operations import Operations, Rooms
 from gateway.outbox import Expiry, Mark, Outbox, Quota, Route
-from gateway.outbox.alive import AliveFile
+from gateway.outbox.alive import AliveNotes
 from gateway.problems import describe
 from gateway.texts import table, text
 from gateway.watchdog import Loop, ServiceManager, Watchdog
@@ -96,7 +96,8 @@ class _App:
         self._began = self._clock.stamp()
         self._origin = Origin(gateway.org, gateway.site, gateway.id, tuple(gateway.org_path))
         self._health = Health(self._clock)
-        self._alive = AliveFile(gateway.data_dir / "alive")
+        near = gateway.control_socket.with_name(f"{gateway.control_socket.name}.alive")
+        self._alive = AliveNotes(gateway.data_dir / "alive", near)
         self._sign = SignOfLife(self._alive, clock=self._clock, on_written=self._on_sign_written)
         self._service = ServiceManager()
         self._ticks = 0

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.app.sign_of_life import SignOfLife
 from gateway.clock import Stamp
-from gateway.outbox.alive import AliveFile
+from gateway.outbox.alive import AliveNotes
 
 
 class HandClock:
@@ -38,13 +38,16 @@ class Noted:
         self.path = path
         self.clock = HandClock()
         self.said: list[str | None] = []
-        self.sign = SignOfLife(AliveFile(path), clock=self.clock, on_written=self._on_written)
+        self.sign = SignOfLife(self._notes(), clock=self.clock, on_written=self._on_written)
 
     def _on_written(self, error: BaseException | None) -> None:
         self.said.append(None if error is None else type(error).__name__)
 
+    def _notes(self) -> AliveNotes:
+        return AliveNotes(self.path, self.path.with_name("near"))
+
     def last(self) -> Stamp | None:
-        return AliveFile(self.path).read()
+        return self._notes().read()
 
     async def until(self, condition: Callable[[], object]) -> None:
         async with asyncio.timeout(10):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from gateway.clock import Stamp
-from gateway.outbox.alive import AliveFile
+from gateway.outbox.alive import AliveFile, AliveNotes
 
 NOON = Stamp(1_800_000_000_000, 123_456, "1f0c4b55-7d2a-4d7e-9d0a-7a3c8c1d2e3f", "synced")
 
@@ -75,3 +75,74 @@ def test_it_writes_again_after_it_was_closed(tmp_path: Path) -> None:
     file.write(Stamp(5, 6, "b"))
     file.close()
     assert file.read() == Stamp(5, 6, "b", "unsynced")
+
+
+# Two places: one is written each time, the card once a minute.
+
+
+def seconds(n: float, *, boot: str = NOON.boot, wall_ms: int = NOON.wall_ms) -> Stamp:
+    return Stamp(wall_ms, int(n * 1000), boot, "synced")
+
+
+def test_the_card_is_written_first_and_then_once_a_minute(tmp_path: Path) -> None:
+    notes, card = AliveNotes(tmp_path / "alive", tmp_path / "near"), AliveFile(tmp_path / "alive")
+    seen = []
+    for n in (10, 11, 69, 70, 71, 130):
+        notes.write(seconds(n))
+        assert notes.read() == seconds(n)
+        seen.append(card.read())
+    assert seen == [seconds(10), seconds(10), seconds(10), seconds(70), seconds(70), seconds(130)]
+
+
+def test_the_last_note_is_on_the_card_too(tmp_path: Path) -> None:
+    notes = AliveNotes(tmp_path / "alive", tmp_path / "near")
+    notes.write(seconds(10))
+    notes.write_last(seconds(12))
+    notes.close()
+    assert AliveFile(tmp_path / "alive").read() == seconds(12)
+    assert AliveFile(tmp_path / "near").read() == seconds(12)
+
+
+def test_without_the_near_place_each_note_is_on_the_card(tmp_path: Path) -> None:
+    notes = AliveNotes(tmp_path / "alive", tmp_path / "missing" / "near")
+    for n in (10, 11, 12):
+        notes.write(seconds(n))
+    assert AliveFile(tmp_path / "alive").read() == notes.read() == seconds(12)
+
+
+def test_a_card_that_cannot_be_written_is_told_and_tried_again_each_time(tmp_path: Path) -> None:
+    notes = AliveNotes(tmp_path / "card" / "alive", tmp_path / "near")
+    for n in (10, 11):
+        with pytest.raises(OSError, match="No such file"):
+            notes.write(seconds(n))
+        assert notes.read() == seconds(n)
+    (tmp_path / "card").mkdir()
+    notes.write(seconds(12))
+    assert AliveFile(tmp_path / "card" / "alive").read() == seconds(12)
+
+
+def test_after_a_power_cut_the_card_alone_is_read(tmp_path: Path) -> None:
+    notes = AliveNotes(tmp_path / "alive", tmp_path / "near")
+    notes.write(seconds(10))
+    notes.write(seconds(30))
+    (tmp_path / "near").unlink()
+    assert AliveNotes(tmp_path / "alive", tmp_path / "near").read() == seconds(10)
+
+
+def test_a_stamp_that_steps_back_counts_although_the_card_has_a_later_one(tmp_path: Path) -> None:
+    notes = AliveNotes(tmp_path / "alive", tmp_path / "near")
+    notes.write(seconds(10))
+    notes.write(seconds(9))  # something was found that is not yet durable
+    assert notes.read() == seconds(9)
+
+
+def test_of_one_boot_the_near_stamp_counts_and_of_two_the_later_hour(tmp_path: Path) -> None:
+    notes = AliveNotes(tmp_path / "alive", tmp_path / "near")
+    near, card = AliveFile(tmp_path / "near"), AliveFile(tmp_path / "alive")
+    near.write(seconds(20, wall_ms=NOON.wall_ms - 3_600_000))  # the clock was put back by an hour
+    card.write(seconds(10))
+    assert notes.read() == seconds(20, wall_ms=NOON.wall_ms - 3_600_000)
+    card.write(seconds(900, boot="the one before", wall_ms=NOON.wall_ms - 7_200_000))
+    assert notes.read() == seconds(20, wall_ms=NOON.wall_ms - 3_600_000)
+    card.write(seconds(1, boot="a later one"))
+    assert notes.read() == seconds(1, boot="a later one")
