@@ -74,9 +74,44 @@ def settle_destinations(
             running[at] = replace(entry.value, path=paths)
         elif entry.fits("id") and first == at:
             aside.append(entry.value)
+    running = _apart(running, aside, notes)
     if written:
         _alarms_taken(running, written, notes)
     return tuple(running.values()), tuple(aside)
+
+
+def _apart(
+    running: Mapping[KeyPath, Destination], aside: list[Destination], notes: Findings
+) -> dict[KeyPath, Destination]:
+    """Return the destinations that do not throw each other out: at one broker a gateway has one client id.
+
+    An id for each destination would not do: many brokers bind it to the login, and the topics would be the same all the
+    same, so that each would take the acknowledgements of the other for its own. With another login the broker may keep
+    them apart, by tenants; that is told and tried.
+    """
+    kept: dict[KeyPath, Destination] = {}
+    first_at: dict[tuple[str, int], tuple[KeyPath, str]] = {}
+    for at, one in running.items():
+        paths = []
+        for path in one.path:
+            end = (path.host, path.port)
+            other = first_at.setdefault(end, (at, path.username)) if path.transport == "mqtt" else (at, "")
+            if other[0] == at:
+                paths.append(path)
+                continue
+            is_other_login = other[1] != path.username
+            notes.add(
+                found.SAME_BROKER, (*at, "path"), effect=found.KEPT if is_other_login else found.SET_ASIDE,
+                value=path.url, other=notes.where(other[0]),
+            )  # fmt: skip
+            if is_other_login:
+                paths.append(path)
+        if paths:
+            kept[at] = replace(one, path=tuple(paths))
+        else:
+            notes.set_aside(at)
+            aside.append(one)
+    return kept
 
 
 def _profile(entry: Entry[Destination], notes: Findings) -> bool:

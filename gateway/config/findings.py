@@ -66,6 +66,8 @@ LOGIN: Final = "GW-CFG-43"
 NO_PASSWORD: Final = "GW-CFG-44"  # noqa: S105 - a code
 SAME_PATH: Final = "GW-CFG-45"
 SECRET_UNUSABLE: Final = "GW-CFG-46"  # noqa: S105 - a code
+SAME_BROKER: Final = "GW-CFG-47"
+NO_LOGIN: Final = "GW-CFG-48"
 
 FATAL: Final = "fatal"
 SET_ASIDE: Final = "set-aside"

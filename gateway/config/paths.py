@@ -137,6 +137,8 @@ def _login(entry: Entry[DestinationPath], notes: Findings) -> None:
         misfit("password", "@hint.password-alone")
     if "username" in written and not written & {"password", "token"}:
         notes.add(found.NO_PASSWORD, (*entry.at, "username"), effect=found.KEPT)
+    if path.transport == "http" and path.tls and not path.loopback and not written and path.cert_file is None:
+        notes.add(found.NO_LOGIN, (*entry.at, "url"), effect=found.KEPT)
     if ":" in path.username and path.transport == "http":  # RFC 7617, 2
         misfit("username", "@hint.colon")
     if path.mqtt_version != "auto" and path.transport == "http":

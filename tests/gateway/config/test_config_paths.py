@@ -19,17 +19,18 @@ Load = Callable[[str], Seen]
 HEAD = '[gateway]\nid = "g"\norg = "o"\nsite = "s"\n[[destination]]\nid = "d"\n'
 ONE = "destination[1] (d).path[1]"
 TWO = "destination[1] (d).path[2]"
-NOT_ABOUT_PATHS = ("GW-CFG-38", "GW-CFG-41")  # no devices; nobody takes the alarms
+# No devices; nobody takes the alarms; no login, which has a test of its own.
+NOT_LOOKED_AT = ("GW-CFG-38", "GW-CFG-41", "GW-CFG-48")
 
 
 @pytest.fixture
 def load(check: Check) -> Load:
-    """Load one destination with these paths; what is not about paths is left out."""
+    """Load one destination with these paths; what most tests here do not look at is left out."""
 
     def load_paths(text: str) -> Seen:
         settings, findings = check(HEAD + text)
         assert settings is not None, findings
-        seen = [(one.code, one.where, one.line, one.effect) for one in findings if one.code not in NOT_ABOUT_PATHS]
+        seen = [(one.code, one.where, one.line, one.effect) for one in findings if one.code not in NOT_LOOKED_AT]
         return settings, seen
 
     return load_paths
@@ -361,3 +362,66 @@ def test_a_private_key_that_others_can_read_is_told(load: Load, tmp_path: Path) 
         (tmp_path / name).chmod(0o644)
     _, findings = load(path("https://a", f'cert_file = "{tmp_path}/cert.pem"', f'key_file = "{tmp_path}/key.pem"'))
     assert findings == [("GW-CFG-22", f"{ONE}.key_file", 10, "kept")]
+
+
+# -- no login, and two at one broker -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("url", "more", "told"),
+    [
+        ("https://a", [], [("GW-CFG-48", f"{ONE}.url", 8, "kept")]),
+        ("https://a", ['username = "u"'], []),
+        ("https://a", ['cert_file = "/c.pem"', 'key_file = "/k.pem"'], []),
+        ("https://127.0.0.1", [], []),
+        ("mqtts://a", [], []),
+    ],
+)
+def test_a_way_over_https_without_any_login_is_told_and_tried(
+    check: Check, url: str, more: list[str], told: list[tuple[str, str, int, str]]
+) -> None:
+    settings, findings = check(HEAD + path(url, *more))
+    assert settings is not None
+    assert len(hosts(settings)) == 1
+    assert [(one.code, one.where, one.line, one.effect) for one in findings if one.code == "GW-CFG-48"] == told
+    assert {one.severity for one in findings if one.code == "GW-CFG-48"} <= {"warning"}
+
+
+def two(first: str, second: str) -> str:
+    return f'{HEAD}{first}[[destination]]\nid = "e"\n{second}'
+
+
+def test_two_destinations_at_one_broker_would_throw_each_other_out_and_the_second_is_set_aside(check: Check) -> None:
+    settings, findings = check(two(path("mqtts://a"), path("mqtts://a:8883/")))
+    assert settings is not None
+    assert [one.id for one in settings.destinations] == ["d"]
+    assert [one.id for one in settings.set_aside_destinations] == ["e"]
+    [told] = [one for one in findings if one.code == "GW-CFG-47"]
+    assert (told.severity, told.effect, told.where, told.facts["other"]) == (
+        "problem", "set-aside", "destination[2] (e).path", "destination[1] (d)",
+    )  # fmt: skip
+    assert "通向同一个 MQTT 服务器" in describe(told.code, "zh", told.where, told.facts).title
+
+
+def test_a_destination_that_has_another_way_keeps_that(check: Check) -> None:
+    settings, findings = check(two(path("mqtts://a"), path("mqtts://a") + path("https://a")))
+    assert settings is not None
+    assert [[one.transport for one in each.path] for each in settings.destinations] == [["mqtt"], ["http"]]
+    assert [one.effect for one in findings if one.code == "GW-CFG-47"] == ["set-aside"]
+
+
+def test_with_another_login_at_the_same_broker_it_is_told_and_tried(check: Check) -> None:
+    settings, findings = check(two(path("mqtts://a", 'username = "x"'), path("mqtts://a", 'username = "y"')))
+    assert settings is not None
+    assert [one.id for one in settings.destinations] == ["d", "e"]
+    assert [(one.severity, one.effect) for one in findings if one.code == "GW-CFG-47"] == [("problem", "kept")]
+
+
+@pytest.mark.parametrize(
+    ("one", "other"), [("mqtts://a", "mqtts://b"), ("https://a", "https://a"), ("mqtts://a", "mqtts://a:1883")]
+)
+def test_two_destinations_that_do_not_meet_pass(check: Check, one: str, other: str) -> None:
+    settings, findings = check(two(path(one), path(other)))
+    assert settings is not None
+    assert len(settings.destinations) == 2
+    assert [each for each in findings if each.code == "GW-CFG-47"] == []
