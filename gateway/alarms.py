@@ -112,6 +112,20 @@ class AlarmBook:
                 self._by_event[alarm.last_event] = alarm.id
         return list(self._open.values())
 
+    def recall(self, documents: Iterable[str]) -> list[Alarm]:
+        """Take stored alarms that could not be read at the start; return those that are open and were not known.
+
+        An alarm of the same device that was raised since stays, and the older one stands beside it until it is closed.
+        """
+        newer, ours = self._open, {alarm.id for alarm in (*self._open.values(), *self._closed.values())}
+        self._open = {}
+        found = [alarm for alarm in self.load(documents) if alarm.id not in ours]
+        self._open = dict(newer)
+        for alarm in found:
+            key = (alarm.device, alarm.kind)
+            self._open[key if key not in newer else (alarm.device, f"{alarm.kind} {alarm.id}")] = alarm
+        return found
+
     # -- transitions --------------------------------------------------------------------------------------------
 
     def raise_alarm(self, call: Call) -> Change:
@@ -171,7 +185,7 @@ class AlarmBook:
         event = new_event(
             noun, self._origin, device=alarm.device, at=at, data=data, correlation=alarm.id, event_id=event_id
         )
-        key = (alarm.device, alarm.kind)
+        key = next((key for key, one in self._open.items() if one.id == alarm.id), (alarm.device, alarm.kind))
         if alarm.state is AlarmState.CLOSED:
             self._open.pop(key, None)
             self._remember_closed(alarm)

@@ -22,7 +22,7 @@ LIMIT: Final = 1000
 
 _LEVEL: Final[Mapping[str, str]] = {"problem": "error", "warning": "warning", "notice": "info"}
 # A trouble of a device also hides behind one of the link or platform that its facts name.
-_PARENT_FACTS: Final = ("link", "destination")
+_PARENT_FACTS: Final = ("link", "destination", "folder")
 
 log = structlog.get_logger("gateway.health")
 

@@ -13,7 +13,8 @@ import contextlib
 import faulthandler
 import signal
 import sys
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import structlog
@@ -34,12 +35,12 @@ from gateway.collect.judge import Judge
 from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.errors import GatewayError, StoreError
-from gateway.events import Origin, wants
+from gateway.events import Lane, Origin, wants
 from gateway.health import Health
 from gateway.journal import configure_log
-from gateway.lifetime import end_after, sole_owner
+from gateway.lifetime import Owner, end_after, sole_owner
 from gateway.operations import Operations, Rooms
-from gateway.outbox import Expiry, Mark, Outbox, Quota, Route
+from gateway.outbox import AlarmRow, Expiry, Mark, Outbox, Quota, Route
 from gateway.outbox.alive import AliveNotes
 from gateway.problems import describe
 from gateway.texts import table, text
@@ -66,8 +67,8 @@ def run(settings: Settings) -> int:
         table(lang)  # now: a Pi takes some tenths of a second for it, in which the event loop would hear nobody
     faulthandler.enable()  # a watchdog's SIGABRT leaves in the journal where every thread stood
     try:
-        with sole_owner(settings.gateway.data_dir):
-            asyncio.run(_run(settings))
+        with sole_owner(settings.gateway.data_dir) as owner:
+            asyncio.run(_run(settings, owner))
     except GatewayError as error:
         told = describe(error.code, settings.gateway.lang, error.subject, error.facts)
         print(f"{error.code} {told.title}\n{told.remedy}", file=sys.stderr)
@@ -75,9 +76,9 @@ def run(settings: Settings) -> int:
     return 0
 
 
-async def _run(settings: Settings) -> None:
+async def _run(settings: Settings, owner: Owner) -> None:
     try:
-        await _App(settings).run()
+        await _App(settings, hold=owner.hold).run()
     except GatewayError:
         raise
     except Exception:
@@ -89,8 +90,9 @@ async def _run(settings: Settings) -> None:
 class _App:
     """One run of the gateway."""
 
-    def __init__(self, settings: Settings) -> None:
+    def __init__(self, settings: Settings, *, hold: Callable[[], None] = lambda: None) -> None:
         self._settings = settings
+        self._hold = hold
         gateway = settings.gateway
         self._clock = SystemClock()
         self._began = self._clock.stamp()
@@ -103,9 +105,10 @@ class _App:
         self._ticks = 0
         self._stop = asyncio.Event()
         self._control_known = asyncio.Event()
-        self._is_built = False
+        self._is_built = self._is_store_told = False
         self._outbox: Outbox
         self._alarms: AlarmBook
+        self._judge: Judge
         self._collector: Collector
         self._hearing: Hearing
         self._inward: Inward
@@ -117,7 +120,7 @@ class _App:
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Build, run, end. Raises StoreError when there is no database to be had."""
+        """Build, run, end."""
         last_resort = end_after(END_LIMIT_S)
 
         def end() -> None:
@@ -172,9 +175,11 @@ class _App:
 
     def _tell_unstored(self) -> None:
         """What no disk has taken ends with this process: the log is the last place where it can stand."""
-        if self._outbox.waiting:
-            lost = [f"{one.noun} {one.device} {one.id}" for one in self._outbox.waiting_alarms()]
-            _log.error("ended with events that were never stored", count=self._outbox.waiting, alarms=lost)
+        waiting = self._outbox.waiting_events()
+        if waiting:
+            alarms = [f"{one.noun} {one.device} {one.id}" for one in waiting if one.lane is Lane.A]
+            by_type = dict(Counter(one.noun for one in waiting))
+            _log.error("ended with events that were never stored", count=len(waiting), types=by_type, alarms=alarms)
 
     async def _tell_ready(self) -> None:
         """The database is open and whoever asks is answered. Not later: a call to a sleeping BlueZ can block for 25 s."""
@@ -271,16 +276,17 @@ class _App:
 
     def _on_sign_written(self, error: BaseException | None) -> None:
         path = str(self._settings.gateway.data_dir / "alive")
-        if error is None:
+        if error is None or self._outbox.is_failing:  # the greater trouble is told by the outbox
             self._health.off("GW-STO-01", path)
         else:
-            self._health.on("GW-STO-01", path, detail=getattr(error, "strerror", None) or repr(error))
+            detail = getattr(error, "strerror", None) or repr(error)
+            self._health.on("GW-STO-01", path, folder=str(self._settings.gateway.data_dir), detail=detail)
 
     def _judge_disk(self) -> None:
         """A disk that gives an error is told by who meets it; one that gives no answer at all is told here."""
         silent_s = self._sign.silent_s
         oldest, now = self._outbox.oldest_waiting, self._clock.stamp()
-        if self._outbox.is_failing and oldest is not None and oldest.boot == now.boot:
+        if self._outbox.is_failing and not self._is_store_told and oldest is not None and oldest.boot == now.boot:
             silent_s = max(silent_s, (now.mono_ms - oldest.mono_ms) / 1000)
         if silent_s >= DISK_SILENT_S:
             self._health.on("GW-RUN-05", "", path=str(self._settings.gateway.data_dir), seconds=round(silent_s))
@@ -321,7 +327,7 @@ class _App:
         # Events wait for a destination that is set aside: mending the configuration must find them all.
         wanting = (*settings.destinations, *settings.set_aside_destinations)
         routes = [Route(one.id, tuple(one.types)) for one in wanting]
-        self._outbox = Outbox(settings.gateway.data_dir / "outbox.db", routes, clock=self._clock)
+        self._outbox = Outbox(settings.gateway.data_dir / "outbox.db", routes, clock=self._clock, hold=self._hold)
         self._outbox.on_trouble = self._on_store_trouble
         self._outbox.on_bug = self._on_store_bug
         await self._outbox.open()
@@ -329,7 +335,7 @@ class _App:
         self._timekeeping.begin(self._alive.read())
         marks = await self._outbox.marks()
         self._alarms = AlarmBook(self._origin, [one.id for one in wanting if wants(one.types, "alarm.raised")])
-        judge = Judge()
+        judge = self._judge = Judge()
         judge.load(marks)
         desks = self._desks()
         self._collector = Collector(
@@ -363,6 +369,7 @@ class _App:
         self._watchdog = self._watch()
         self._outbox.live = self._outward.is_live
         self._outbox.on_stored = self._on_stored
+        self._outbox.on_found = self._on_found
         for finding in settings.findings:
             self._health.on(finding.code, finding.where, **finding.facts)
 
@@ -393,15 +400,26 @@ class _App:
         self._outward.wake()
 
     def _on_store_trouble(self, error: StoreError | None) -> None:
-        if error is None:
-            for code in ("GW-STO-01", "GW-STO-03"):
+        self._is_store_told = error is not None
+        passing = ("GW-STO-01", "GW-STO-03", "GW-STO-05", "GW-RUN-01")
+        for code in passing:
+            if error is None or (error.code in passing and error.code != code):
                 self._health.off(code)
+        if error is None:
             return
-        self._health.on(error.code, "", **error.facts)
+        self._health.on(error.code, "", **{"folder": str(self._settings.gateway.data_dir), **error.facts})
         if error.code == "GW-STO-02" and self._is_built:
             self._collector.store_again()
             self._timekeeping.store_again()
             self._hearing.begin()
+
+    def _on_found(self, marks: list[Mark], alarms: list[AlarmRow]) -> None:
+        """The database that could not be opened at the start is there: what it remembers joins what came since."""
+        self._timekeeping.store_again()
+        self._judge.recall(marks)
+        self._hearing.recall(marks, until=self._began)
+        for alarm in self._alarms.recall(row.doc for row in alarms):
+            self._announce(Change(alarm, None))
 
     def _on_store_bug(self, bug: Exception) -> None:
         self._health.on("GW-RUN-03", "outbox", detail=f"{type(bug).__name__}: {bug}"[:200])

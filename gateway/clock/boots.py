@@ -58,6 +58,12 @@ class Boots:
             return
         self._boots = {one.id: one for one in found}
 
+    def recall(self, text: str) -> None:
+        """Take back what could not be read before: those boots were before the ones that are known."""
+        known = self._boots
+        self.load(text)
+        self._boots = {**{name: one for name, one in self._boots.items() if name not in known}, **known}
+
     def text(self) -> str:
         """Return all of it as JSON."""
         boots = [{"boot": one.id, "floor_ms": one.floor_ms, "offset_ms": one.offset_ms} for one in self._boots.values()]

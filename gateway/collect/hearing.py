@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -60,11 +60,26 @@ class Hearing:
         self._store = store
         self._versions = itertools.count(1)
         self._ending = False
+        for name, since, reason in self._known(marks):
+            link = self._links[name]
+            link.since, link.reason = since, reason
+
+    def _known(self, marks: Iterable[Mark]) -> Iterator[tuple[str, Stamp, str]]:
         for mark in marks:
-            link = self._links.get(mark.device.removeprefix(_OWNER)) if mark.key == _KEY else None
-            known = _parse(mark.value) if link else None
-            if link and known:
-                link.since, link.reason = known
+            name = mark.device.removeprefix(_OWNER)
+            known = _parse(mark.value) if mark.key == _KEY and name in self._links else None
+            if known:
+                yield name, *known
+
+    def recall(self, marks: Iterable[Mark], *, until: Stamp) -> None:
+        """Take marks that could not be read at the start, `until`: a link may have been deaf for longer than was told."""
+        for name, since, reason in self._known(marks):
+            link = self._links[name]
+            if link.hearing:
+                self._add(name, _Gap(since, until, reason, 0))
+                self._tell(name)
+            else:
+                link.since, link.reason = since, reason
 
     def begin(self) -> None:
         """Make the beginning of each deaf time durable: a link may stay deaf until the next restart."""

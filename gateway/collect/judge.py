@@ -145,6 +145,14 @@ class Judge:
             except (ValueError, KeyError, TypeError, OverflowError):
                 continue
 
+    def recall(self, marks: list[Mark]) -> None:
+        """Take stored marks that could not be read at the start; what was judged since is newer."""
+        self.load([one for one in marks if not self._knows(one)])
+
+    def _knows(self, mark: Mark) -> bool:
+        known = self._known.get(mark.device)
+        return known is not None and (mark.key in known.counters or mark.key in known.levels)
+
     def marks(self) -> list[Mark]:
         """Return every mark as it is now: what was stored of them is gone."""
         found = []

@@ -126,7 +126,7 @@ class Numbering:
 
     def _settle(self, device: str) -> int:
         """Settle what was not repeated for long enough; return up to where numbers are settled."""
-        if device not in self._settled:
+        if device not in self._settled and self._outbox.is_open:  # until then nobody knows
             self._settled[device] = self._outbox.settled_number(device, "")
         recent = self._recent.get(device)
         now = self._clock.monotonic()
@@ -135,8 +135,8 @@ class Numbering:
             if now - at <= SETTLED_S:
                 break
             del recent[oldest]
-            self._settled[device] = max(self._settled[device], oldest)
-        return self._settled[device]
+            self._settled[device] = max(self._settled.get(device, -1), oldest)
+        return self._settled.get(device, -1)
 
 
 def digest(decoded: Decoded) -> int:

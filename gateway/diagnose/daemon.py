@@ -59,7 +59,7 @@ class Daemon:
 
 def look_at_daemon(control: Path, data_dir: Path, machine: Machine) -> Daemon:
     """Ask it how it is. Never raises."""
-    pid = machine.holder_of_lock(data_dir / "lock")
+    pid = machine.holder_of_lock(data_dir / "lock") or machine.holder_of_lock(data_dir)
     try:
         status = control_client.ask(control, "status", limit_s=ASK_S)
         alarms = control_client.ask(control, "alarms.list", limit_s=ASK_S / 2)

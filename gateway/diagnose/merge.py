@@ -15,7 +15,7 @@ _SECTION_OF: Final[Mapping[str, str]] = {
     "SEC": "security", "VER": "version",
 }  # fmt: skip
 # A line also hides behind one of the link or platform that its facts name, as in `health`.
-_PARENT_FACTS: Final = ("link", "destination")
+_PARENT_FACTS: Final = ("link", "destination", "folder")
 
 
 def merged(found: Iterable[tuple[str, Line]], problems: Sequence[Mapping[str, Any]]) -> tuple[Section, ...]:

@@ -43,6 +43,22 @@ def connect(path: Path) -> sqlite3.Connection:
     return connection
 
 
+def may_write(path: Path) -> bool:
+    """Would a new connection be allowed to write? Nothing is written."""
+    try:
+        connection = connect(path)
+    except sqlite3.Error:
+        return False
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        connection.execute("ROLLBACK")
+    except sqlite3.Error:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
 def asks(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:
     """Name what the database says when it is read: a bad page or text that makes no sense is GW-STO-02, never a traceback."""
 

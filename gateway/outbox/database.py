@@ -1,7 +1,8 @@
 """The database file and its two threads: opened, set aside when it is corrupt, begun anew, closed.
 
 One thread writes, one reads, each over its own connection; the event loop never touches the disk. Limits: a corrupt
-database is kept beside the new one (`quarantine`); a full disk is met once with the room of `reserve`.
+database is kept beside the new one (`quarantine`); a full disk is met once with the room of `reserve`; one of a newer
+gateway is not touched at all.
 """
 
 from __future__ import annotations
@@ -14,9 +15,12 @@ from typing import TypeVar
 
 from gateway.clock import Clock
 from gateway.errors import StoreError
+from gateway.outbox.connection import may_write
 from gateway.outbox.quarantine import discard, set_aside
+from gateway.outbox.reader import Reader
 from gateway.outbox.reserve import Reserve
 from gateway.outbox.rows import Route
+from gateway.outbox.salvage import Salvaged, salvage
 from gateway.outbox.stock import Stock
 from gateway.outbox.store import Store
 
@@ -24,16 +28,21 @@ T = TypeVar("T")
 
 
 class Database:
-    """One file. `store` is what is open on it now; `aside` is where the last corrupt one was put."""
+    """One file. `store` is what is open on it, or was last; `hold` is called before each opening.
 
-    def __init__(self, path: Path, routes: Sequence[Route], *, clock: Clock) -> None:
+    `salvaged`: what could be read of a database that cannot be opened, or had to be replaced; None where all is well.
+    """
+
+    def __init__(self, path: Path, routes: Sequence[Route], *, clock: Clock, hold: Callable[[], None]) -> None:
         self.path = path
         self.store = Store(path, routes)
-        self.aside = path
+        self.is_open = False
+        self.salvaged: Salvaged | None = None
         self._clock = clock
+        self._hold = hold
         self._destinations = tuple(route.destination for route in routes)
         self._reserve = Reserve(path.with_name("reserve"))
-        self._is_aside = False
+        self._aside: Path | None = None
         self._writer = ThreadPoolExecutor(1, "outbox-writer")
         self._reader = ThreadPoolExecutor(1, "outbox-reader")
 
@@ -41,9 +50,14 @@ class Database:
 
     async def open(self) -> Stock:
         """Open or create the database and take stock of it. Raises StoreError."""
-        return await self.in_writer(lambda: self._opened(self.store))
+        if self._aside is not None:  # its place is empty: what would be begun there must count as a replacement
+            raise StoreError("GW-STO-02", str(self.path), path=str(self.path), detail="set aside")
+        stock = await self.in_writer(lambda: self._opened(self.store))
+        self.is_open, self.salvaged = True, None
+        return stock
 
     def _opened(self, store: Store) -> Stock:
+        self._hold()
         try:
             store.open()
             self._reserve.take()
@@ -59,36 +73,55 @@ class Database:
             store.close()
             raise
 
-    async def replace(self, *, is_open: bool) -> Stock:
+    async def replace(self) -> Stock:
         """Set a corrupt database aside and begin a new stream. May be called again after it failed. Raises StoreError."""
-        if is_open and not self._is_aside:
-            await self.close_store()
+        was_open = self.is_open
+        await self.close_store()
         try:
-            if self._is_aside:
-                discard(self.path)  # begun by an earlier try, which failed
+            if self._aside is None:
+                aside = self._aside = set_aside(self.path, now_ms=self._clock.stamp().wall_ms)
+                if not was_open:  # else it is all in memory
+                    self.salvaged = await self.in_reader(lambda: salvage(aside))
             else:
-                self.aside = set_aside(self.path, now_ms=self._clock.stamp().wall_ms)
+                discard(self.path)  # begun by an earlier try, which failed
         except OSError as failed:
             detail = f"cannot be set aside: {failed}"
             raise StoreError("GW-STO-01", str(self.path), path=str(self.path), detail=detail) from failed
-        self._is_aside = True
         store = Store(self.path, self.store.routes)
         stock = await self.in_writer(lambda: self._opened(store))
-        self.store, self._is_aside = store, False
+        self.store, self._aside, self.is_open = store, None, True
         return stock
+
+    async def look(self) -> None:
+        """Read what people hang on from a database that cannot be opened, as far as it goes."""
+        self.salvaged = await self.in_reader(lambda: salvage(self.path))
+
+    async def may_write(self) -> bool:
+        """Would a new connection be allowed to write?"""
+        return await self.in_writer(lambda: may_write(self.path))
 
     async def close_store(self) -> None:
         """Close both connections: the reader first, so that the writer's end checkpoints."""
-        await self.in_reader(self.store.reader.close)
-        await self.in_writer(self.store.close)
+        if self.is_open:
+            self.is_open = False
+            await self.in_reader(self.store.reader.close)
+            await self.in_writer(self.store.close)
 
     async def close(self) -> None:
-        """Close the database and let the threads go."""
+        """Close the database and let the threads go. Waits for as long as the disk does."""
         await self.close_store()
+        await self.in_writer(lambda: None)  # an opening that hangs would hold up the end of the process later
         self._writer.shutdown(wait=False)
         self._reader.shutdown(wait=False)
 
     # -- threads ------------------------------------------------------------------------------------------------
+
+    async def ask(self, question: Callable[[Reader], T]) -> T:
+        """Ask the reader. Raises StoreError, also where there is no database at the moment."""
+        if not self.is_open:
+            raise StoreError("GW-STO-01", str(self.path), path=str(self.path), detail="not open")
+        reader = self.store.reader
+        return await self.in_reader(lambda: question(reader))
 
     def in_writer(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Do something in the thread that writes."""

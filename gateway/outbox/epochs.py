@@ -16,12 +16,18 @@ class Epochs:
 
     def __init__(self) -> None:
         self._last: dict[str, int] = {}
+        self._least = 0
         self._unstored: dict[str, str] = {}
         self._durable: asyncio.Future[None] | None = None
 
     def load(self, last: Mapping[str, int]) -> None:
-        """Take back what is stored."""
-        self._last = dict(last)
+        """Take back what is stored; what was counted meanwhile may be beyond it."""
+        for destination, epoch in last.items():
+            self._last[destination] = max(epoch, self._last.get(destination, 0))
+
+    def count_from(self, least: int) -> None:
+        """What was stored cannot be read: begin where no epoch can have been."""
+        self._least = least
 
     @property
     def wait(self) -> bool:
@@ -30,7 +36,7 @@ class Epochs:
 
     def count(self, destination: str) -> tuple[int, asyncio.Future[None]]:
         """Count one more; return it, and what is done once it is durable."""
-        epoch = self._last[destination] = self._last.get(destination, 0) + 1
+        epoch = self._last[destination] = self._last.get(destination, self._least) + 1
         self._unstored[f"epoch:{destination}"] = str(epoch)
         self._durable = self._durable or asyncio.get_running_loop().create_future()
         return epoch, self._durable

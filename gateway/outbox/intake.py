@@ -7,8 +7,7 @@ alarms and dead letters never.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterator
-from dataclasses import replace
+from collections.abc import Callable, Iterator
 from itertools import chain
 from typing import Final
 
@@ -89,12 +88,11 @@ class Intake:
         """The batch is stored, or set aside."""
         self.batch, self.is_suspect = [], False
 
-    def forget_drops(self) -> None:
-        """The stream was replaced: what was to be dropped named rows of the old one."""
+    def revise(self, revised: Callable[[Write, tuple[Lane, ...]], Entry]) -> None:
+        """Look at everything that waits once more: it goes into another database than was thought."""
         for queue in (self.batch, self._urgent, self._rest):
             for at, (write, lanes) in enumerate(queue):
-                if write.drops:
-                    queue[at] = (replace(write, drops=()), lanes)
+                queue[at] = revised(write, lanes)
 
     def oldest(self) -> Stamp | None:
         """When the oldest event that waits happened; each queue is in the order in which things happened."""

@@ -6,7 +6,8 @@ aiosqlite: docs/decisions/0002-one-writer-thread.md has the measurement. Limits:
 beyond that telemetry is refused (the caller counts it, numbered sources are simply not acknowledged). Confirmations of
 destinations cost no fsync of their own: they ride on the next commit, or go after `CURSOR_LINGER_S`. A disk that fails,
 or that has not answered for `SLOW_DISK_S`, does not keep alarms from being sent: `unstored_alarms`. A database that
-turns out corrupt is set aside while running, too: a new stream begins, and what was submitted goes into it.
+turns out corrupt is set aside while running, too: a new stream begins, and what was submitted goes into it. One that
+cannot be opened is tried again, at least every `REOPEN_CAP_S`; until then what is submitted waits as for a disk that fails.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -22,12 +24,11 @@ import structlog
 
 from gateway.clock import Boots, Clock, Stamp
 from gateway.errors import StoreError
-from gateway.events import Event, Lane, Stored, wants
+from gateway.events import Event, Lane, Stored, new_id, wants
 from gateway.outbox.database import Database
 from gateway.outbox.epochs import Epochs, settle
-from gateway.outbox.intake import MAX_QUEUED, Intake
-from gateway.outbox.numbers import NumberState, Ranges, within
-from gateway.outbox.quarantine import salvage
+from gateway.outbox.intake import MAX_QUEUED, Entry, Intake
+from gateway.outbox.numbers import NumberSet, NumberState, Ranges, within
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import Accepted, AlarmRow, DeadLetter, Letter, Mark, Route, Write
 from gateway.outbox.stock import LANES, Stock
@@ -38,6 +39,9 @@ MAX_COMMIT_EVENTS: Final = 250
 CURSOR_LINGER_S: Final = 1.0
 DELETE_PAUSE_S: Final = 0.1
 RETRY_CAP_S: Final = 1.0
+REOPEN_CAP_S: Final = 10.0
+AFRESH_AFTER_S: Final = 3.0
+OPEN_LIMIT_S: Final = 5.0
 SLOW_DISK_S: Final = 2.0
 EPOCH_LIMIT_S: Final = 2.0
 MAX_ACCEPTED: Final = 1_000  # not counted beyond, which a disk that takes nothing can lead to
@@ -51,16 +55,20 @@ T = TypeVar("T")
 class Outbox:
     """What was accepted and not yet delivered everywhere. Used from one event loop."""
 
-    def __init__(self, path: Path, routes: Sequence[Route], *, clock: Clock) -> None:
+    def __init__(
+        self, path: Path, routes: Sequence[Route], *, clock: Clock, hold: Callable[[], None] = lambda: None
+    ) -> None:
         self._path = path
         self._clock = clock
-        self._database = Database(path, routes, clock=clock)
-        self._in_writer, self._in_reader = self._database.in_writer, self._database.in_reader
+        self._database = Database(path, routes, clock=clock, hold=hold)
+        self._opening: asyncio.Task[StoreError | None] | None = None
+        self._stream = ""
+        self._provisional = new_id()
+        self._failing_since: float | None = None
         self._stock = Stock([route.destination for route in routes])
         self._intake = Intake()
         self._is_failing = False
         self._corrupt: StoreError | None = None
-        self._salvaged: tuple[list[AlarmRow], list[Mark]] | None = None
         self._wake = asyncio.Event()
         self._dirty: dict[tuple[str, Lane], None] = {}
         self._accepted: list[Accepted] = []
@@ -72,6 +80,8 @@ class Outbox:
         self.on_stored: Callable[[], None] = lambda: None
         self.on_trouble: Callable[[StoreError | None], None] = lambda _error: None
         self.on_bug: Callable[[Exception], None] = lambda _error: None
+        self.on_found: Callable[[list[Mark], list[AlarmRow]], None] = lambda _marks, _alarms: None
+        self.was_replaced = False
         self.refused = 0
         self.poisoned = 0
 
@@ -82,46 +92,109 @@ class Outbox:
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def open(self) -> None:
-        """Open the database, or set a corrupt one aside and begin a new stream. Raises StoreError when neither works."""
+        """Open the database, or set a corrupt one aside and begin a new stream.
+
+        Where neither works within `OPEN_LIMIT_S` the outbox goes on without one: `run` tries again, alarms are there to be
+        sent, and everything waits. Then `marks` and `alarms` give what could be read of the file.
+        """
+        opening = self._opening = asyncio.create_task(self._open(), name="open the outbox")
+        await asyncio.wait({opening}, timeout=OPEN_LIMIT_S)
         try:
-            self._stock = await self._database.open()
+            if not opening.done():
+                raise StoreError("GW-STO-01", str(self._path), path=str(self._path), detail="the disk does not answer")
+            self._opening = None
+            replaced = opening.result()
+        except StoreError as error:
+            self._is_failing = True
+            _log.error("the database cannot be opened; the gateway runs without it", error=str(error))
+            if opening.done():
+                await self._look()
+            self.on_trouble(error)
+            return
+        self.was_replaced = replaced is not None
+        if replaced is not None:
+            self.on_trouble(replaced)
+        with contextlib.suppress(StoreError):
+            counters, counted_to = self._store.counters, self._store.counted_to
+            self.last_recorded = await self._database.ask(
+                lambda reader: reader.last_recorded(counted_to, counters.recorded)
+            )
+            self._file_bytes = await self._database.ask(lambda reader: reader.file_bytes())
+
+    async def _look(self) -> None:
+        """Read what can be read of a database that does not open: what rings must ring on, and what was taken stays known."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(OPEN_LIMIT_S):
+                await self._database.look()
+        salvaged = self._database.salvaged
+        if salvaged is not None:
+            self._epochs.load(salvaged.epochs)
+        # A platform ignores what comes with a lower epoch than it has seen; no gateway has connected once a second.
+        self._epochs.count_from(self._clock.stamp().wall_ms // 1000)
+
+    async def _open(self) -> StoreError | None:
+        """Open the database; return why the old one was replaced, if it was. Raises StoreError."""
+        try:
+            stock = await self._database.open()
         except StoreError as error:
             if error.code != "GW-STO-02":
                 raise
-            await self._begin_anew(error, is_open=False)
-            self._salvaged = await self._in_reader(lambda: salvage(self._database.aside))
-        self._epochs.load(self._store.epochs)
-        self.boots.load(self._store.boots)
-        counters, counted_to = self._store.counters, self._store.counted_to
-        self.last_recorded = await self._in_reader(
-            lambda: self._store.reader.last_recorded(counted_to, counters.recorded)
-        )
-        self._file_bytes = await self._in_reader(self._store.reader.file_bytes)
+            await self._begin_anew(error)
+            return error
+        if self._stream != self._store.streamid:  # else what is in memory knows more than the file
+            self._take_stock(stock)
+        return None
 
-    async def _begin_anew(self, error: StoreError, *, is_open: bool) -> None:
+    async def _begin_anew(self, error: StoreError) -> None:
         """Set the corrupt database aside and begin a new stream. Raises StoreError."""
-        stock = await self._database.replace(is_open=is_open)
-        self._intake.forget_drops()
-        for write, lanes in self._intake:
-            for event, lane in zip(write.events, lanes, strict=True):
-                if lane is Lane.D:
-                    stock.expect(event.device)
-        self._stock, self._corrupt = stock, None
+        stock = await self._database.replace()
+        salvaged = self._database.salvaged
+        if salvaged is not None:
+            self._epochs.load(salvaged.epochs)
+        _log.error("database set aside as corrupt; a new one was begun", path=str(self._path), error=str(error))
+        self._take_stock(stock)
+        self._corrupt = None
+
+    def _take_stock(self, stock: Stock) -> None:
+        """What waits goes into this database: behind its backlog, without what it holds already, and drops nothing of it."""
+        self._epochs.load(self._store.epochs)
+        self.boots.recall(self._store.boots)
+
+        def revised(write: Write, lanes: tuple[Lane, ...]) -> Entry:
+            is_known = bool(write.numbers) and all(
+                not one.anew
+                and self.number_state(one.device, one.session, one.n, digest=one.digest) is NumberState.DURABLE
+                for one in write.numbers
+            )
+            if is_known and Lane.A not in lanes:  # an alarm that was announced is told, even twice
+                write, lanes = replace(write, events=()), ()
+            placed = tuple(
+                stock.lane_for(event.lane, event.device, live=lane is not Lane.D)
+                for event, lane in zip(write.events, lanes, strict=True)
+            )
+            if write.drops or write.letters:  # they name rows of another database
+                write = replace(write, drops=(), letters=())
+            return write, placed
+
+        self._intake.revise(revised)
+        self._stock, self._stream = stock, self._store.streamid
         self._dirty.clear()
         self._accepted.clear()
-        _log.error("database set aside as corrupt; a new one was begun", path=str(self._path), error=str(error))
-        self.on_trouble(error)
-        self.on_stored()  # nobody may confirm rows of the old stream in the new one
 
     async def run(self) -> None:
         """Commit what is submitted, for ever. A failing disk is retried with back-off; nothing submitted is forgotten."""
-        delay = 0.0
+        delay = 0.25 if self._is_failing else 0.0
         while True:
-            if not self._intake.batch:
+            if self._database.is_open and not self._intake.batch:
                 await self._wait_for_work()
             try:
+                if not self._database.is_open and self._corrupt is None:
+                    await self._reopen()
                 if self._corrupt is not None:
-                    await self._begin_anew(self._corrupt, is_open=True)
+                    error = self._corrupt
+                    await self._begin_anew(error)
+                    self.on_trouble(error)
+                    self.on_stored()  # nobody may confirm rows of the old stream in the new one
                 await self._commit_once()
             except StoreError as error:
                 if error.code == "GW-STO-02":
@@ -129,12 +202,39 @@ class Outbox:
                 else:
                     self.on_trouble(error)
                 self._fails()
-                delay = min(RETRY_CAP_S, delay * 2 or 0.25)
+                if error.code == "GW-STO-01":
+                    await self._try_afresh()
+                cap = RETRY_CAP_S if self._database.is_open else REOPEN_CAP_S
+                delay = min(cap, delay * 2 or 0.25)
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             else:
                 if delay:
                     self.on_trouble(None)
-                delay, self._is_failing = 0.0, False
+                delay, self._is_failing, self._failing_since = 0.0, False, None
+
+    async def _try_afresh(self) -> None:
+        """A file that could not be written when it was opened stays so for its connection; a new one may do better.
+
+        The old one is let go only then: over a disk that turned read-only it still gives what it holds.
+        """
+        now = self._clock.monotonic()
+        if self._failing_since is None:
+            self._failing_since = now
+        if self._database.is_open and now - self._failing_since >= AFRESH_AFTER_S and await self._database.may_write():
+            await self._database.close_store()
+
+    async def _reopen(self) -> None:
+        """Try once more to open the database; tell who runs what it remembers. Raises StoreError."""
+        was_known = bool(self._stream)
+        opening = self._opening or asyncio.create_task(self._open(), name="open the outbox")
+        self._opening = None
+        replaced = await opening
+        _log.info("the database is there again", stream=self.streamid, waiting=self.waiting)
+        if not was_known:
+            self.on_found(await self.marks(), await self.alarms())
+        if replaced is not None:
+            self.on_trouble(replaced)
+        self.on_stored()
 
     async def _wait_for_work(self) -> None:
         while self._intake.is_empty and not self._epochs.wait and self._corrupt is None:
@@ -145,11 +245,6 @@ class Outbox:
                     await self._wake.wait()
             except TimeoutError:
                 return
-
-    @property
-    def was_replaced(self) -> bool:
-        """Did the opening find a corrupt database? What `marks` and `alarms` give is then from that one, and must be stored."""
-        return self._salvaged is not None
 
     async def flush(self, limit_s: float) -> bool:
         """Wait until all that was submitted before and the confirmations are durable; False when time ran out."""
@@ -186,13 +281,24 @@ class Outbox:
 
     def number_state(self, device: str, session: str, n: int, *, digest: int = 0) -> NumberState:
         """Judge the number of an acknowledged input, and what it says, against what is durable."""
-        numbers = self._store.counters.numbers.get((device, session))
+        numbers = self._numbers.get((device, session))
         return numbers.state(n, digest) if numbers else NumberState.NEW
 
     def settled_number(self, device: str, session: str) -> int:
         """Return up to which number a source had surely received its acknowledgements; -1 where nothing is known."""
-        numbers = self._store.counters.numbers.get((device, session))
+        numbers = self._numbers.get((device, session))
         return numbers.settled if numbers else -1
+
+    @property
+    def _numbers(self) -> Mapping[tuple[str, str], NumberSet]:
+        if not self._database.is_open and self._database.salvaged is not None:
+            return self._database.salvaged.numbers
+        return self._store.counters.numbers
+
+    @property
+    def is_open(self) -> bool:
+        """Is there a database at the moment?"""
+        return self._database.is_open
 
     @property
     def waiting(self) -> int:
@@ -212,6 +318,10 @@ class Outbox:
     def waiting_alarms(self) -> list[Event]:
         """Return the alarms and alarm states that are not yet durable."""
         return self._intake.alarms()
+
+    def waiting_events(self) -> list[Event]:
+        """Return every event that is not yet durable."""
+        return [event for write, _lanes in self._intake for event in write.events]
 
     def unstored_alarms(self, destination: str) -> list[Event]:
         """Return the alarms for a destination that a failing disk keeps from being stored (northbound rule 1)."""
@@ -244,7 +354,9 @@ class Outbox:
         for key in confirmed:
             del self._dirty[key]
         try:
-            job = self._in_writer(lambda: store.commit(batch, cursors, now_ms=now_ms, delete=delete, accepted=accepted))
+            job = self._database.in_writer(
+                lambda: store.commit(batch, cursors, now_ms=now_ms, delete=delete, accepted=accepted)
+            )
             if not (await asyncio.wait({job}, timeout=SLOW_DISK_S))[0]:
                 self._fails()
             stored, deleted = await job
@@ -301,7 +413,7 @@ class Outbox:
     @property
     def streamid(self) -> str:
         """The stream that the sequence belongs to; a new one begins when a database had to be replaced."""
-        return self._store.streamid
+        return self._store.streamid or self._provisional
 
     @property
     def sequence(self) -> int:
@@ -325,7 +437,7 @@ class Outbox:
         if rows is None:
             store = self._store
             try:
-                rows = await self._in_reader(lambda: store.reader.fetch(lane, after, limit))
+                rows = await self._database.ask(lambda reader: reader.fetch(lane, after, limit))
             except StoreError as error:
                 if error.code == "GW-STO-02" and store is self._store:
                     self._corrupt = error
@@ -392,16 +504,20 @@ class Outbox:
 
     async def marks(self) -> list[Mark]:
         """Return what was judged last of each device; nothing where that cannot be read: every press is then new."""
-        return self._salvaged[1] if self._salvaged else await self._readable(self._store.reader.marks)
+        salvaged = self._database.salvaged
+        return salvaged.marks if salvaged else await self._readable(lambda reader: reader.marks())
 
     async def alarms(self) -> list[AlarmRow]:
         """Return the kept alarms, oldest first; nothing where they cannot be read."""
-        return self._salvaged[0] if self._salvaged else await self._readable(self._store.reader.alarms)
+        salvaged = self._database.salvaged
+        return salvaged.alarms if salvaged else await self._readable(lambda reader: reader.alarms())
 
-    async def _readable(self, work: Callable[[], list[T]]) -> list[T]:
+    async def _readable(self, question: Callable[[Reader], list[T]]) -> list[T]:
         """A bad page is no reason to hear nobody: it is told, and a corrupt database replaced as soon as the gateway runs."""
+        if not self._database.is_open:
+            return []
         try:
-            return await self._in_reader(work)
+            return await self._database.ask(question)
         except StoreError as error:
             _log.error("a part of the database cannot be read", error=str(error), facts=error.facts)
             if error.code == "GW-STO-02":
@@ -416,11 +532,11 @@ class Outbox:
 
     async def read(self, work: Callable[[Reader], T]) -> T:
         """Read something that nobody needs all the time. Raises StoreError."""
-        return await self._in_reader(lambda: work(self._store.reader))
+        return await self._database.ask(work)
 
     async def used_bytes(self) -> int:
         """Return the bytes of the database that hold something. Raises StoreError."""
-        return await self._in_reader(self._store.reader.used_bytes)
+        return await self._database.ask(lambda reader: reader.used_bytes())
 
     async def next_epoch(self, destination: str) -> int:
         """Count one more connection of a destination, durably if the disk answers within `EPOCH_LIMIT_S`.
@@ -429,7 +545,8 @@ class Outbox:
         """
         epoch, durable = self._epochs.count(destination)
         self._wake.set()
-        await asyncio.wait({durable}, timeout=EPOCH_LIMIT_S)
+        if not self._is_failing:
+            await asyncio.wait({durable}, timeout=EPOCH_LIMIT_S)
         if not durable.done():
             _log.warning("the connection's epoch is not durable", destination=destination, epoch=epoch)
         return epoch
@@ -437,7 +554,7 @@ class Outbox:
     async def status(self) -> dict[str, Any]:
         """Return the figures for `gateway status`."""
         with contextlib.suppress(StoreError):  # the problem is shown beside; the last figure is better than none
-            self._file_bytes = await self._in_reader(self._store.reader.file_bytes)
+            self._file_bytes = await self._database.ask(lambda reader: reader.file_bytes())
         return {
             "stream": self.streamid,
             "sequence": self.sequence,

@@ -1,27 +1,16 @@
-"""Sets a corrupt database aside, so that the gateway can begin a new one, and takes from it what people hang on.
+"""Sets a corrupt database aside, so that the gateway can begin a new one.
 
-Limits: the newest `KEPT` are kept; of what was set aside, alarms and marks are read as far as they can be, for `SALVAGE_S`.
+Limit: the newest `KEPT` are kept.
 """
 
 from __future__ import annotations
 
 import contextlib
-import sqlite3
-import time
-from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, Final, TypeVar
-
-from gateway.errors import StoreError
-from gateway.outbox.inspect import readable
-from gateway.outbox.rows import AlarmRow, Mark
+from typing import Final
 
 KEPT: Final = 3
-SALVAGE_S: Final = 3.0
-_STEPS_BETWEEN_LOOKS: Final = 20_000
 _ENDINGS: Final = ("", "-wal", "-shm")
-
-T = TypeVar("T")
 
 
 def set_aside(path: Path, *, now_ms: int) -> Path:
@@ -37,33 +26,6 @@ def set_aside(path: Path, *, now_ms: int) -> Path:
         for ending in _ENDINGS:
             old.with_name(old.name + ending).unlink(missing_ok=True)
     return path.with_name(aside)
-
-
-def salvage(aside: Path) -> tuple[list[AlarmRow], list[Mark]]:
-    """Return the alarms and marks of a corrupt database that can still be read. Never raises."""
-    deadline = time.monotonic() + SALVAGE_S
-    alarms: list[AlarmRow] = []
-    marks: list[Mark] = []
-    with contextlib.suppress(sqlite3.Error, StoreError, OSError), readable(aside) as (connection, _unchanged):
-        connection.set_progress_handler(lambda: int(time.monotonic() > deadline), _STEPS_BETWEEN_LOOKS)
-        alarms += _rows(connection, "SELECT id, open, raised_ms, doc FROM alarm", _alarm)
-        marks += _rows(connection, "SELECT device, key, value FROM mark", _mark)
-    return sorted(alarms, key=lambda one: one.raised_ms), marks
-
-
-def _alarm(row: tuple[Any, ...]) -> AlarmRow:
-    return AlarmRow(str(row[0]), bool(row[1]), int(row[2]), str(row[3]))
-
-
-def _mark(row: tuple[Any, ...]) -> Mark:
-    return Mark(str(row[0]), str(row[1]), str(row[2]))
-
-
-def _rows(connection: sqlite3.Connection, query: str, made: Callable[[tuple[Any, ...]], T]) -> Iterator[T]:
-    """Yield rows up to the first that cannot be read."""
-    with contextlib.suppress(sqlite3.Error, ValueError, TypeError, OverflowError):
-        for row in connection.execute(query):
-            yield made(row)
 
 
 def discard(path: Path) -> None:

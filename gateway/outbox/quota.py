@@ -50,11 +50,15 @@ class Quota:
 
     async def run(self) -> None:
         """Look and make room, for ever."""
+        is_told = False
         while True:
             try:
                 await self.check()
+                is_told = False
             except StoreError as error:
-                _log.warning("the space of the outbox cannot be looked at", error=str(error))
+                if not is_told:
+                    _log.warning("the space of the outbox cannot be looked at", error=str(error))
+                is_told = True
             await asyncio.sleep(CHECK_S)
 
     async def check(self) -> None:

@@ -10,19 +10,17 @@ from __future__ import annotations
 
 import contextlib
 import json
-import re
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from importlib import resources
 from pathlib import Path
 from typing import Final
 
 from gateway.clock import Stamp
-from gateway.errors import StoreError
 from gateway.events import Event, Lane, Stored, new_id, wants
 from gateway.outbox.connection import TABLES, asks, connect, store_error
 from gateway.outbox.inserts import Inserts
+from gateway.outbox.migration import migrate, refuse_newer
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import Accepted, CursorRow, DeadLetter, Mark, Route, Write
@@ -88,9 +86,10 @@ class Store:
     @asks
     def open(self) -> None:
         """Open or create the database. Raises StoreError: GW-STO-01 cannot, -02 corrupt, -03 full, -05 newer schema."""
+        refuse_newer(self.path)
         self._writer = connect(self.path)
         try:
-            self._migrate()
+            migrate(self._writer, self.path)
             self._load()
             self.reader = Reader(self.path, lambda: self._boot_ids)
         except BaseException:
@@ -102,16 +101,6 @@ class Store:
         """Close the writer; the WAL is checkpointed by SQLite when the last connection goes, so close the reader first."""
         with contextlib.suppress(sqlite3.Error):
             self._writer.close()
-
-    def _migrate(self) -> None:
-        files = sorted(resources.files("gateway.outbox").joinpath("schema").iterdir(), key=lambda one: one.name)
-        scripts = {int(one.name[:4]): one for one in files if re.fullmatch(r"\d{4}\.sql", one.name)}
-        have = self._writer.execute("PRAGMA user_version").fetchone()[0]
-        if have > max(scripts):
-            raise StoreError("GW-STO-05", str(self.path), path=str(self.path), found=have, known=max(scripts))
-        for number in sorted(one for one in scripts if one > have):
-            script = scripts[number].read_text(encoding="utf-8")
-            self._writer.executescript(f"BEGIN IMMEDIATE; {script}; PRAGMA user_version={number}; COMMIT;")
 
     def _load(self) -> None:
         facts = dict(self._writer.execute("SELECT key, value FROM fact"))

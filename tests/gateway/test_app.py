@@ -354,6 +354,69 @@ async def test_an_open_alarm_outlives_a_torn_page_of_the_database(daemon: Daemon
     ]  # fmt: skip
 
 
+async def test_without_a_database_calls_are_announced_and_kept_and_stored_when_there_is_one(
+    daemon: Daemon, board: Any
+) -> None:
+    blocked = daemon.folder / "data" / "outbox.db"
+    blocked.mkdir(parents=True)
+    running = await daemon.start()
+    await daemon.until(lambda: running._hearing.status({})[0]["hearing"])
+    board.writers[-1].write(b'{"dev":"b1","n":1,"ev":"press"}\n')
+    await daemon.until(lambda: bool(daemon.told("alarm")))
+    assert ("GW-STO-01", "") in daemon.problems()
+    assert [one.noun for one in running._outbox.unstored_alarms("district")] == ["alarm.raised"]
+    status = await daemon.ask("status")
+    assert (status["outbox"]["sequence"], status["outbox"]["unstored"] > 0) == (0, True)
+    assert daemon.told("acked") == []
+    blocked.rmdir()
+    await daemon.until(lambda: running._outbox.last(Lane.A) > 0, 15)
+    await daemon.until(lambda: ("GW-STO-01", "") not in daemon.problems())
+    (alarm,) = await daemon.ask("alarms.list")
+    (row,) = await running._outbox.fetch(Lane.A, 0, 9)
+    assert json.loads(row.body)["correlationid"] == alarm["id"]
+
+
+async def test_an_alarm_of_a_database_that_opens_late_rings_beside_that_of_the_meantime(
+    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Both can be closed; what was known before the end was not lost because the disk came late."""
+    await daemon.start()
+    await press(daemon, board)
+    (before,) = await daemon.ask("alarms.list")
+    await daemon.stop()
+    data = daemon.folder / "data"
+    data.rename(daemon.folder / "away")
+    data.write_text("", encoding="utf-8")  # no directory: nothing of it can be read
+    (daemon.folder / "blank").mkdir()
+    monkeypatch.setattr(Path, "mkdir", lambda *_, **__: None)
+    running = await daemon.start()
+    monkeypatch.undo()
+    await daemon.until(lambda: running._hearing.status({})[0]["hearing"])
+    board.writers[-1].write(b'{"dev":"b1","ev":"press"}\n')
+    await daemon.until(lambda: running._alarms.open_count == 1)
+    data.unlink()
+    (daemon.folder / "away").rename(data)
+    await daemon.until(lambda: running._alarms.open_count == 2, 15)
+    alarms = await daemon.ask("alarms.list")
+    assert before["id"] in [one["id"] for one in alarms]
+    for alarm in alarms:
+        await daemon.ask("alarms.close", id=alarm["id"], by="Wang", why="seen to")
+    assert await daemon.ask("alarms.list") == []
+
+
+async def test_what_no_disk_has_taken_is_counted_and_named_at_the_end(daemon: Daemon, board: Any) -> None:
+    (daemon.folder / "data" / "outbox.db").mkdir(parents=True)
+    running = await daemon.start()
+    await daemon.until(lambda: running._hearing.status({})[0]["hearing"])
+    board.writers[-1].write(b'{"dev":"b1","ev":"press"}\n')
+    await daemon.until(lambda: bool(daemon.told("alarm")))
+    (event,) = running._outbox.waiting_alarms()
+    await daemon.stop()
+    (told,) = daemon.told("ended with events that were never stored")
+    assert told["types"] == {"gateway.gap": 1, "alarm.raised": 1}
+    assert (told["count"], told["alarms"]) == (2, [f"alarm.raised board-1 {event.id}"])
+
+
 async def test_the_silence_of_an_orderly_end_is_told_as_the_restart_that_it_is(
     daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from gateway.errors import GatewayError
+from gateway.errors import GatewayError, StoreError
 from gateway.lifetime import sole_owner
 
 
@@ -37,12 +37,38 @@ def test_the_owner_s_death_gives_the_directory_back(tmp_path: Path) -> None:
             pass
 
 
-def test_a_data_directory_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+def test_a_data_directory_that_is_not_there_keeps_nobody_from_running_and_is_held_when_it_comes(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("", encoding="utf-8")
-    with pytest.raises(GatewayError) as refusal, sole_owner(tmp_path / "file" / "data"):
+    data = tmp_path / "file" / "data"
+    with sole_owner(data) as owner:
+        with pytest.raises(StoreError) as refusal:
+            owner.hold()
+        assert (refusal.value.code, refusal.value.facts["detail"]) == ("GW-STO-01", "Not a directory")
+        (tmp_path / "file").unlink()
+        owner.hold()
+        with pytest.raises(StoreError) as held, sole_owner(data):
+            pass
+        assert held.value.code == "GW-RUN-01"
+
+
+def test_whoever_was_quicker_to_find_it_again_keeps_it(tmp_path: Path) -> None:
+    """Two that began while nothing could be held must not both open the database."""
+    (tmp_path / "file").write_text("", encoding="utf-8")
+    data = tmp_path / "file" / "data"
+    with sole_owner(data) as one, sole_owner(data) as other:
+        (tmp_path / "file").unlink()
+        other.hold()
+        with pytest.raises(StoreError) as held:
+            one.hold()
+    assert held.value.code == "GW-RUN-01"
+
+
+def test_where_no_file_can_be_made_the_directory_itself_has_one_owner(tmp_path: Path) -> None:
+    (tmp_path / "lock").mkdir()  # nobody, not even root, can open it as a lock
+    (tmp_path / "lock").chmod(0)
+    with sole_owner(tmp_path), pytest.raises(GatewayError) as refusal, sole_owner(tmp_path):
         pass
-    assert refusal.value.code == "GW-RUN-02"
-    assert refusal.value.facts == {"detail": "Not a directory"}
+    assert refusal.value.code == "GW-RUN-01"
 
 
 def test_a_process_that_cannot_end_is_ended() -> None:

@@ -225,7 +225,7 @@ async def test_what_an_older_gateway_stored_is_not_told_as_the_first_hour(tmp_pa
 
 async def test_a_database_replaced_while_running_begins_a_period_of_its_own(centre: Centre) -> None:
     await centre.alarm()
-    await centre.outbox._begin_anew(_corrupt(), is_open=True)
+    await centre.outbox._begin_anew(_corrupt())
     await centre.tick()
     await centre.alarm()
     centre.go(HOUR)

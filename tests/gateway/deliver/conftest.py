@@ -244,6 +244,15 @@ class Bench:
     def event(self, noun: str = "telemetry.meter", device: str = "m1", **data: object) -> Event:
         return new_event(noun, ORIGIN, device=device, at=self.clock.stamp(), data=data)
 
+    def disk_works(self, works: bool) -> None:
+        """Let the disk take nothing more, as one that was mounted read-only, or work again."""
+
+        async def may_write() -> bool:
+            return works
+
+        self.outbox._store._writer.execute(f"PRAGMA query_only={'OFF' if works else 'ON'}")
+        self.outbox._database.may_write = may_write  # type: ignore[method-assign]  # a test's own
+
     async def store(self, *nouns_and_devices: tuple[str, str], **data: object) -> list[str]:
         """Store one event for each (type, device), in this order; return the ids. Then let everything settle."""
         ids = []

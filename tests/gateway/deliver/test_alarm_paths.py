@@ -252,7 +252,7 @@ def test_an_alarm_that_no_disk_has_goes_over_the_second_path_as_well(play: Play)
     async def scenario(bench: Any) -> None:
         first, second = paths_of(bench)
         await bench.open()
-        bench.outbox._store._writer.execute("PRAGMA query_only=ON")
+        bench.disk_works(False)
         event = bench.event(ALARM, "call-1")
         assert bench.outbox.submit(Write((event,)))
         await bench.settle(5)
@@ -260,7 +260,7 @@ def test_an_alarm_that_no_disk_has_goes_over_the_second_path_as_well(play: Play)
         second.answer((event.id, "accepted"))
         await bench.settle(30)
         assert [alarms(first), alarms(second)] == [[event.id], [event.id]]
-        bench.outbox._store._writer.execute("PRAGMA query_only=OFF")
+        bench.disk_works(True)
         await bench.settle(3)
 
     play(scenario)

@@ -176,7 +176,7 @@ def test_confirmations_outlive_a_restart_and_nothing_confirmed_goes_again(play: 
 
 
 def disk_works(bench: Any, works: bool) -> None:
-    bench.outbox._store._writer.execute(f"PRAGMA query_only={'OFF' if works else 'ON'}")
+    bench.disk_works(works)
 
 
 async def raise_alarm(bench: Any, device: str) -> str:

@@ -58,18 +58,22 @@ class Shelf:
         self.clock = StillClock()
         self.routes = [Route("district", ("*",))]
         self.troubles: list[str | None] = []
+        self.hold: Callable[[], None] = lambda: None
         self.outbox: Outbox
         self.is_open = False
         self.running: asyncio.Task[None] | None = None
 
     async def open(self, *, running: bool = True) -> Outbox:
-        outbox = Outbox(self.path, self.routes, clock=self.clock)
+        outbox = Outbox(self.path, self.routes, clock=self.clock, hold=self._holding)
         outbox.on_trouble = self._on_trouble
         await outbox.open()
         self.outbox, self.is_open = outbox, True
         if running:
             self.run()
         return outbox
+
+    def _holding(self) -> None:
+        self.hold()
 
     def _on_trouble(self, error: StoreError | None) -> None:
         self.troubles.append(error.code if error else None)

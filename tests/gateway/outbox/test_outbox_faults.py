@@ -499,17 +499,6 @@ async def test_what_was_set_aside_last_is_kept_although_the_clock_was_set_back(c
     assert kept == [f"outbox.db.corrupt-{n:013d}" for n in (5, 2001, 2002)]
 
 
-async def test_a_database_of_a_newer_gateway_is_refused_and_kept(closed_shelf: Any, write: Maker) -> None:
-    await closed_shelf.open()
-    await closed_shelf.store(write())
-    closed_shelf.outbox._store._writer.execute("PRAGMA user_version=99")
-    await closed_shelf.close()
-    with pytest.raises(StoreError) as caught:
-        await closed_shelf.open()
-    assert (caught.value.code, closed_shelf.set_aside()) == ("GW-STO-05", [])
-    assert closed_shelf.sequences() == [1]
-
-
 async def test_closing_lets_go_of_every_file(closed_shelf: Any, write: Maker) -> None:
     await closed_shelf.open()
     await closed_shelf.store(write())
