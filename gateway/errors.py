@@ -6,7 +6,8 @@ GatewayError
 ├── LinkDown           the port or radio is not there at the moment
 ├── StoreError         the database refuses
 ├── SessionError       no session with a platform
-└── ControlError       the control socket: nobody answers, or the request was refused
+├── ControlError       the control socket: nobody answers, or the request was refused
+└── ProfileError       what is wrong in a platform profile, all of it at once
 """
 
 from __future__ import annotations
@@ -78,3 +79,20 @@ class SessionError(GatewayError):
 
 class ControlError(GatewayError):
     """The control socket: nobody answers, or the request was refused."""
+
+
+@dataclass(frozen=True, slots=True)
+class ProfileFault:
+    """One thing that is wrong in a platform profile: the dotted key, why (the key of a text), and what would fit."""
+
+    at: str
+    reason: str
+    detail: str = ""
+
+
+class ProfileError(GatewayError):
+    """A platform profile cannot be used. `faults` is all that is wrong in it."""
+
+    def __init__(self, faults: list[ProfileFault]) -> None:
+        super().__init__("GW-CFG-49", faults[0].at)
+        self.faults = tuple(faults)

@@ -95,16 +95,16 @@ class Outward:
             health=self._health,
             callbacks=DeliveryCallbacks(
                 delivered=lambda event_id, level: self._alarms.delivered(destination.id, event_id, level),
-                birth=self._birth,
+                birth=lambda: self._birth(destination),
             ),
         )  # fmt: skip
 
-    def _birth(self) -> Mapping[str, object]:
+    def _birth(self, destination: Destination) -> Mapping[str, object]:
         settings = self._settings
         return {
             "gateway": self._origin.gateway,
             "version": __version__,
-            "profile": "native",
+            "profile": destination.profile,
             "streamid": self._outbox.streamid,
             "devices": [
                 {"id": one.id, "model": one.model, "room": one.room, "bed": one.bed} for one in settings.devices

@@ -16,6 +16,7 @@ from gateway.errors import SecretError
 from gateway.events import Origin
 from gateway.health import Health
 from gateway.mqtt_session import Endpoint
+from gateway.profiles import load_profile
 from gateway.tls import Tls
 from gateway.uplinks import Uplink
 from gateway.uplinks.mqtt import MqttUplink, client_id
@@ -28,7 +29,7 @@ def paths_of(destination: Destination, origin: Origin, *, clock: Clock, health: 
     made = []
     for number, path in enumerate(destination.path, start=1):
         if path.transport == "http":
-            uplink = _http(path, origin, destination=destination.id)
+            uplink = _http(path, origin, destination)
         else:
             uplink = _mqtt(path, origin, destination=destination.id, number=number)
         made.append(PlatformPath(uplink, path.host, path.transport))
@@ -53,13 +54,16 @@ def _mqtt(path: DestinationPath, origin: Origin, *, destination: str, number: in
     return MqttUplink(endpoint, origin, destination=destination, password=lambda: _said(path.password))
 
 
-def _http(path: DestinationPath, origin: Origin, *, destination: str) -> Uplink:
+def _http(path: DestinationPath, origin: Origin, destination: Destination) -> Uplink:
     from gateway.uplinks.http import HttpEndpoint, HttpUplink
 
     host = f"[{path.host}]" if ":" in path.host else path.host
     url = f"{'https' if path.tls else 'http'}://{host}:{path.port}{path.base}"
     endpoint = HttpEndpoint(url, lambda: authorization(path), _tls(path))
-    return HttpUplink(endpoint, origin, destination=destination)
+    return HttpUplink(
+        endpoint, origin, destination=destination.id, profile=load_profile(destination.profile),
+        parameters=destination.parameters,
+    )  # fmt: skip
 
 
 def _tls(path: DestinationPath) -> Tls | None:

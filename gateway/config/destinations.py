@@ -14,11 +14,11 @@ from gateway.config import findings as found
 from gateway.config.findings import Findings, close_to
 from gateway.config.paths import settle_paths
 from gateway.config.positions import KeyPath
+from gateway.config.profiles import finish_of, paths_fit_for, profile_of
 from gateway.config.settings import Destination
 from gateway.config.tables import Entry, read_entry, tables
 from gateway.events import wants
-
-PROFILES: Final = ("native",)
+from gateway.profiles import NATIVE, load_profile
 
 # Every type that leaves a gateway (northbound: "Types"), without prefix and version.
 EVENT_TYPES: Final = (
@@ -69,9 +69,10 @@ def settle_destinations(
         paths = settle_paths(table, at, notes)
         _types(entry, notes)
         written[at] = entry.value
-        known_profile = not entry.fits("profile") or _profile(entry, notes)
-        if paths and entry.runs and known_profile and first == at:
-            running[at] = replace(entry.value, path=paths)
+        profile = profile_of(entry, notes) if entry.fits("profile") else load_profile(NATIVE)
+        usable = paths_fit_for(profile, entry, paths, notes, table) if profile else ()
+        if usable and profile and entry.runs and first == at:
+            running[at] = replace(entry.value, path=usable, finish=finish_of(profile, entry, notes, table))
         elif entry.fits("id") and first == at:
             aside.append(entry.value)
     running = _apart(running, aside, notes)
@@ -112,17 +113,6 @@ def _apart(
             notes.set_aside(at)
             aside.append(one)
     return kept
-
-
-def _profile(entry: Entry[Destination], notes: Findings) -> bool:
-    profile = entry.value.profile
-    if profile in PROFILES:
-        return True
-    at = (*entry.at, "profile")
-    notes.add(
-        found.UNKNOWN_PROFILE, at, effect=found.SET_ASIDE, value=profile, known=PROFILES, **close_to(profile, PROFILES)
-    )
-    return False
 
 
 def _types(entry: Entry[Destination], notes: Findings) -> None:

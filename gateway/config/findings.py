@@ -68,6 +68,9 @@ SAME_PATH: Final = "GW-CFG-45"
 SECRET_UNUSABLE: Final = "GW-CFG-46"  # noqa: S105 - a code
 SAME_BROKER: Final = "GW-CFG-47"
 NO_LOGIN: Final = "GW-CFG-48"
+BAD_PROFILE: Final = "GW-CFG-49"
+PROFILE_TRANSPORT: Final = "GW-CFG-50"
+PROFILE_PARAMETERS: Final = "GW-CFG-51"
 
 FATAL: Final = "fatal"
 SET_ASIDE: Final = "set-aside"

@@ -14,7 +14,7 @@ from typing import Any, Final
 from pydantic import TypeAdapter
 
 from drivers.kit import Advertises
-from gateway.config.destinations import PROFILES, WRITABLE_TYPES
+from gateway.config.destinations import WRITABLE_TYPES
 from gateway.config.devices import Catalogue
 from gateway.config.settings import (
     MAX_PATHS,
@@ -27,6 +27,7 @@ from gateway.config.settings import (
     Room,
     Serial,
 )
+from gateway.profiles import SHIPPED
 from gateway.texts import LANGUAGES, text
 
 # Every table in the order of config/gateway.toml, with whether it is an array; [[destination.path]] is "path".
@@ -102,7 +103,7 @@ def _more(table: str, key: str, catalogue: Catalogue) -> dict[str, Any]:
         return {**_table("path", catalogue), "minItems": 1, "maxItems": MAX_PATHS}
     known: dict[tuple[str, str], dict[str, Any]] = {
         ("serial", "port"): {"pattern": "^(/|socket://)"},
-        ("destination", "profile"): {"enum": list(PROFILES)},
+        ("destination", "profile"): {"anyOf": [{"enum": list(SHIPPED)}, {"pattern": "^/"}]},
         ("destination", "types"): {"items": {"enum": list(WRITABLE_TYPES)}},
         ("path", "url"): {"pattern": _URL},
     }

@@ -75,6 +75,7 @@ Id = Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]{1,64}$", description="id")]
 Name = Annotated[StrictStr, Field(max_length=128, description="name")]
 # An event code of a driver ("press", "hold"); "none" raises nothing whatever is configured.
 CallWord = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+ParameterName = Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 TypePattern = Annotated[StrictStr, Field(pattern=r"^(\*|[a-z]+\.(\*|[a-z]+))$")]
 FilePath = Annotated[Path, PlainValidator(_path), _SCHEMA_OF_PATH, Field(description="path")]
 OptionalFilePath = Annotated[Path | None, PlainValidator(_optional_path), _SCHEMA_OF_PATH, Field(description="path")]
@@ -230,11 +231,14 @@ class Destination:
     """
 
     id: Id
-    profile: Annotated[StrictStr, Field(max_length=64, description="profile")] = "native"
+    profile: Annotated[StrictStr, Field(max_length=256, description="profile")] = "native"
     types: Annotated[tuple[TypePattern, ...], Field(min_length=1, max_length=64, description="types")] = ("*",)
     finish: Annotated[Literal["L1", "L2"], Field(description="finish")] = "L2"
     reconnect_spread_s: Seconds = 60
     path: Annotated[tuple[DestinationPath, ...], Field(max_length=MAX_PATHS, description="destination-path")] = ()
+    parameters: Annotated[Mapping[ParameterName, Name], Field(max_length=16, description="parameters")] = field(
+        default_factory=dict
+    )
 
     def takes(self, noun: str) -> bool:
         """Does the destination want events of this short type ("alarm.raised")?"""

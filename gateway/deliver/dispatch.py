@@ -231,7 +231,8 @@ class Dispatch:
 
     def _batch_events(self, queue: LaneQueue) -> int:
         """A batch that was never answered may hold one event that the platform chokes on: halve it each time."""
-        return max(1, BATCH_EVENTS >> min(7, self._unanswered.get(queue.head_id, 0)))
+        most = min(BATCH_EVENTS, self._paths.max_events(self._paths.in_use))
+        return max(1, most >> min(7, self._unanswered.get(queue.head_id, 0)))
 
     def _text(self, row: Stored, *, most: int) -> str:
         """Return a row as it goes out; "" for one that cannot: it is dead-lettered, so that the others go on."""
@@ -335,7 +336,8 @@ class Dispatch:
             self._minimal_answered(row, ack)
             return
         if ack.status is AckStatus.REJECTED:
-            self._dead(row, ack.code or "rejected", "refused by the platform", heard_over=path)
+            reason = ack.reason or "refused by the platform"
+            self._dead(row, ack.code or "rejected", reason, heard_over=None if ack.reason else path)
             return
         self.accepted += bool(row.seq)
         self.last_accepted = self._clock.monotonic()

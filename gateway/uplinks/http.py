@@ -1,7 +1,8 @@
-"""The native profile over HTTPS: birth and sign of life by PUT, alarms as single POSTs, telemetry in batches.
+"""A platform over HTTPS, natively: birth and sign of life by PUT, alarms as single POSTs, telemetry in batches.
 
 Alarms have connections of their own; the sign of life goes over the one that they use, so that a press finds it open.
-What a request can meet is judged in `http_answers`, lines are kept in `http_lines`, a session's life is `http_session`.
+What a request can meet is judged in `http_answers`, lines are kept in `http_lines`, a session's life is `http_session`, and what
+is said stands in `http_speech`, natively or as a profile has it.
 Limits: 16 messages at a time, of 1 MiB each (a platform that takes less says 413, and gets smaller batches).
 """
 
@@ -20,11 +21,14 @@ import structlog
 from gateway import __version__
 from gateway.errors import SessionError
 from gateway.events import Lane, Origin
+from gateway.profiles import Profile
+from gateway.profiles.profile import Place
 from gateway.tls import Tls, tls_context
 from gateway.uplinks.credentials import in_thread, secret_text
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Lines, Wire, host_and_port
-from gateway.uplinks.http_session import HttpSession, Pace, Places
+from gateway.uplinks.http_session import HttpSession, Pace
+from gateway.uplinks.http_speech import NativeSpeech, Places, ProfileSpeech, Speech
 from gateway.uplinks.uplink import UplinkEvents
 
 WINDOW: Final = 16
@@ -51,13 +55,20 @@ class HttpEndpoint:
 class HttpUplink:
     """One path to one platform over HTTP."""
 
-    def __init__(self, endpoint: HttpEndpoint, origin: Origin, *, destination: str, pace: Pace | None = None) -> None:
+    def __init__(
+        self, endpoint: HttpEndpoint, origin: Origin, *, destination: str, pace: Pace | None = None,
+        profile: Profile | None = None, parameters: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         self._endpoint = endpoint
         self._destination = destination
         self._pace = pace or Pace()
         self._courtesy = Courtesy()
         self._session: HttpSession | None = None
-        self._places = _places(endpoint.url.rstrip("/"), origin)
+        self._source = origin.source
+        url = endpoint.url.rstrip("/")
+        self._speech: Speech = NativeSpeech(_places(url, origin))
+        if profile is not None and not profile.is_native:
+            self._speech = ProfileSpeech(profile, Place(origin, parameters or {}), url=url, destination=destination)
         self.unreadable_answers = 0
 
     @property
@@ -72,6 +83,11 @@ class HttpUplink:
         """How long a message may be."""
         return MAX_BYTES
 
+    @property
+    def max_events(self) -> int:
+        """How many events a message may hold."""
+        return self._speech.max_events
+
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
         """Log in and announce the gateway. Raises SessionError with the code of the broken layer."""
         await self.close()
@@ -81,7 +97,8 @@ class HttpUplink:
             raise SessionError("GW-PLT-04", host, port=port, error=f"Retry-After: {wait:.0f} s")
         wire, secret = await self._wire(host, port)
         session = HttpSession(
-            self._places, alarms=Lines(wire, keep=_KEPT_FOR_ALARMS), bulk=Lines(wire, keep=_KEPT_FOR_THE_REST),
+            self._speech, source=self._source, alarms=Lines(wire, keep=_KEPT_FOR_ALARMS),
+            bulk=Lines(wire, keep=_KEPT_FOR_THE_REST),
             events=events, epoch=epoch, destination=self._destination, host=host, secret=secret,
             courtesy=self._courtesy, pace=self._pace, unreadable=self._not_read,
         )  # fmt: skip

@@ -9,7 +9,6 @@ the sign of life passes is that message's trouble: it is tried again later, a ba
 from __future__ import annotations
 
 import asyncio
-import json
 import random
 import time
 import zlib
@@ -22,9 +21,10 @@ import structlog
 
 from gateway.errors import SessionError
 from gateway.events import Lane
-from gateway.uplinks.http_answers import Verdict, quote, read_results, retry_after, verdict
+from gateway.uplinks.http_answers import Verdict, quote, retry_after, verdict
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Answer, Ask, Lines, NoAnswer
+from gateway.uplinks.http_speech import Judged, Part, Speech
 from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
 
 MOST_REQUESTS: Final = 40
@@ -33,11 +33,7 @@ _NO_TOKEN: Final = -1
 _TAKEN: Final = True
 OUT_OF_SERVICE: Final = "GW-PLT-04"
 _random = random.Random()  # noqa: S311 - jitter, not a secret
-_SINGLE: Final = "application/cloudevents+json"
-_BATCH: Final = "application/cloudevents-batch+json"
 _log = structlog.get_logger("uplink")
-
-Part = list[tuple[str, str]]  # the events of one request: id and text
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,25 +51,15 @@ class Pace:
     goodbye: float = 2.0
 
 
-@dataclass(frozen=True, slots=True)
-class Places:
-    """The URLs of one gateway at one platform, and how it signs."""
-
-    birth: str
-    state: str
-    event: str
-    batch: str
-    source: str
-
-
 class HttpSession:
     """One session. `post` while it stands, then `end`; never reused."""
 
     def __init__(
-        self, places: Places, *, alarms: Lines, bulk: Lines, events: UplinkEvents, epoch: int, destination: str,
+        self, speech: Speech, *, source: str, alarms: Lines, bulk: Lines, events: UplinkEvents, epoch: int, destination: str,
         host: str, secret: str, courtesy: Courtesy, pace: Pace, unreadable: Callable[[int], None],
     ) -> None:  # fmt: skip
-        self._places = places
+        self._speech = speech
+        self._source = source
         self._alarms = alarms
         self._bulk = bulk
         self._events = events
@@ -96,10 +82,10 @@ class HttpSession:
 
     async def open(self, birth: dict[str, object]) -> None:
         """Announce the gateway over the alarms' connection, and keep that warm. Raises SessionError."""
-        content = {"epoch": self._epoch, "source": self._places.source, **birth}
+        hello = self._speech.hello(birth, epoch=self._epoch)
         try:
-            answer = await self._alarms.ask(_put(self._places.birth, content), limit_s=self._pace.open)
-            error = self._misgivings(answer, self._places.birth)
+            answer = await self._alarms.ask(hello, limit_s=self._pace.open)
+            error = self._misgivings(answer, hello.url)
             if error is not None:
                 if error.code == OUT_OF_SERVICE:
                     self._courtesy.not_now(self._loop.time(), after_s=_after(answer))
@@ -132,8 +118,9 @@ class HttpSession:
             tasks = self._cancel()
             if tasks:
                 await asyncio.wait(tasks, timeout=self._pace.goodbye / 4)
-            if stood:
-                await self._alarms.ask(self._state(online=False), limit_s=self._pace.goodbye)
+            goodbye = self._speech.sign(epoch=self._epoch, online=False)
+            if stood and goodbye is not None:
+                await self._alarms.ask(goodbye, limit_s=self._pace.goodbye)
         except SessionError as error:
             _log.info("the platform did not hear our goodbye", destination=self._destination, error=str(error))
         finally:
@@ -172,7 +159,7 @@ class HttpSession:
     async def _live(self) -> None:
         """Say now and then that we are there. It goes over the alarms' connection: so that one is open when needed."""
         pace = self._pace
-        phase = zlib.crc32(self._places.source.encode()) / 2**32
+        phase = zlib.crc32(self._source.encode()) / 2**32
         await asyncio.sleep(phase * pace.sign_of_life)
         while True:
             await self._sign()
@@ -181,12 +168,15 @@ class HttpSession:
             await asyncio.sleep(pace.sign_of_life + _random.uniform(-pace.jitter, pace.jitter))
 
     async def _sign(self) -> None:
+        sign = self._speech.sign(epoch=self._epoch, online=True)
+        if sign is None:
+            return
         try:
-            answer = await self._surely(self._state(online=True), until=self._loop.time() + self._pace.alarm)
+            answer = await self._surely(sign, until=self._loop.time() + self._pace.alarm)
         except SessionError as error:
             self._lose(error)
             return
-        misgiving = self._misgivings(answer, self._places.state)
+        misgiving = self._misgivings(answer, sign.url)
         self._back_off(answer, alarm=False)
         self._ailing = self._ailing + 1 if misgiving else 0
         if misgiving and (misgiving.code != OUT_OF_SERVICE or self._ailing >= STRIKES):
@@ -206,9 +196,11 @@ class HttpSession:
             )  # fmt: skip
         if found in (Verdict.TAKEN, Verdict.TOO_BIG, Verdict.REFUSED):
             return None
-        return self._objection(answer, url)
+        if found is Verdict.MISPLACED and not self._speech.is_placed:
+            return None
+        return self._objection(found, answer, url)
 
-    def _objection(self, answer: Answer, url: str) -> SessionError:
+    def _objection(self, found: Verdict, answer: Answer, url: str) -> SessionError:
         """Say what is wrong with a session that gets such an answer."""
         codes = {Verdict.NO_ENTRY: "GW-NET-04", Verdict.LATER: OUT_OF_SERVICE}
         said = quote(answer.body, secret=self._secret)
@@ -216,22 +208,20 @@ class HttpSession:
             said = f"-> {quote(answer.location.partition('?')[0].encode(), secret=self._secret)}"
         status = answer.status
         error = f"HTTP {status}{' ' if said else ''}{said}"
-        return SessionError(codes.get(verdict(status), "GW-NET-06"), self._host, url=url, status=status, error=error)
-
-    def _state(self, *, online: bool) -> Ask:
-        content = {"online": online, "epoch": self._epoch, "source": self._places.source}
-        return _put(self._places.state, content)
+        return SessionError(codes.get(found, "GW-NET-06"), self._host, url=url, status=status, error=error)
 
     # -- messages -----------------------------------------------------------------------------------------------
 
     async def _carry(self, token: int, lane: Lane, texts: Sequence[str]) -> None:
         """Carry a message to its end: each event of it is answered, or its request was taken at least."""
         until = self._loop.time() + (self._pace.alarm if lane is Lane.A else self._pace.bulk)
-        todo: list[Part] = [[(json.loads(text)["id"], text) for text in texts]]
+        part, refused = self._speech.words(texts)
+        self._tell(refused)
+        todo: list[Part] = [part] if part else []
         requests = 0
         while todo:
             part, now = todo.pop(), self._loop.time()
-            most = self._courtesy.part_events
+            most = min(self._courtesy.part_events, self._speech.max_events)
             if len(part) > most:
                 todo += [part[most:], part[:most]]
                 continue
@@ -250,7 +240,9 @@ class HttpSession:
     async def _deliver(self, lane: Lane, part: Part, *, until: float) -> list[Part]:
         """Make one request; return what has to be sent anew in smaller parts, what comes first last."""
         began = self._loop.time()
-        ask = self._ask_of(lane, part)
+        ask = self._speech.ask(lane, part)
+        if len(ask.body) > self._speech.max_bytes and len(part) > 1:
+            return _halves(part)
         try:
             answer = await (self._surely(ask, until=until) if lane is Lane.A else self._twice(ask, until=until))
         except SessionError as error:
@@ -258,40 +250,33 @@ class HttpSession:
             return []
         if lane is Lane.A:
             self._broken_alarms = 0
-        found = verdict(answer.status)
+        judged = self._speech.judge(answer, part)
+        found = judged.verdict
         if found is Verdict.TAKEN:
-            self._taken(part, answer)
+            self._taken(part, answer, judged)
         elif found is Verdict.LATER:
-            self._later(part, f"http-{answer.status}", _after(answer))
+            self._later(part, judged.code or f"http-{answer.status}", _after(answer))
             self._back_off(answer, alarm=lane is Lane.A)
         elif found in (Verdict.NO_ENTRY, Verdict.MISPLACED):
-            await self._turned_away(self._objection(answer, ask.url), alarm=lane is Lane.A)
+            await self._turned_away(self._objection(found, answer, ask.url), alarm=lane is Lane.A)
         elif len(part) > 1:
             if found is Verdict.TOO_BIG:
                 self._courtesy.too_much(len(part))
-            half = (len(part) + 1) // 2
-            return [part[half:], part[:half]]
+            return _halves(part)
         else:
             said = quote(answer.body, secret=self._secret) if found is Verdict.REFUSED else ""
-            code = f"http-{answer.status}{': ' if said else ''}{said}"
-            self._tell(Ack(event_id, AckStatus.REJECTED, code) for event_id, _text in part)
+            code = judged.code or f"http-{answer.status}{': ' if said else ''}{said}"
+            self._tell(Ack(one.id, AckStatus.REJECTED, code) for one in part)
         return []
 
-    def _taken(self, part: Part, answer: Answer) -> None:
+    def _taken(self, part: Part, answer: Answer, judged: Judged) -> None:
         self._courtesy.taken(len(part))
-        acks, bad = read_results(answer.body, {event_id for event_id, _text in part})
-        if bad or not answer.whole:
-            self._unreadable(max(1, bad))
-        self._tell(acks)
-
-    def _ask_of(self, lane: Lane, part: Part) -> Ask:
-        if lane in (Lane.A, Lane.B):
-            return Ask("POST", self._places.event, _SINGLE, part[0][1].encode())
-        body = f"[{','.join(text for _event_id, text in part)}]"
-        return Ask("POST", self._places.batch, _BATCH, body.encode())
+        if judged.unread or not answer.whole:
+            self._unreadable(max(1, judged.unread))
+        self._tell(judged.acks)
 
     def _later(self, part: Part, code: str, after_s: float | None = None) -> None:
-        self._tell(Ack(event_id, AckStatus.RETRY, code, after_s) for event_id, _text in part)
+        self._tell(Ack(one.id, AckStatus.RETRY, code, after_s) for one in part)
 
     def _tell(self, acks: Iterable[Ack]) -> None:
         told = list(acks)
@@ -341,11 +326,15 @@ class HttpSession:
             # It has waited long enough on this path: a new session, or another path, is its better chance.
             if slow or self._broken_alarms >= STRIKES:
                 return False
+        sign = self._speech.sign(epoch=self._epoch, online=True)
+        if sign is None:
+            return False
         try:
-            answer = await self._surely(self._state(online=True), until=self._loop.time() + self._pace.probe)
+            answer = await self._surely(sign, until=self._loop.time() + self._pace.probe)
         except SessionError:
             return False
-        return verdict(answer.status) not in (Verdict.NO_ENTRY, Verdict.MISPLACED)
+        found = verdict(answer.status)
+        return found is not Verdict.NO_ENTRY and (found is not Verdict.MISPLACED or not self._speech.is_placed)
 
     async def _twice(self, ask: Ask, *, until: float) -> Answer:
         """Ask, and once more over a fresh connection if the first one breaks: the server may have closed it idle."""
@@ -393,5 +382,7 @@ def _after(answer: Answer) -> float | None:
     return retry_after(answer.retry_after, date=answer.date, now_s=time.time())
 
 
-def _put(url: str, content: dict[str, object]) -> Ask:
-    return Ask("PUT", url, "application/json", json.dumps(content, ensure_ascii=False).encode())
+def _halves(part: Part) -> list[Part]:
+    """What comes first last, for it is taken from the end."""
+    half = (len(part) + 1) // 2
+    return [part[half:], part[:half]]

@@ -36,9 +36,10 @@ from gateway.health import Health
 from gateway.mqtt_session import TAKEN_OVER
 from gateway.uplinks.back_off import BackOff
 from gateway.uplinks.path import Line, PlatformPath
-from gateway.uplinks.uplink import Ack, Announcing, UplinkEvents
+from gateway.uplinks.uplink import Ack, Announcing, Limited, UplinkEvents
 
 MAX_PATHS: Final = 4
+MAX_EVENTS: Final = 100
 HEAD_START_S: Final = 3.0
 OPEN_LIMIT_S: Final = 45.0
 CLOSE_LIMIT_S: Final = 3.0
@@ -204,6 +205,11 @@ class Paths:
     def max_bytes(self, path: int) -> int:
         """How long a message may be on a path."""
         return self._lines[path].path.uplink.max_bytes
+
+    def max_events(self, path: int) -> int:
+        """How many events a message may hold on a path."""
+        uplink = self._lines[path].path.uplink
+        return uplink.max_events if isinstance(uplink, Limited) else MAX_EVENTS
 
     def send(self, lane: Lane, texts: list[str], *, over: int) -> int:
         """Send one message over a path; return its token. Raises SessionError when that path is gone."""

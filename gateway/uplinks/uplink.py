@@ -22,12 +22,16 @@ class AckStatus(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Ack:
-    """One decision of the platform's application. `retry_after_s` is None where it names no delay."""
+    """One decision of the platform's application. `retry_after_s` is None where it names no delay.
+
+    `reason` is "" for the platform's own; else why an event was refused before it came there.
+    """
 
     id: str
     status: AckStatus
     code: str = ""
     retry_after_s: float | None = None
+    reason: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +67,15 @@ class Uplink(Protocol):
 
     async def close(self) -> None:
         """Say goodbye. Never raises."""
+
+
+@runtime_checkable
+class Limited(Protocol):
+    """An uplink that takes fewer events in one message than a deliverer would send."""
+
+    @property
+    def max_events(self) -> int:
+        """How many events a message may hold."""
 
 
 @runtime_checkable

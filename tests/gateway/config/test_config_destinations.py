@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -16,6 +17,17 @@ Seen = tuple[Settings, list[tuple[str, str, int | None, str]]]
 
 # The only destination does not run: nobody takes the alarms.
 NOBODY = ("GW-CFG-41", "destination", 5, "kept")
+# A profile of one's own that tells nothing of what its application did, and needs a value.
+OWN = """\
+name = "own"
+transport = "http"
+level = "L1"
+parameters = ["key"]
+[[message]]
+types = ["*"]
+to = "/{parameter.key}/in"
+body = { id = "{id}" }
+"""
 GATEWAY = '[gateway]\nid = "g"\norg = "o"\nsite = "s"\n'
 
 
@@ -75,7 +87,67 @@ def test_an_unknown_profile_is_told_with_those_there_are(with_destination: Load)
     assert settings.destinations == ()
     assert findings == [NOBODY, ("GW-CFG-28", "destination[1] (d).profile", 7, "set-aside")]
     facts = next(one.facts for one in settings.findings if one.code == "GW-CFG-28")
-    assert describe("GW-CFG-28", "en", "", facts).remedy == "did you mean native? Profiles: native"
+    assert describe("GW-CFG-28", "en", "", facts).remedy == "did you mean native? Profiles: native, http-json"
+
+
+def test_a_profile_of_ones_own_is_a_file(with_destination: Load, tmp_path: Path) -> None:
+    own = tmp_path / "own.toml"
+    own.write_text(OWN)
+    text = destination("https://a", f'profile = "{own}"\nparameters = {{ key = "k" }}\n')
+    settings, findings = with_destination(text)
+    assert findings == []
+    [one] = settings.destinations
+    assert (one.profile, one.finish, one.parameters) == (str(own), "L1", {"key": "k"})
+
+
+def test_every_fault_of_a_profile_is_told_and_its_events_wait(with_destination: Load, tmp_path: Path) -> None:
+    own = tmp_path / "faulty.toml"
+    own.write_text(OWN.replace('"*"', '"alarm.*"').replace("{parameter.key}", "{parameter.kay}"))
+    settings, findings = with_destination(destination("https://a", f'profile = "{own}"\n'))
+    at = ("GW-CFG-49", "destination[1] (d).profile", 7, "set-aside")
+    assert findings == [NOBODY, at, at]
+    assert [one.id for one in settings.set_aside_destinations] == ["d"]
+    told = [describe("GW-CFG-49", "en", "", one.facts).title for one in settings.findings if one.code == "GW-CFG-49"]
+    last = 'the last message must have "*" among its types, so that every event can be said'
+    assert told == [
+        f"profile {own} cannot be used: message[1].to: parameters does not name parameter.kay",
+        f"profile {own} cannot be used: message[1].types: {last}",
+    ]
+
+
+def test_a_profile_that_lacks_a_value_is_set_aside(with_destination: Load, tmp_path: Path) -> None:
+    own = tmp_path / "needy.toml"
+    own.write_text(OWN)
+    text = destination("https://a", f'profile = "{own}"\nparameters = {{ other = "x" }}\n')
+    settings, findings = with_destination(text)
+    assert settings.destinations == ()
+    assert findings == [NOBODY, ("GW-CFG-51", "destination[1] (d).parameters", 8, "set-aside")]
+    facts = next(one.facts for one in settings.findings if one.code == "GW-CFG-51")
+    assert describe("GW-CFG-51", "en", "", facts).title == "profile own needs values: key"
+
+
+def test_a_value_that_no_profile_uses_is_remarked_on(with_destination: Load) -> None:
+    _, findings = with_destination(destination("https://a", "parameters = { key = 'x' }\n"))
+    assert findings == [("GW-CFG-35", "destination[1] (d).parameters.key", 7, "kept")]
+
+
+def test_a_path_over_which_a_profile_is_not_spoken_is_left_out(with_destination: Load) -> None:
+    both = destination("https://a", 'profile = "http-json"\n') + '[[destination.path]]\nurl = "mqtts://b"\n'
+    settings, findings = with_destination(both)
+    assert findings == [("GW-CFG-50", "destination[1] (d).path[2].url", 11, "set-aside")]
+    assert [one.url for one in settings.destinations[0].path] == ["https://a"]
+    settings, findings = with_destination(destination("mqtts://b", 'profile = "http-json"\n'))
+    assert findings == [NOBODY, ("GW-CFG-50", "destination[1] (d).path[1].url", 9, "set-aside")]
+    assert settings.destinations == ()
+
+
+def test_a_level_that_a_platform_cannot_tell_is_not_waited_for(with_destination: Load, tmp_path: Path) -> None:
+    own = tmp_path / "l1.toml"
+    own.write_text(OWN)
+    more = f'profile = "{own}"\nparameters = {{ key = "k" }}\nfinish = "L2"\n'
+    settings, findings = with_destination(destination("https://a", more))
+    assert findings == [("GW-CFG-35", "destination[1] (d).finish", 9, "kept")]
+    assert settings.destinations[0].finish == "L1"
 
 
 # -- types -------------------------------------------------------------------------------------------------------

@@ -21,6 +21,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from gateway.clock import SystemClock
 from gateway.errors import SessionError
 from gateway.events import Lane, Origin, Sending, Stored, new_event, sending_text
+from gateway.profiles import Profile
 from gateway.tls import Tls
 from gateway.uplinks import Ack, UplinkEvents
 from gateway.uplinks.http import HttpEndpoint, HttpUplink
@@ -180,10 +181,16 @@ class Site:
         self._uplinks: list[HttpUplink] = []
 
     def uplink(
-        self, url: str, *, tls: Tls | None = None, authorization: Callable[[], str] = lambda: "", **pace: float
+        self,
+        url: str,
+        *,
+        tls: Tls | None = None,
+        authorization: Callable[[], str] = lambda: "",
+        profile: Profile | None = None,
+        **pace: float,
     ) -> HttpUplink:
         endpoint = HttpEndpoint(url, authorization, tls)
-        made = HttpUplink(endpoint, ORIGIN, destination="district", pace=Pace(**pace))
+        made = HttpUplink(endpoint, ORIGIN, destination="district", pace=Pace(**pace), profile=profile)
         self._uplinks.append(made)
         return made
 
