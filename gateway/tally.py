@@ -9,14 +9,14 @@ time it is known when they were raised.
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields, replace
 from datetime import datetime
 from statistics import median
 from typing import Any, Final
 
 from gateway.clock import Stamp
-from gateway.events import Event, Stored
+from gateway.events import Event
 
 KEPT: Final = 256
 MAX_OPEN: Final = 256
@@ -112,8 +112,11 @@ class Tally:
             self.raised[kind] = (verified + is_verified, unverified + (not is_verified))
 
     def _gap(self, data: Mapping[str, Any]) -> None:
-        if data["reason"] in ("quota", "expired"):
-            return  # it tells of rows that gave way: those are counted where they go
+        if data["reason"] in ("quota", "expired"):  # rows that gave way, for whom they waited
+            for destination, ranges in data["deliveryseqs"].items():
+                lost = sum(last - first + 1 for first, last in ranges)
+                self.dropped[destination] = self.dropped.get(destination, 0) + lost
+            return
         begin, end = (datetime.fromisoformat(data[name]) for name in ("from", "to"))
         self.gaps += 1
         self.gap_ms += max(0, round((end - begin).total_seconds() * 1000))
@@ -121,12 +124,6 @@ class Tally:
     def dead_letter(self, destination: str) -> None:
         """A destination refused an event for good."""
         self.dead[destination] = self.dead.get(destination, 0) + 1
-
-    def drop(self, rows: Iterable[Stored]) -> None:
-        """Rows gave way to the quota."""
-        for row in rows:
-            for destination in row.route:
-                self.dropped[destination] = self.dropped.get(destination, 0) + 1
 
     def accepted(self, destination: str, seconds: float) -> None:
         """A platform has accepted a raised alarm."""

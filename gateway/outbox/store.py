@@ -244,7 +244,6 @@ class Store:
         if write.facts:
             self._put_facts(write.facts)
         for drop in write.drops:
-            work.counting().drop(drop.rows)
             self._writer.executemany(
                 f"DELETE FROM {TABLES[drop.lane]} WHERE seq = ?",  # noqa: S608 - a table of ours
                 [(row.seq,) for row in drop.rows],

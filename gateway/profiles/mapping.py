@@ -19,7 +19,8 @@ _PLACEHOLDER: Final = re.compile(r"\{([a-z_]+(?:\.[A-Za-z0-9_-]+)*)(\??)((?:\|[a
 ROOTS: Final = frozenset(
     (
         "specversion", "id", "source", "type", "subject", "time", "partitionkey", "correlationid", "recordedtime",
-        "sequence", "deliveryseq", "streamid", "data", "noun", "gateway", "parameter", "message", "events",
+        "expirytime", "datacontenttype", "sequence", "deliveryseq", "streamid", "data", "noun", "gateway", "parameter",
+        "message", "events",
     )
 )  # fmt: skip
 FILTERS: Final = ("ms", "s", "iso", "local", "number", "text", "snake", "values", "enum")

@@ -141,6 +141,8 @@ def _is_of(value: Any, kind: Any) -> bool:
     kinds = kind if isinstance(kind, list) else [kind]
     if isinstance(value, bool):  # which Python holds for a number
         return "boolean" in kinds
+    if isinstance(value, float) and value.is_integer() and "integer" in kinds:  # to JSON Schema 1.0 is a whole number
+        return True
     return any(isinstance(value, _KINDS[one]) for one in kinds)
 
 
@@ -264,7 +266,7 @@ def _profile(raw: Mapping[str, Any]) -> Profile:
         tuple(Message(tuple(one["types"]), compiled(one["to"]), compiled(one["body"])) for one in raw["message"]),
         Words(raw.get("enum", {}), timezone(timedelta(hours=raw.get("utc_offset_hours", 8)))),
         parameters=tuple(raw.get("parameters", ())), id_form=raw.get("id", "uuid"),
-        max_events=limits.get("events", 100) if batch else 1, max_bytes=limits.get("bytes", 64 * 1024),
+        max_events=int(limits.get("events", 100)) if batch else 1, max_bytes=int(limits.get("bytes", 64 * 1024)),
         probe=raw.get("probe", "/"),
         batch=Message(("*",), compiled(batch["to"]), compiled(batch["body"])) if batch else None,
         rule=_rule(answer) if answer else None,

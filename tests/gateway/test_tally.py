@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import Stamp
-from gateway.events import Event, Lane, Origin, Stored, new_event
+from gateway.events import Event, Origin, new_event
 from gateway.tally import Tally, Totals, base_of, between, seconds_from
 
 ORIGIN = Origin("org", "site", "gw")
@@ -79,7 +79,9 @@ def test_gaps_of_links_are_counted_and_rows_that_gave_way_are_no_gap_of_hearing(
     tally = Tally()
     gap = {"from": "2027-01-15T08:00:00.000Z", "to": "2027-01-15T08:00:02.500Z"}
     tally.stored(told("gateway.gap", reason="restart", **gap))
-    tally.stored(told("gateway.gap", reason="quota", **gap))
+    tally.stored(told("gateway.gap", reason="quota", deliveryseqs={"street": [(3, 5), (9, 9)]}, **gap))
+    tally.stored(told("gateway.gap", reason="expired", deliveryseqs={"city": [(1, 1)], "street": [(11, 11)]}, **gap))
+    assert tally.dropped == {"street": 5, "city": 1}
     assert counts(tally)["gaps"] == {"count": 1, "seconds": 2.5}
 
 
@@ -94,8 +96,7 @@ def test_an_event_that_nobody_can_read_is_stored_all_the_same(body: str) -> None
 def test_what_a_destination_got_is_what_it_was_given_less_what_is_left() -> None:
     tally = Tally()
     tally.dead_letter("street")
-    row = Stored(1, Lane.C, "id", "telemetry.meter", "m1", 0, at(0), {"street": 1, "city": 1}, "{}")
-    tally.drop([row, row])
+    tally.dropped = {"street": 2, "city": 2}
     tally.accepted("street", 0.44)
     found = counts(tally, routed={"street": 10, "city": 2}, pending={"street": 3})["destinations"]
     assert found == {
