@@ -361,8 +361,9 @@ class _App:
             health=self._health,
         )  # fmt: skip
         self._outward = Outward(
-            settings, self._origin, outbox=self._outbox, alarms=self._alarms, clock=self._clock, health=self._health
-        )
+            settings, self._origin, outbox=self._outbox, alarms=self._alarms, clock=self._clock, health=self._health,
+            on_time=self._timekeeping.platform_says,
+        )  # fmt: skip
         self._counting = Counting(
             self._origin, self._outbox, clock=self._clock, began=self._began, silent=self._collector.silent_since
         )
@@ -415,7 +416,7 @@ class _App:
 
     def _on_found(self, marks: list[Mark], alarms: list[AlarmRow]) -> None:
         """The database that could not be opened at the start is there: what it remembers joins what came since."""
-        self._timekeeping.store_again()
+        self._timekeeping.found()
         self._judge.recall(marks)
         self._hearing.recall(marks, until=self._began)
         for alarm in self._alarms.recall(row.doc for row in alarms):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import random
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -16,7 +16,7 @@ import structlog
 from gateway import __version__
 from gateway.alarms import AlarmBook
 from gateway.app.transports import paths_of
-from gateway.clock import SystemClock
+from gateway.clock import PlatformTime, SystemClock
 from gateway.config import Destination, Settings
 from gateway.deliver import Deliverer, DeliveryCallbacks
 from gateway.events import Origin
@@ -42,6 +42,7 @@ class Outward:
         alarms: AlarmBook,
         clock: SystemClock,
         health: Health,
+        on_time: Callable[[str, PlatformTime], None],
     ) -> None:
         self._settings = settings
         self._origin = origin
@@ -49,6 +50,7 @@ class Outward:
         self._alarms = alarms
         self._clock = clock
         self._health = health
+        self._on_time = on_time
         self._deliverers = [self._deliverer(destination) for destination in settings.destinations]
         self._of_telemetry = [
             at
@@ -88,7 +90,10 @@ class Outward:
             self._deliverers[at] = self._deliverer(destination)
 
     def _deliverer(self, destination: Destination) -> Deliverer:
-        paths = paths_of(destination, self._origin, clock=self._clock, health=self._health)
+        paths = paths_of(
+            destination, self._origin, clock=self._clock, health=self._health,
+            on_time=lambda said: self._on_time(destination.id, said),
+        )  # fmt: skip
         return Deliverer(
             destination.id, paths, self._outbox,
             finish=destination.finish, reconnect_spread_s=destination.reconnect_spread_s, clock=self._clock,

@@ -17,16 +17,18 @@ from typing import Final
 
 import structlog
 
-from gateway.clock import BUILT_MS, Doubt, Stamp, SystemClock, iso
+from gateway.clock import BUILT_MS, SYNCED, Doubt, PlatformTime, Stamp, SystemClock, iso
 from gateway.events import Origin, new_event
 from gateway.health import Health
 from gateway.links.timedate import is_synchronised
 from gateway.outbox import Outbox, Write
 
 TELL_MS: Final = 1_000
+SKEW_MS: Final = 60_000
 ASK_S: Final = 30.0
 ASK_LIMIT_S: Final = 5.0
 _FACT: Final = "boots"
+_SKEWED: Final = "GW-CLK-04"
 _BEFORE: Final = "GW-CLK-02"
 _NOT_FOLLOWED: Final = "GW-CLK-05"
 
@@ -50,23 +52,41 @@ class Timekeeping:
         self._health = health
         self._ask = ask
         self._told_ms: int | None = None
+        self._alive: Stamp | None = None
         self._is_telling = False
         self._steps = clock.steps
 
     def begin(self, alive: Stamp | None) -> None:
-        """The database is open: take over what it knows. `alive` is the last sign of life."""
+        """The database was opened, if it could be: take over what it knows. `alive` is the last sign of life."""
+        self._alive = alive
+        floor_ms = self._take_over()
+        if self._outbox.boots.begin(self._clock.boot, floor_ms=floor_ms):
+            self.store_again()
+
+    def found(self) -> None:
+        """A database that could not be opened at the start is there: what it remembers joins what came since."""
+        self._take_over()
+        self.store_again()
+
+    def _take_over(self) -> int:
         boots, recorded, boot = self._outbox.boots, self._outbox.last_recorded, self._clock.boot
         own = boots[boot]
-        floors, leasts = [BUILT_MS, boots.floor_ms if own is None else own.floor_ms], [0]
-        # The time of a commit belongs to no event's boot time: of this boot only the sign of life says an offset.
-        for last in (alive, recorded if recorded is None or recorded.boot != boot else None):
-            if last is not None:
-                offset_ms = last.wall_ms - (last.mono_ms if last.boot == boot else 0)
-                (floors if last.clock == "synced" else leasts).append(offset_ms)
-        self._told_ms = None if own is None else own.offset_ms
-        self._clock.know(floor_ms=max(floors), least_ms=max(leasts), trusted_ms=self._told_ms)
-        if boots.begin(boot, floor_ms=max(floors)):
-            self.store_again()
+        trusted_ms = None if own is None else own.offset_ms
+        if self._told_ms is None:
+            self._told_ms = trusted_ms
+        floors, leasts = [BUILT_MS, boots.floor_of(boot)], [0]
+        for last in (self._alive, recorded):
+            if last is None:
+                continue
+            if last.boot != boot:
+                (floors if last.clock == SYNCED else leasts).append(last.wall_ms)
+            elif last is self._alive:  # the time of a commit belongs to no event's boot time
+                offset_ms = last.wall_ms - last.mono_ms
+                leasts.append(offset_ms)
+                if last.clock == SYNCED and trusted_ms is None:
+                    trusted_ms = offset_ms  # told again: the database that knew it is gone
+        self._clock.know(floor_ms=max(floors), least_ms=max(leasts), trusted_ms=trusted_ms)
+        return max(floors)
 
     def store_again(self) -> None:
         """Store the table of boots: it has changed, or the database is a new one."""
@@ -80,6 +100,16 @@ class Timekeeping:
                 if said is not None:
                     self._clock.bus_says(synced=said)
             await asyncio.sleep(ASK_S * random.uniform(0.8, 1.2))  # noqa: S311 - jitter, not a secret
+
+    def platform_says(self, destination: str, said: PlatformTime) -> None:
+        """A platform has told its time; it errs by half its round trip at most."""
+        at_ms, error_ms = (said.asked_ms + said.answered_ms) // 2, (said.answered_ms - said.asked_ms) // 2
+        self._clock.platform_says(said.wall_ms, at_ms=at_ms)
+        skew_ms = said.wall_ms - at_ms - self._clock.trust.offset_ms
+        if self._clock.trust.by == "ntp" and abs(skew_ms) > SKEW_MS + error_ms:
+            self._health.on(_SKEWED, destination, skew=round(skew_ms / 1000))
+        else:
+            self._health.off(_SKEWED, destination)
 
     def tick(self) -> None:
         """See what has become of the clock."""

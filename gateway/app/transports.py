@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import base64
 import contextlib
+from collections.abc import Callable
 
-from gateway.clock import Clock
+from gateway.clock import SYNCED, Doubt, PlatformTime, SystemClock
 from gateway.config import Destination
 from gateway.config.secret import Secret
 from gateway.config.settings import DestinationPath
@@ -17,21 +18,24 @@ from gateway.events import Origin
 from gateway.health import Health
 from gateway.mqtt_session import Endpoint
 from gateway.profiles import load_profile
-from gateway.tls import Tls
+from gateway.tls import Moment, Tls
 from gateway.uplinks import Uplink
 from gateway.uplinks.mqtt import MqttUplink, client_id
 from gateway.uplinks.path import PlatformPath
 from gateway.uplinks.paths import Paths
 
 
-def paths_of(destination: Destination, origin: Origin, *, clock: Clock, health: Health) -> Paths:
-    """Return the paths of a destination, in the order of its configuration."""
+def paths_of(
+    destination: Destination, origin: Origin, *, clock: SystemClock, health: Health,
+    on_time: Callable[[PlatformTime], None],
+) -> Paths:  # fmt: skip
+    """Return the paths of a destination, in the order of its configuration. `on_time` is told what its clock says."""
     made = []
     for number, path in enumerate(destination.path, start=1):
         if path.transport == "http":
-            uplink = _http(path, origin, destination)
+            uplink = _http(path, origin, destination, clock=clock, on_time=on_time)
         else:
-            uplink = _mqtt(path, origin, destination=destination.id, number=number)
+            uplink = _mqtt(path, origin, destination=destination.id, number=number, clock=clock)
         made.append(PlatformPath(uplink, path.host, path.transport))
     return Paths(destination.id, made, reconnect_spread_s=destination.reconnect_spread_s, clock=clock, health=health)
 
@@ -46,28 +50,39 @@ def authorization(path: DestinationPath) -> str:
     return ""
 
 
-def _mqtt(path: DestinationPath, origin: Origin, *, destination: str, number: int) -> Uplink:
+def _mqtt(path: DestinationPath, origin: Origin, *, destination: str, number: int, clock: SystemClock) -> Uplink:
     endpoint = Endpoint(
-        path.host, path.port, client_id(origin, number), path.username, tls=_tls(path),
+        path.host, path.port, client_id(origin, number), path.username, tls=_tls(path, clock),
         version=path.mqtt_version,
     )  # fmt: skip
     return MqttUplink(endpoint, origin, destination=destination, password=lambda: _said(path.password))
 
 
-def _http(path: DestinationPath, origin: Origin, destination: Destination) -> Uplink:
+def _http(
+    path: DestinationPath, origin: Origin, destination: Destination, *, clock: SystemClock,
+    on_time: Callable[[PlatformTime], None],
+) -> Uplink:  # fmt: skip
     from gateway.uplinks.http import HttpEndpoint, HttpUplink
 
     host = f"[{path.host}]" if ":" in path.host else path.host
     url = f"{'https' if path.tls else 'http'}://{host}:{path.port}{path.base}"
-    endpoint = HttpEndpoint(url, lambda: authorization(path), _tls(path))
+    endpoint = HttpEndpoint(url, lambda: authorization(path), _tls(path, clock))
     return HttpUplink(
         endpoint, origin, destination=destination.id, profile=load_profile(destination.profile),
-        parameters=destination.parameters,
+        parameters=destination.parameters, on_time=on_time,
     )  # fmt: skip
 
 
-def _tls(path: DestinationPath) -> Tls | None:
-    return Tls(path.ca_file, path.cert_file, path.key_file) if path.tls else None
+def _tls(path: DestinationPath, clock: SystemClock) -> Tls | None:
+    return Tls(path.ca_file, path.cert_file, path.key_file, lambda: _moment(clock)) if path.tls else None
+
+
+def _moment(clock: SystemClock) -> Moment | None:
+    """Return the time to judge certificates by; None where the machine's clock is trusted, and it is the one that says so."""
+    at = clock.stamp()
+    if at.clock == SYNCED and clock.trust.doubt is Doubt.NONE:
+        return None
+    return Moment(at.wall_ms / 1000, is_sure=at.clock == SYNCED)
 
 
 def _said(secret: Secret | None) -> str:

@@ -59,10 +59,15 @@ class Boots:
         self._boots = {one.id: one for one in found}
 
     def recall(self, text: str) -> None:
-        """Take back what could not be read before: those boots were before the ones that are known."""
+        """Take back what could not be read before: those boots were before the ones that are known, or are the same."""
         known = self._boots
         self.load(text)
-        self._boots = {**{name: one for name, one in self._boots.items() if name not in known}, **known}
+        if self._boots is known:
+            return
+        for name, one in known.items():
+            stored = self._boots.pop(name, one)
+            offset_ms = stored.offset_ms if one.offset_ms is None else one.offset_ms
+            self._boots[name] = Boot(name, max(one.floor_ms, stored.floor_ms), offset_ms)
 
     def text(self) -> str:
         """Return all of it as JSON."""
@@ -86,10 +91,11 @@ class Boots:
         """Note the offset of a boot that has begun."""
         self._boots[boot] = replace(self._boots[boot], offset_ms=offset_ms)
 
-    @property
-    def floor_ms(self) -> int:
-        """The latest time, ms since 1970, that had surely passed when the last of these boots began."""
-        return max((max(one.floor_ms, one.offset_ms or 0) for one in self._boots.values()), default=0)
+    def floor_of(self, boot: str) -> int:
+        """Return the latest time, ms since 1970, that had surely passed when a boot began, the last of them or a new one."""
+        before = (max(one.floor_ms, one.offset_ms or 0) for one in self._boots.values() if one.id != boot)
+        own = self._boots.get(boot)
+        return max(own.floor_ms if own else 0, *before, 0)
 
     # -- times --------------------------------------------------------------------------------------------------
 

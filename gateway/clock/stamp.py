@@ -30,6 +30,15 @@ class Stamp:
     clock: str = UNSYNCED
 
 
+@dataclass(frozen=True, slots=True)
+class PlatformTime:
+    """What a platform said of its clock, ms since 1970, and between which boot times of ours it said so."""
+
+    wall_ms: int
+    asked_ms: int
+    answered_ms: int
+
+
 class Clock(Protocol):
     """What the gateway may know of time."""
 

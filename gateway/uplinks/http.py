@@ -19,6 +19,7 @@ from urllib.parse import quote
 import structlog
 
 from gateway import __version__
+from gateway.clock import PlatformTime
 from gateway.errors import SessionError
 from gateway.events import Lane, Origin
 from gateway.profiles import Profile
@@ -58,6 +59,7 @@ class HttpUplink:
     def __init__(
         self, endpoint: HttpEndpoint, origin: Origin, *, destination: str, pace: Pace | None = None,
         profile: Profile | None = None, parameters: Mapping[str, str] | None = None,
+        on_time: Callable[[PlatformTime], None] | None = None,
     ) -> None:  # fmt: skip
         self._endpoint = endpoint
         self._destination = destination
@@ -69,6 +71,9 @@ class HttpUplink:
         self._speech: Speech = NativeSpeech(_places(url, origin))
         if profile is not None and not profile.is_native:
             self._speech = ProfileSpeech(profile, Place(origin, parameters or {}), url=url, destination=destination)
+        # Without TLS anybody may be the one that tells the time; what other platforms' clocks are called nobody knows.
+        tells_time = endpoint.tls is not None and isinstance(self._speech, NativeSpeech)
+        self._on_time = on_time if tells_time else None
         self.unreadable_answers = 0
 
     @property
@@ -101,6 +106,7 @@ class HttpUplink:
             bulk=Lines(wire, keep=_KEPT_FOR_THE_REST),
             events=events, epoch=epoch, destination=self._destination, host=host, secret=secret,
             courtesy=self._courtesy, pace=self._pace, unreadable=self._not_read,
+            on_time=self._on_time, time_url=f"{self._endpoint.url.rstrip('/')}/v1/time",
         )  # fmt: skip
         await session.open(dict(birth))
         self._session = session

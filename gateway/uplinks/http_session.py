@@ -19,12 +19,14 @@ from typing import Any, Final
 
 import structlog
 
+from gateway.clock import PlatformTime
 from gateway.errors import SessionError
 from gateway.events import Lane
 from gateway.uplinks.http_answers import Verdict, quote, retry_after, verdict
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Answer, Ask, Lines, NoAnswer
 from gateway.uplinks.http_speech import Judged, Part, Speech
+from gateway.uplinks.http_time import keep_asking
 from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
 
 MOST_REQUESTS: Final = 40
@@ -57,6 +59,7 @@ class HttpSession:
     def __init__(
         self, speech: Speech, *, source: str, alarms: Lines, bulk: Lines, events: UplinkEvents, epoch: int, destination: str,
         host: str, secret: str, courtesy: Courtesy, pace: Pace, unreadable: Callable[[int], None],
+        on_time: Callable[[PlatformTime], None] | None = None, time_url: str = "",
     ) -> None:  # fmt: skip
         self._speech = speech
         self._source = source
@@ -70,6 +73,8 @@ class HttpSession:
         self._courtesy = courtesy
         self._pace = pace
         self._unreadable = unreadable
+        self._on_time = on_time
+        self._time_url = time_url
         self._loop = asyncio.get_running_loop()
         self._tokens = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -96,6 +101,8 @@ class HttpSession:
             raise
         self._wake_later()
         self._start(self._live(), "http-sign-of-life")
+        if self._on_time is not None:
+            self._start(keep_asking(self._bulk, self._time_url, self._on_time), "http-time")
 
     @property
     def stands(self) -> bool:

@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from gateway.app import timekeeping
 from gateway.app.timekeeping import Timekeeping
-from gateway.clock import Stamp, SystemClock
+from gateway.clock import PlatformTime, Stamp, SystemClock
 from gateway.deliver.wording import Wording
 from gateway.events import Lane, Origin, new_event
 from gateway.health import Health
@@ -221,6 +221,30 @@ async def test_a_corrected_offset_is_told_again(site: Site) -> None:
     assert told[1]["data"]["clock"]["offset_ms"] == NOON + 63_000
 
 
+async def test_a_platform_s_time_is_told_and_serves_until_the_network_s_comes(site: Site) -> None:
+    await site.reboot("boot-2", wall_ms=0)
+    site.keeping.platform_says("district", PlatformTime(NOON, 4_900, 5_000))
+    site.keeping.tick()
+    assert await site.outbox.flush(10)
+    (told,) = await site.sent(Lane.B)
+    assert (told["time"], told["data"]["by"]) == ("2027-01-15T08:00:00.050Z", "platform")
+    assert site.problems() == ["GW-CLK-02"]  # the machine's own clock is still in 1970
+    await site.sync(NOON + 11_500)
+    assert site.clock.trust.by == "ntp"
+    assert site.problems() == []
+
+
+@pytest.mark.parametrize(("skew_ms", "problems"), [(59_000, []), (-61_000, ["GW-CLK-04"]), (61_000, ["GW-CLK-04"])])
+async def test_a_platform_whose_clock_differs_is_told(site: Site, skew_ms: int, problems: list[str]) -> None:
+    await site.sync(NOON)
+    said = PlatformTime(site.wall_ms + skew_ms, site.boot_ms - 100, site.boot_ms + 100)
+    site.keeping.platform_says("district", said)
+    assert site.problems() == problems
+    assert site.clock.stamp().wall_ms == NOON
+    site.keeping.platform_says("district", PlatformTime(site.wall_ms, site.boot_ms, site.boot_ms))
+    assert site.problems() == []
+
+
 def golden(name: str) -> Any:
     return json.loads((GOLDEN / f"{name}.json").read_text(encoding="utf-8"))
 
@@ -254,6 +278,30 @@ async def test_a_new_database_gets_what_is_known_of_the_boots(site: Site) -> Non
     await site.stop()
     await site.start()
     assert site.outbox.boots.text() == text
+
+
+async def test_without_its_database_a_restart_knows_the_offset_from_the_sign_of_life_and_tells_it_again(
+    site: Site,
+) -> None:
+    await site.sync(NOON)
+    site.synced = False
+    await site.stop()
+    (site.folder / "outbox.db").unlink()
+    site.wall_ms -= YEARS_10_MS
+    await site.start()
+    assert site.clock.stamp() == Stamp(NOON, 16_000, "boot-1", "synced")
+    site.keeping.tick()
+    assert await site.outbox.flush(10)
+    assert [one["data"]["clock"]["offset_ms"] for one in await site.sent(Lane.B)] == [NOON - 16_000]
+
+
+async def test_a_small_correction_backwards_is_followed_after_a_restart_too(site: Site) -> None:
+    await site.sync(NOON)
+    await site.stop()
+    await site.start()
+    await site.sync(NOON - 120_000)
+    assert site.clock.stamp().wall_ms == NOON - 120_000
+    assert site.problems() == []
 
 
 async def test_timedated_is_asked_only_where_nobody_else_can_tell(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:

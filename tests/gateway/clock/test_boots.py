@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from gateway.clock import Boots, Stamp, Told
+from gateway.clock import Boot, Boots, Stamp, Told
 
 NOON = 1_800_000_000_000
 
@@ -86,7 +86,11 @@ def test_the_table_comes_back_as_it_was_stored() -> None:
         '{"boot":"second","floor_ms":1800000060000,"offset_ms":null},'
         '{"boot":"third","floor_ms":1800000060000,"offset_ms":null}]'
     )
-    assert boots.floor_ms == NOON + 60_000
+    assert (boots.floor_of("third"), boots.floor_of("fourth"), Boots().floor_of("any")) == (
+        NOON + 60_000,
+        NOON + 60_000,
+        0,
+    )
 
 
 @pytest.mark.parametrize("text", ["", "{", "7", "[7]", '[{"boot":"a"}]', '[{"boot":"a","floor_ms":"x"}]', "null"])
@@ -103,3 +107,18 @@ def test_the_last_256_boots_are_kept() -> None:
     assert not boots.begin("boot-299", floor_ms=5)
     assert boots["boot-43"] is None
     assert boots["boot-44"] is not None
+
+
+def test_a_table_that_could_be_read_only_later_joins_what_came_since() -> None:
+    boots = Boots()
+    boots.begin("third", floor_ms=5)
+    boots.begin("fourth", floor_ms=NOON + 70_000)
+    stored = three_boots()
+    stored.synced("third", offset_ms=NOON + 400_000)
+    boots.recall(stored.text())
+    assert boots["third"] == Boot("third", NOON + 60_000, NOON + 400_000)
+    assert boots.told(Stamp(1, 9_000, "second", "unsynced")).not_after_ms == NOON + 400_000
+    before = boots.text()
+    boots.recall("{")
+    boots.recall("")
+    assert boots.text() == before

@@ -18,7 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from gateway.clock import SystemClock
+from gateway.clock import PlatformTime, SystemClock
 from gateway.errors import SessionError
 from gateway.events import Lane, Origin, Sending, Stored, new_event, sending_text
 from gateway.profiles import Profile
@@ -177,6 +177,7 @@ class Site:
 
     def __init__(self) -> None:
         self.told = Told()
+        self.on_time: Callable[[PlatformTime], None] | None = None
         self.birth: dict[str, object] = {"gateway": "gw", "rooms": [{"id": "201"}]}
         self._uplinks: list[HttpUplink] = []
 
@@ -190,7 +191,9 @@ class Site:
         **pace: float,
     ) -> HttpUplink:
         endpoint = HttpEndpoint(url, authorization, tls)
-        made = HttpUplink(endpoint, ORIGIN, destination="district", pace=Pace(**pace), profile=profile)
+        made = HttpUplink(
+            endpoint, ORIGIN, destination="district", pace=Pace(**pace), profile=profile, on_time=self.on_time
+        )
         self._uplinks.append(made)
         return made
 
