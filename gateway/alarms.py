@@ -239,10 +239,6 @@ class AlarmBook:
         """Return an open alarm of a device."""
         return next((alarm for (owner, _kind), alarm in self._open.items() if owner == device), None)
 
-    def is_open(self, device: str, kind: str) -> bool:
-        """Is an alarm of this kind open for a device?"""
-        return (device, kind) in self._open
-
     def is_active(self, device: str, kind: str, *, verified: bool) -> bool:
         """Has nobody taken its alarm yet? An alarm that is not verified is not what a verified call repeats."""
         alarm = self._open.get((device, kind))

@@ -220,7 +220,9 @@ class Collector:
         judged = self._judge.level(desk.id, name, on=level, at=batch.at, hold_s=hold_s)
         batch.keep(judged.mark)
         if judged.verdict is Verdict.REPEAT:
-            if level and judged.resumed and signal.kind in RAISING and not self._alarms.is_open(desk.id, signal.kind):
+            # On before the gateway was away, and on after it: it may be another fall, of which nobody who came knows.
+            is_unattended = self._alarms.is_active(desk.id, signal.kind, verified=not batch.doubts)
+            if level and judged.resumed and signal.kind in RAISING and not is_unattended:
                 self._signal(batch, signal)
             else:
                 desk.repeats += level

@@ -188,6 +188,15 @@ async def test_after_a_restart_a_fall_that_lasts_is_the_same_alarm(radar: Radar)
     assert len(await radar.centre.events()) == 1
 
 
+async def test_after_a_restart_a_fall_whose_alarm_was_acknowledged_calls_again(radar: Radar) -> None:
+    """It may be another fall, and who acknowledged the first one does not know of it."""
+    radar.say(FALL)
+    radar.acknowledge()
+    await radar.restart(after_s=20)
+    radar.say(FALL, FALL, after_s=1)
+    assert radar.open_alarms == [("fall", "ACTIVE", 2)]
+
+
 async def test_after_a_restart_a_fall_whose_alarm_was_closed_is_raised_once(radar: Radar) -> None:
     """Nobody knows whether it is the same fall: up and down again while the gateway was away."""
     radar.say(FALL)
