@@ -54,6 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_replay(commands.add_parser("replay", help="a capture of gateway listen --record, played again"))
     _add_load(commands.add_parser("load", help="JSON lines as fast as they are acknowledged, measured"))
     _add_faults(commands.add_parser("faults", help="the fault table: each fault of radio and lines, measured"))
+    _add_chaos(commands.add_parser("chaos", help="a seeded schedule of faults, and a ledger that must be clean"))
     _add_kills(commands.add_parser("kills", help="SIGKILL again and again under load, and what that cost"))
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
@@ -104,6 +105,13 @@ def _add_faults(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows with TEXT in their name")
     parser.add_argument("--quick", action="store_true", help="a short selection")
     parser.set_defaults(command=_faults)
+
+
+def _add_chaos(parser: argparse.ArgumentParser) -> None:
+    from simulator.chaos.run import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(command=_chaos)
 
 
 def _add_kills(parser: argparse.ArgumentParser) -> None:
@@ -206,20 +214,41 @@ def _faults(options: argparse.Namespace) -> int:
     return _part("faults", measure, DbusDaemonError, BrokerError) or status
 
 
+def _chaos(options: argparse.Namespace) -> int:
+    from simulator.chaos.run import main
+
+    return _judged("chaos", lambda: main(options))
+
+
 def _kills(options: argparse.Namespace) -> int:
     from simulator.chaos.kills import main
+
+    return _judged("kills", lambda: main(options))
+
+
+def _judged(name: str, run: Callable[[], int]) -> int:
+    """Run what ends with a verdict. Returns that, or that it could not run."""
+    from simulator.chaos.disk import DiskError
+    from simulator.chaos.schedule import ScheduleError
+    from simulator.chaos.wall_clock import WallClockError
+    from simulator.control_client import NoAnswer, Refused
     from simulator.dbus_daemon import DbusDaemonError
     from simulator.ledgers import LedgerError
+    from simulator.platform.certificates import CertificateError
     from simulator.processes import ProcessDied
+    from simulator.scenario import ScenarioError
     from simulator.stage import CannotRun
 
     status = 0
 
-    def kill() -> None:
+    def play() -> None:
         nonlocal status
-        status = main(options)
+        status = run()
 
-    return _part("kills", kill, CannotRun, ProcessDied, DbusDaemonError, LedgerError) or status
+    asked = (NoAnswer, Refused, CannotRun, ProcessDied, ScenarioError, ScheduleError)
+    return (
+        _part(name, play, *asked, DiskError, WallClockError, DbusDaemonError, LedgerError, CertificateError) or status
+    )
 
 
 def _bench(options: argparse.Namespace) -> int:

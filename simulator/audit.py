@@ -22,6 +22,8 @@ from math import ceil
 from typing import Any, Final
 
 from simulator.consistency import judge_numbers, judge_order, judge_registers
+from simulator.corruption import Announced, announced, count_corruptions
+from simulator.falls import is_merged, is_retold
 from simulator.findings import (
     ENVIRONMENT,
     EVERYTHING,
@@ -37,6 +39,7 @@ from simulator.findings import (
 )
 from simulator.ledgers import Decision, Emission, Ledgers
 from simulator.promises import judge_promises
+from simulator.true_time import straightened
 from simulator.ways import meets, ways_of
 
 GAP_TOLERANCE_S: Final = 0.05
@@ -50,6 +53,7 @@ Window = tuple[float, float]
 def audit(ledgers: Ledgers) -> dict[str, Any]:
     """Judge a run. The report is ready for JSON; `reasons` says in words what stands against it."""
     book = Book()
+    ledgers = straightened(ledgers, book)
     for emission in ledgers.emissions:
         book.devices[emission.device]["emitted"] += 1
     for poll in ledgers.polls:
@@ -64,10 +68,11 @@ def audit(ledgers: Ledgers) -> dict[str, Any]:
         if not road.taken.wants(GAP):  # it cannot know; what another platform was told excuses here, too
             road.windows = merged([gap for other in roads for gap in other.gaps])
     for road in roads:
+        road.announced = announced(ledgers, road.gaps)
         road.judge()
         judge_registers(ledgers, road.taken, book)
         judge_order(road.taken, book)
-        judge_numbers(ledgers, road.taken, book)
+        judge_numbers(ledgers, road.taken, book, is_announced=bool(road.announced.announcements))
         judge_promises(ledgers, road.taken, road.gaps, road.windows, book)
     return _report(ledgers, roads, book)
 
@@ -79,11 +84,15 @@ def reasons(report: Mapping[str, Any]) -> list[str]:
         found.append("the gateway did not answer at the end, so nobody knows what is pending")
     elif report["pending"]:
         found.append(f"{report['pending']} events still pending at the end")
-    if report["stored"] not in (None, report["accepted"] + report["dead_letters"]) and report["whole"]:
+    wrongly_dead = report["dead_letters"] - report["refused"]
+    done = report["accepted"] + report["refused_events"] + max(0, wrongly_dead)
+    if report["stored"] not in (None, done - report["never_stored"]) and report["whole"] and not report["corruptions"]:
         found.append(f"{report['stored']} events stored, but {report['accepted']} accepted")
-    if report["dead_letters"]:
-        found.append(f"{report['dead_letters']} dead letters")
-    if report["streams"] > 1:
+    if wrongly_dead > 0:
+        found.append(f"{wrongly_dead} dead letters")
+    if wrongly_dead < 0 and not report["corruptions"]:
+        found.append(f"{-wrongly_dead} refused events that are no dead letters")
+    if report["streams"] > 1 + report["corruptions"]:
         found.append(f"{report['streams']} streams: the database was replaced during the run")
     if not report["emitted"]:
         found.append("no device did anything, so the run proves nothing")
@@ -126,6 +135,7 @@ class _Road:
         self.alarms = 0
         self.latencies: list[float] = []
         self.narrow_latencies: list[float] = []
+        self.announced = Announced()
         self._ledgers = ledgers
         self._book = book
         self._devices = {device["id"]: device for device in ledgers.scenario.get("devices", ())}
@@ -138,7 +148,7 @@ class _Road:
         inputs = _Inputs(self._ledgers.emissions)
         # One input may be told as an alarm and as telemetry, each once.
         told: dict[int, dict[bool, Decision]] = defaultdict(dict)
-        for decision in self.taken.first.values():
+        for decision in (*self.taken.first.values(), *self.taken.refused.values()):
             if not self._is_input(decision):
                 continue
             emission = inputs.of(decision)
@@ -146,6 +156,15 @@ class _Road:
             alarm = decision.type == RAISED
             if emission is None or not _fits(emission, decision):
                 self._book.offence("phantom", decision.device, facts)
+            elif alarm in told[id(emission)] and self._forgotten(decision, told[id(emission)][alarm]):
+                self._book.counts["doubled_by_corruption"] += 1
+            elif alarm in told[id(emission)] and is_retold(
+                emission, decision, told[id(emission)][alarm], ledgers=self._ledgers
+            ):
+                self._book.counts["retold"] += 1
+            elif alarm in told[id(emission)] and not (decision.sequence and told[id(emission)][alarm].sequence):
+                # Told before a disk could take it; its process went before one did, and its source said it again.
+                self._book.counts["told_unstored"] += 1
             elif alarm in told[id(emission)]:
                 facts |= {"why": "two ids for one input", "other": told[id(emission)][alarm].id}
                 self._book.offence("duplicated", decision.device, facts)
@@ -154,6 +173,10 @@ class _Road:
                 self._check_value(emission, decision)
                 self._measure(emission, decision)
         self._judge_silence(told)
+
+    def _forgotten(self, decision: Decision, other: Decision) -> bool:
+        """Did a database go between two events of one input, and with it the memory of the first?"""
+        return bool(count_corruptions(self._ledgers)) and decision.streamid != other.streamid
 
     def _is_input(self, decision: Decision) -> bool:
         """Alarms, and what a controller says: each must have been caused by a device."""
@@ -203,6 +226,10 @@ class _Road:
             facts["destination"] = self.taken.destination
             if emission.n is not None and self._still_held(emission):
                 self._book.counts["held"] += 1
+            elif is_merged(emission, self.taken, ledgers=self._ledgers):
+                self._book.counts["merged"] += 1
+            elif self.announced.excuses(emission):
+                self._book.counts["corrupted"] += 1
             elif emission.n is not None:
                 self._book.offence("lost", emission.device, {"why": "an acknowledged input", "n": emission.n, **facts})
             elif any(_inside(emission, window) for window in self.windows.get(self._link(emission.device), ())):
@@ -301,6 +328,7 @@ def _report(ledgers: Ledgers, roads: Sequence[_Road], book: Book) -> dict[str, A
     gaps = [gap for road in roads for gap in road.gaps]
     alarms = min((road.alarms for road in roads if road.taken.wants(RAISED)), default=0)
     destinations = () if status is None else status.get("destinations", ())
+    dead = sum(int(one.get("dead_letters", 0)) for one in destinations) if ledgers.dead is None else ledgers.dead
     accepted = _accepted(roads)
     for device in accepted.values():
         book.devices[device]["accepted"] += 1
@@ -327,7 +355,20 @@ def _report(ledgers: Ledgers, roads: Sequence[_Road], book: Book) -> dict[str, A
             "accepted": alarms,
             "latency_ms": percentiles([latency for road in roads for latency in road.latencies]),
         },
-        "dead_letters": sum(int(one.get("dead_letters", 0)) for one in destinations),
+        "dead_letters": dead,
+        "refused": sum(len(road.taken.refused) for road in roads),
+        "refused_events": len({event_id for road in roads for event_id in road.taken.refused}),
+        # Told before a disk could take it, and gone with its process: its source says it again, or it lies in a gap.
+        "never_stored": len(
+            set(accepted) - {i for road in roads for i, one in road.taken.first.items() if one.sequence}
+        ),
+        "told_unstored": counts["told_unstored"],
+        "merged": counts["merged"],
+        "retold": counts["retold"],
+        "corruptions": count_corruptions(ledgers),
+        "corrupted": counts["corrupted"],
+        "corrupted_numbers": counts["corrupted_numbers"],
+        "doubled_by_corruption": counts["doubled_by_corruption"],
         "streams": len({one.streamid for road in roads for one in road.taken.first.values()} - {""}),
         "held": counts["held"],
         "meter_replies": len(ledgers.polls),

@@ -11,6 +11,7 @@ from collections.abc import Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
+from simulator.corruption import count_corruptions
 from simulator.findings import EVERYTHING, METER, Book, Taken, decimal, moment
 from simulator.ledgers import Decision, Ledgers
 
@@ -31,26 +32,34 @@ def judge_order(taken: Taken, book: Book) -> None:
         highest[key] = max(decision.sequence, before)
 
 
-def judge_numbers(ledgers: Ledgers, taken: Taken, book: Book) -> None:
+def judge_numbers(ledgers: Ledgers, taken: Taken, book: Book, *, is_announced: bool = False) -> None:
     """Both sequences run from 1 without a hole up to what the gateway stored; no number stands for two events.
 
-    A destination with a filter sees holes in the gateway's own sequence, but none in its delivery sequence.
+    A destination with a filter sees holes in the gateway's own sequence, but none in its delivery sequence. `is_announced`:
+    it was told that events were lost with a database.
     """
     outbox = (ledgers.status or {}).get("outbox", {})
+    destroyed = count_corruptions(ledgers) > 0
     done = {**taken.rejected, **taken.first}
     for stream in sorted({decision.streamid for decision in done.values()} | {str(outbox.get("stream", ""))} - {""}):
         stored = int(outbox.get("sequence", 0)) if stream == outbox.get("stream") else 0
+        # What was destroyed with a database cannot come: see corruption.
+        excused = destroyed and (is_announced or stream != outbox.get("stream"))
         of_stream = [decision for decision in done.values() if decision.streamid == stream]
         if taken.types == EVERYTHING:
-            _judge_series("sequence", of_stream, taken, book, floor=stored)
-        _judge_series("deliveryseq", of_stream, taken, book, floor=0)
+            _judge_series("sequence", of_stream, taken, book, floor=stored, excused=excused)
+        _judge_series("deliveryseq", of_stream, taken, book, floor=0, excused=excused)
 
 
-def _judge_series(name: str, decisions: Sequence[Decision], taken: Taken, book: Book, *, floor: int) -> None:
+def _judge_series(
+    name: str, decisions: Sequence[Decision], taken: Taken, book: Book, *, floor: int, excused: bool
+) -> None:
     numbers = Counter(int(getattr(decision, name)) for decision in decisions)
     del numbers[0]  # an event that could not be stored carries no number
     missing = [number for number in range(1, max(*numbers, floor, 0) + 1) if number not in numbers]
-    if missing:
+    if missing and excused:
+        book.counts["corrupted_numbers"] += len(missing)
+    elif missing:
         facts = {"destination": taken.destination, "missing": missing[:MAX_NUMBERS]}
         book.offence(f"{name}_gaps", "", facts, count=len(missing))
     doubled = [number for number, uses in numbers.items() if uses > 1]

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 from collections import Counter, defaultdict
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -33,7 +33,7 @@ from simulator.control_client import NoAnswer, Refused
 from simulator.dbus_daemon import DbusDaemonError, dbus_daemon
 from simulator.ledgers import EMITTED_KINDS, LedgerError, read
 from simulator.processes import Children, ProcessDied
-from simulator.scenario import ScenarioError
+from simulator.scenario import Scenario, ScenarioError
 from simulator.staff import Staff
 from simulator.stage import CannotRun, Stage, place
 
@@ -116,18 +116,26 @@ async def _demo(options: Options, run: Path) -> int:
     plan = score.expand(options.scenario, seed=seed, seconds=options.seconds, ports=ports)
     score.write_gateway_files(plan, run)
     _say(f"{plan.title}: seed {seed}, run directory {run}")
+    report = await perform(plan, run)
+    if options.report is not None:
+        options.report.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
+    _say(view.ledger(report, report["reasons"], _paint()))
+    return UNCLEAN if report["reasons"] else CLEAN
+
+
+async def perform(plan: Scenario, run: Path, *, stage_of: Callable[..., Stage] = Stage) -> dict[str, Any]:
+    """Play a score in `run`, where its files lie already, and judge it. Returns the report, with `clean` and `reasons`.
+
+    `stage_of` makes the stage, as Stage does. Raises what keeps a run from being played.
+    """
     async with dbus_daemon(run) as bus_address, Children(run) as children:
-        stage = Stage(plan, run, children=children, bus_address=bus_address)
+        stage = stage_of(plan, run, children=children, bus_address=bus_address)
         play = _Play(stage, children)
         with _signals(play):
             died = await play.play()
         gateway_exit = await stage.stop_gateway()
         await stage.stop_platforms()
-    report = _report(run, play, died=died, gateway_exit=gateway_exit)
-    if options.report is not None:
-        options.report.write_text(json.dumps(report, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    _say(view.ledger(report, report["reasons"], _paint()))
-    return UNCLEAN if report["reasons"] else CLEAN
+    return _report(run, play, died=died, gateway_exit=gateway_exit)
 
 
 def _report(run: Path, play: _Play, *, died: ProcessDied | None, gateway_exit: int | None) -> dict[str, Any]:
@@ -138,6 +146,7 @@ def _report(run: Path, play: _Play, *, died: ProcessDied | None, gateway_exit: i
         found.insert(0, str(died).partition(";")[0])
     elif gateway_exit != 0:
         found.append(f"the gateway ended with exit code {gateway_exit} after SIGTERM")
+    found += play.stage.complaints
     report["restart_s"] = play.restart_s
     report["staff"] = {"acknowledged": play.staff.acked, "closed": play.staff.closed}
     return report | {"clean": not found, "reasons": found}
@@ -238,7 +247,9 @@ class _Play:
         await self.stage.stop_devices()
         seconds = self.stage.plan.seconds
         early = self.interrupted.is_set() or seconds is None
-        deadline = time.time() + INTERRUPT_DRAIN_S if early else self.stage.start + (seconds or 0.0)
+        deadline = (
+            time.time() + INTERRUPT_DRAIN_S if early else self.stage.start + (seconds or 0.0) + self.stage.drain_s
+        )
         await self.stage.settle(deadline)
 
     async def _last_words(self) -> None:
@@ -249,7 +260,8 @@ class _Play:
             "simulator": _version(),
             "gateway": "unknown" if status is None else str(status["version"]),
         }
-        words = {"status": status, "alarms": alarms, "versions": versions}
+        dead = await self.stage.dead_letters()
+        words = {"status": status, "alarms": alarms, "dead": dead, "versions": versions}
         (self.stage.run / "gateway.json").write_text(json.dumps(words, ensure_ascii=False), encoding="utf-8")
 
     # -- the view -----------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import datetime
 from decimal import Decimal, InvalidOperation
 from fnmatch import fnmatchcase
@@ -23,6 +23,7 @@ ALARM: Final = "cn.eldercare.alarm."
 TELEMETRY: Final = "cn.eldercare.telemetry."
 ENVIRONMENT: Final = "cn.eldercare.telemetry.environment.v1"
 EVERYTHING: Final = ("*",)
+POISONED: Final = "poisoned"  # the code of what the platform was told never to accept
 
 # Each makes a run unclean; the words end a sentence that begins with their number.
 OFFENCES: Final = {
@@ -42,6 +43,7 @@ OFFENCES: Final = {
     "silent_gaps": "dead times of a link that no gap told of",
     "wide_gaps": "gaps that claim more than the dead time",
     "late": "alarms that waited although a way to the platform stood",
+    "wrong_times": "events whose time is neither true nor what the clock said",
     "untold": "alarms of which staff's doings never reached the platform",
 }
 
@@ -67,12 +69,14 @@ class Book:
 class Taken:
     """What one destination decided: first acceptances and first rejections by id, in the order of their coming.
 
+    `refused` are those of the rejected that the platform was told never to accept: they must be dead letters.
     `types` are the event types that it asked for, as its configuration has them.
     """
 
     destination: str
     types: tuple[str, ...] = EVERYTHING
     first: dict[str, Decision] = field(default_factory=dict)
+    refused: dict[str, Decision] = field(default_factory=dict)
     rejected: dict[str, Decision] = field(default_factory=dict)
     arrivals: int = 0
     ids: set[str] = field(default_factory=set)
@@ -90,9 +94,20 @@ def take(destination: str, decisions: Sequence[Decision], book: Book, *, types: 
         taken.arrivals += 1
         taken.ids.add(decision.id)
         facts = {"id": decision.id, "type": decision.type, "t": decision.t}
-        if decision.status == "rejected" and decision.id not in taken.rejected:
+        if decision.status == "rejected" and decision.code == POISONED:
+            taken.refused.setdefault(decision.id, decision)
+            taken.rejected.setdefault(decision.id, decision)
+        elif decision.status == "rejected" and decision.id not in taken.rejected:
             taken.rejected[decision.id] = decision
             book.offence("rejected", decision.device, facts)
+        if decision.status == "duplicate" and decision.sequence and decision.id in taken.first:
+            # Sent before a disk could take it, and stored since: its number comes with a later arrival.
+            first = taken.first[decision.id]
+            if not first.sequence:
+                numbers = (decision.sequence, decision.deliveryseq, decision.streamid)
+                taken.first[decision.id] = replace(
+                    first, sequence=numbers[0], deliveryseq=numbers[1], streamid=numbers[2]
+                )
         if decision.status != "accepted":
             continue
         if decision.id in taken.first:

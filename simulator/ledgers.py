@@ -60,6 +60,7 @@ class Decision:
     streamid: str = ""
     way: int = 1
     event: Mapping[str, Any] = field(default_factory=dict)
+    code: str = ""
 
     @property
     def data(self) -> Mapping[str, Any]:
@@ -72,20 +73,22 @@ class Decision:
 class Fault:
     """Something that was done to the gateway or to one platform, or a mark of the run ("stop", "interrupt").
 
-    `way`: to which way into the platform, from 1; 0: to all of it.
+    `way`: to which way into the platform, from 1; 0: to all of it. `facts` are its whole line.
     """
 
     t: float
     fault: str
     platform: str = ""
     way: int = 0
+    facts: Mapping[str, Any] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class Ledgers:
     """All of one run. `acked`: (device, n) of the lines that the gateway has acknowledged, `acked_at` when.
 
-    `status` and `alarms` are the gateway's own words at the end; None when it did not answer.
+    `status`, `alarms` and `dead` (how many dead letters are stored) are the gateway's own words at the end; None when it
+    did not answer.
     """
 
     scenario: Mapping[str, Any]
@@ -97,6 +100,7 @@ class Ledgers:
     acked_at: Mapping[tuple[str, int], float] = field(default_factory=dict)
     status: Mapping[str, Any] | None = None
     alarms: tuple[Mapping[str, Any], ...] | None = None
+    dead: int | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
     torn: int = 0
 
@@ -124,7 +128,7 @@ def read(run: Path) -> Ledgers:
         for path in sorted(run.glob("platform-*.jsonl"))
     }
     faults = tuple(
-        Fault(float(row["t"]), str(row["fault"]), str(row.get("platform") or ""), int(row.get("way") or 0))
+        Fault(float(row["t"]), str(row["fault"]), str(row.get("platform") or ""), int(row.get("way") or 0), row)
         for _, row in _rows(run / "faults.jsonl", torn)
     )
     final = _document(run / "gateway.json") if (run / "gateway.json").exists() else {}
@@ -139,6 +143,7 @@ def read(run: Path) -> Ledgers:
         acked_at=acked,
         status=final.get("status"),
         alarms=None if alarms is None else tuple(alarms),
+        dead=None if final.get("dead") is None else len(final["dead"]),
         versions=final.get("versions", {}),
         torn=len(torn),
     )
@@ -214,6 +219,7 @@ def _decision(row: Mapping[str, Any], where: str) -> Decision:
             streamid=str(row.get("streamid") or ""),
             way=int(row.get("way") or 1),
             event=row.get("event") or {},
+            code=str(row.get("code") or ""),
         )
     except (KeyError, TypeError, ValueError) as error:
         raise LedgerError(f"{where}: {error!r}") from error

@@ -37,12 +37,13 @@ class ProcessDied(Exception):
 
 @dataclass(slots=True)
 class Child:
-    """One running process. `expected` is set before we end it ourselves."""
+    """One running process. `expected` is set before we end it ourselves; `guarded`: somebody waits for its own end."""
 
     name: str
     process: asyncio.subprocess.Process
     log: Path
     expected: bool = False
+    guarded: bool = False
     watch: asyncio.Task[None] = field(init=False)
 
     @property
@@ -101,7 +102,7 @@ class Children:
         return child.process.returncode
 
     async def kill(self, name: str) -> None:
-        """SIGKILL a process, as a power cut or the kernel would, and wait until it is gone."""
+        """SIGKILL a process, as a power cut or the kernel would, and wait until it is gone. KeyError when there is none."""
         child = self._running.pop(name)
         child.expected = True
         _signal(child.pid, signal.SIGKILL, group=True)
@@ -118,7 +119,7 @@ class Children:
 
     async def _watch(self, child: Child) -> None:
         code = await child.process.wait()
-        if not child.expected:
+        if not child.expected and not child.guarded:
             self._died.put_nowait(ProcessDied(child.name, code, child.log))
 
 

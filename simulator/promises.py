@@ -17,6 +17,7 @@ from collections import Counter
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
+from simulator.corruption import count_corruptions
 from simulator.findings import ALARM, GAP, RAISED, Book, Taken, moment
 from simulator.ledgers import Decision, Ledgers
 from simulator.ways import healed
@@ -26,6 +27,9 @@ GAP_SLACK_S: Final = 0.05
 EARLY_GAP_S: Final = 3.0
 LATE_GAP_S: Final = 10.0
 SETTLE_S: Final = 5.0
+# Faults under which nothing can be written; after each the sign of life may need a moment to be kept again.
+DISK_FAULTS: Final = ("begin disk-full", "begin disk-hangs", "begin disk-read-only", "begin start-read-only")
+DISK_BACK_S: Final = 2.0
 
 Window = tuple[float, float]
 
@@ -38,7 +42,8 @@ def judge_promises(
     book: Book,
 ) -> None:
     """Enter what is against the promises in the book. `gaps` as accepted; `windows` are their times merged, by link."""
-    _unconfirmed(ledgers, taken, book)
+    if not count_corruptions(ledgers):  # what was lost with a database does not come again
+        _unconfirmed(ledgers, taken, book)
     _acked_early(ledgers, taken, book)
     if taken.wants(GAP):
         _silent_gaps(ledgers, taken, windows, book)
@@ -61,7 +66,8 @@ def _unconfirmed(ledgers: Ledgers, taken: Taken, book: Book) -> None:
     for muted in (fault for fault in faults if fault.fault == "mute"):
         end = healed(faults, muted)
         for one in taken.first.values():
-            over_it = muted.way in (0, one.way) and muted.t + MUTE_SLACK_S < one.t < end
+            # What no disk had taken goes with its process: it was never accepted from its source.
+            over_it = bool(one.sequence) and muted.way in (0, one.way) and muted.t + MUTE_SLACK_S < one.t < end
             if over_it and arrivals[one.id] < 2 and end != float("inf"):
                 book.offence("unconfirmed", one.device, {"id": one.id, "type": one.type, "t": one.t})
 
@@ -92,13 +98,24 @@ def _wide_gaps(ledgers: Ledgers, gaps: Sequence[Mapping[str, Any]], book: Book) 
     zero = ledgers.scenario.get("start")
     if not isinstance(zero, int | float):
         return
-    dead = spans(ledgers, "kill", "start")
+    dead = _with_disk(ledgers, spans(ledgers, "kill", "start"))
     for gap in gaps:
         first, last = gap["from"], gap["to"]
         if gap["reason"] != "restart" or first is None or last is None or last <= zero:
             continue
         if not any(killed - EARLY_GAP_S <= first and last <= started + LATE_GAP_S for killed, started in dead):
             book.offence("wide_gaps", "", {"link": gap["link"], "from": first, "to": last})
+
+
+def _with_disk(ledgers: Ledgers, dead: Sequence[Window]) -> list[Window]:
+    """Let a dead time begin when the disk before it gave up: from then on nothing that was heard could be kept."""
+    begun = [fault.t for fault in ledgers.faults if fault.fault in DISK_FAULTS]
+    over = [fault.t for fault in ledgers.faults if fault.fault in {f"end {name[6:]}" for name in DISK_FAULTS}]
+    found = []
+    for killed, started in dead:
+        before = [t for t in begun if t <= killed and not any(t < end < killed - DISK_BACK_S for end in over)]
+        found.append((min([killed, *before]), started))
+    return found
 
 
 def _untold(ledgers: Ledgers, taken: Taken, book: Book) -> None:

@@ -85,7 +85,14 @@ class FallRadar:
         """Let somebody fall and lie for a while: entered in the ledger, reported at once."""
         self.fallen_until = asyncio.get_running_loop().time() + for_s
         now = time.time()
-        row = {"t": now, "t_last": now + for_s, "device": self.device, "kind": "fall", "counter": None}
+        # Until then at least one more report says so; who begins to hear later may have heard the last of them.
+        row = {
+            "t": now,
+            "t_last": now + max(0.0, for_s - REPORT_S),
+            "device": self.device,
+            "kind": "fall",
+            "counter": None,
+        }
         self._record({**row, "n": None, "session": None, "value": None})
 
     async def run(self) -> None:

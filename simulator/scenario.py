@@ -91,10 +91,10 @@ class Scenario:
     emissions: tuple[Mapping[str, Any], ...]
     faults: tuple[Mapping[str, Any], ...]
 
-    def write(self, run: Path, *, start: float) -> None:
-        """Write DIR/scenario.json. `start` is the wall-clock instant (seconds since 1970) of second 0."""
+    def write(self, run: Path, *, start: float, boot: Mapping[str, Any] | None = None) -> None:
+        """Write DIR/scenario.json. `start` is the wall-clock instant (seconds since 1970) of second 0, `boot` see true_time."""
         document = {part.name: getattr(self, part.name) for part in fields(self)}
-        document |= {"devices": [asdict(device) for device in self.devices], "start": start}
+        document |= {"devices": [asdict(device) for device in self.devices], "start": start, "boot": boot}
         path = run / "scenario.json"
         path.with_suffix(".tmp").write_text(json.dumps(document, ensure_ascii=False), encoding="utf-8")
         path.with_suffix(".tmp").replace(path)

@@ -18,12 +18,14 @@ from typing import Any, Final
 
 from simulator import scenario as score
 from simulator.control_client import NoAnswer, Refused, ask
-from simulator.processes import Children, tail
+from simulator.processes import Child, Children, tail
 from simulator.scenario import Scenario
+from simulator.true_time import of_this_boot
 
 PLATFORM_READY_S: Final = 15.0
 SECOND_LEAD_S: Final = 20.0
 LOOK_S: Final = 0.1
+TELL_LIMIT_S: Final = 30.0  # a broker that starts on a busy machine
 
 
 class CannotRun(Exception):
@@ -34,7 +36,11 @@ class Stage:
     """The processes of one run. `faults` is what was done so far: (seconds after start, name, where or "").
 
     `acting` is held while a fault of the score is being done; `broken` are the ways that are broken now, and how.
+    `drain_s`: for how long after the end of the run things may still be under way; `complaints`: what was not as it
+    should be, beside what the ledgers say.
     """
+
+    drain_s = 0.0
 
     def __init__(self, plan: Scenario, run: Path, *, children: Children, bus_address: str) -> None:
         self.plan = plan
@@ -43,7 +49,8 @@ class Stage:
         self.faults: list[tuple[float, str, str]] = []
         self.broken: dict[str, dict[int, str]] = {one["id"]: {} for one in plan.platforms}
         self.acting = asyncio.Lock()
-        self._children = children
+        self.complaints: list[str] = []
+        self.children = children
         self._bus_address = bus_address
         self._config = run / "gateway.toml"
         self._gateway_socket = score.control_socket(run)
@@ -59,15 +66,15 @@ class Stage:
         lead = 2.0 + 2.0 * await self._rehearse()
         for lead_s in (lead, SECOND_LEAD_S):
             self.start = time.time() + lead_s
-            self.plan.write(self.run, start=self.start)
+            self.plan.write(self.run, start=self.start, boot=of_this_boot())
             await self.start_devices()
-            await self._start_gateway()
+            await self.start_gateway()
             if await self._until(self._ready, self.start):
                 return
             missing = await self._missing()
             for name in ("gateway", "air", "bus", *map(_process_name, self.plan.platforms)):
-                await self._children.stop(name)
-            self._begin_again()
+                await self.children.stop(name)
+            self.begin_again()
             await self._start_platforms()
         raise CannotRun(f"the gateway was not ready within {SECOND_LEAD_S:g} s: {missing}")
 
@@ -87,6 +94,15 @@ class Stage:
             return None
         return alarms
 
+    async def dead_letters(self) -> list[dict[str, Any]] | None:
+        """What the gateway gave up, stored; None when it does not answer. Its status counts those of one life only."""
+        try:
+            outbox = await ask(self._gateway_socket, "outbox", dead=True)
+        except (NoAnswer, Refused):
+            return None
+        dead: list[dict[str, Any]] = outbox["dead"]
+        return dead
+
     async def play_faults(self) -> None:
         """Do what the score says, each at its time."""
         for fault in self.plan.faults:
@@ -101,23 +117,23 @@ class Stage:
         """
         if fault == "kill":
             self.mark("kill")
-            await self._children.kill("gateway")
+            await self.children.kill("gateway")
             self.mark("start")
-            await self._start_gateway()
+            await self.start_gateway()
             return
         ways = [way] if way else list(range(1, 1 + self._count_ways(platform)))
         only = {"way": way} if way else {}
         if fault == "heal":
-            await self._tell(platform, "mute", p=0, **only)
-            await self._tell(platform, "unstall", where="application", **only)
-            await self._tell(platform, "heal", **only)
+            await self.tell(platform, "mute", p=0, **only)
+            await self.tell(platform, "unstall", where="application", **only)
+            await self.tell(platform, "heal", **only)
             for one in ways:
                 self.broken[platform].pop(one, None)
             self.mark("heal", platform, way)
         else:
             self.mark(fault, platform, way)
             op, how = ("stall", {"where": "application"}) if fault == "hang" else (fault, {})
-            await self._tell(platform, op, **how, **only)
+            await self.tell(platform, op, **how, **only)
             self.broken[platform].update(dict.fromkeys(ways, fault))
 
     async def heal_all(self) -> None:
@@ -131,24 +147,25 @@ class Stage:
     def _count_ways(self, platform: str) -> int:
         return next(1 + len(one["also"]) for one in self.plan.platforms if one["id"] == platform)
 
-    async def _tell(self, platform: str, op: str, **arguments: object) -> None:
-        await ask(self._platform_socket(platform), op, timeout_s=10.0, **arguments)
+    async def tell(self, platform: str, op: str, **arguments: object) -> None:
+        """Let a platform do one operation of its remote control. Raises NoAnswer or Refused."""
+        await ask(self._platform_socket(platform), op, timeout_s=TELL_LIMIT_S, **arguments)
 
     def _platform_socket(self, platform: str) -> Path:
         at = [one["id"] for one in self.plan.platforms].index(platform)
         return self.run / f"pf{at}.sock"  # short: a socket's path has 107 bytes
 
-    def mark(self, name: str, platform: str = "", way: int = 0) -> None:
+    def mark(self, name: str, platform: str = "", way: int = 0, **facts: object) -> None:
         """Write one line into DIR/faults.jsonl, and show it."""
         now = time.time()
         # Several processes write this file: a line that is appended in one write stays whole.
         with (self.run / "faults.jsonl").open("a", encoding="utf-8") as ledger:
-            ledger.write(json.dumps({"t": now, "fault": name, "platform": platform, "way": way}) + "\n")
+            ledger.write(json.dumps({"t": now, "fault": name, "platform": platform, "way": way, **facts}) + "\n")
         self.faults.append((now - self.start, name, place(platform, way)))
 
     async def stop_devices(self) -> None:
         """End air and bus: from here on nothing is emitted."""
-        await asyncio.gather(self._children.stop("air"), self._children.stop("bus"))
+        await asyncio.gather(self.children.stop("air"), self.children.stop("bus"))
         self.mark("stop")
 
     async def settle(self, deadline: float) -> None:
@@ -167,7 +184,7 @@ class Stage:
 
     async def stop_gateway(self) -> int | None:
         """End the gateway as its service manager would; returns its exit code."""
-        return await self._children.stop("gateway", grace_s=20.0)
+        return await self.children.stop("gateway", grace_s=20.0)
 
     # -- starting -----------------------------------------------------------------------------------------------
 
@@ -175,7 +192,7 @@ class Stage:
         """Let the gateway check its configuration. That shows early what is wrong with it, and how fast it starts."""
         began = time.monotonic()
         check = [*_python("gateway"), "config", "check", "--config", str(self._config)]
-        child = await self._children.start("config-check", check)
+        child = await self.children.start("config-check", check)
         child.expected = True
         await child.watch
         if child.process.returncode not in (0, 1):  # 1: nothing but warnings
@@ -189,7 +206,7 @@ class Stage:
             command += ["--speaks", platform["speaks"], "--control", str(self._platform_socket(platform["id"]))]
             for way in platform["also"]:
                 command += ["--also", f"{way['speaks']}:{way['port']}"]
-            await self._children.start(_process_name(platform), [*_python("simulator"), *command])
+            await self.children.start(_process_name(platform), [*_python("simulator"), *command])
         if not await self._until(self._platforms_ready, time.time() + PLATFORM_READY_S):
             raise CannotRun(f"the platforms were not ready within {PLATFORM_READY_S:g} s")
 
@@ -197,13 +214,18 @@ class Stage:
         """Start air and bus."""
         run = ["--run", str(self.run)]
         await asyncio.gather(
-            self._children.start("bus", [*_python("simulator"), "bus", *run]),
-            self._children.start("air", [*_python("simulator"), "air", *run], env=self._bus_env()),
+            self.children.start("bus", [*_python("simulator"), "bus", *run]),
+            self.children.start("air", [*_python("simulator"), "air", *run], env=self._bus_env()),
         )
 
-    async def _start_gateway(self) -> None:
+    async def start_gateway(self) -> Child:
+        """Start the gateway; it is not waited for."""
         command = [*_python("gateway"), "run", "--config", str(self._config)]
-        await self._children.start("gateway", command, env=self._bus_env())
+        return await self.children.start("gateway", command, env=self.gateway_env())
+
+    def gateway_env(self) -> dict[str, str]:
+        """Return what the gateway finds in its environment beside our own."""
+        return self._bus_env()
 
     def _bus_env(self) -> dict[str, str]:
         return {"DBUS_SYSTEM_BUS_ADDRESS": self._bus_address}
@@ -218,7 +240,7 @@ class Stage:
 
     async def stop_platforms(self) -> None:
         """End the platforms: their ledgers are whole then."""
-        await asyncio.gather(*(self._children.stop(_process_name(one)) for one in self.plan.platforms))
+        await asyncio.gather(*(self.children.stop(_process_name(one)) for one in self.plan.platforms))
 
     async def _ready(self) -> bool:
         status = await self.status()
@@ -234,7 +256,7 @@ class Stage:
     ) -> bool:
         """Look until the condition holds (True) or the deadline is over (False). ProcessDied when a process ends."""
         while not await condition():
-            self._children.check()
+            self.children.check()
             if time.time() >= deadline:
                 return False
             await asyncio.sleep(every_s)
@@ -249,12 +271,12 @@ class Stage:
         deaf = [f"{link['id']} does not hear" for link in status["links"] if not link["hearing"]]
         return "; ".join(deaf + problems) or "no connection to the platform"
 
-    def _begin_again(self) -> None:
+    def begin_again(self) -> None:
         """Forget a beginning that failed: ledgers and the gateway's database."""
         for path in self.run.glob("*.jsonl"):
             path.unlink()
-        shutil.rmtree(self.run / "data")
-        (self.run / "data").mkdir(mode=0o700)
+        for path in (self.run / "data").iterdir():
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
 
 
 def _process_name(platform: Mapping[str, Any]) -> str:

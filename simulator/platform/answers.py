@@ -5,6 +5,7 @@ reached the application, some after it, as from one that lost the answer; `decid
 
   401, 503, ...  that status, undecided; a 2xx one without results, decided
   bare           200 and nothing else, decided          silent   no answer ever, decided
+  business       200 and {"code": 50013, ...}, undecided
   garbage        200, JSON that is torn, decided        close    the connection ends before the first byte, decided
   page           200, a page to log in, undecided       half     the connection ends in mid-answer, decided
   partial        results for the first half, decided    foreign  results for ids that nobody has sent, decided
@@ -22,10 +23,11 @@ from typing import Any, Final
 from simulator.platform.conduct import within
 
 KINDS: Final = ("alarm", "event", "batch", "birth", "state", "time")
-WORDS: Final = ("bare", "garbage", "page", "partial", "foreign", "redirect", "close", "half", "silent")
+WORDS: Final = ("bare", "garbage", "page", "partial", "foreign", "redirect", "close", "half", "silent",
+                "business")  # fmt: skip
 MAX_TIMES: Final = 1_000_000
 MAX_LIMIT: Final = 1024 * 1024
-_UNDECIDED: Final = ("page", "redirect")
+_UNDECIDED: Final = ("page", "redirect", "business")
 
 
 @dataclass(slots=True)

@@ -54,6 +54,10 @@ class Entrance:
         """Decide on each event and return the acknowledgements. OSError (disk full): the platform must not go on."""
         return self._application.decide(message, self)
 
+    def is_poisoned(self, message: Message) -> bool:
+        """Does a message hold an event that will never be accepted here?"""
+        return any(isinstance(event, dict) and self._application.poisons(event, self) for event in message.events)
+
     def forget(self, message: Message) -> None:
         """Note what came and was lost: neither stored nor to be answered."""
         self._application.forget(message, self)
@@ -101,6 +105,15 @@ class Application:
         for event in message.events:
             self._note(_line(event, Status.FORGOTTEN, message.address.lane, way=entrance.way), message.address)
 
+    def poisons(self, event: Mapping[str, Any], entrance: Entrance) -> bool:
+        """Is this an event that one entrance never accepts? What was accepted before is not."""
+        event_id, type_ = _said(event, "id"), _said(event, "type")
+        try:
+            known = _key(event_id) in self._ids
+        except ValueError:
+            return False
+        return not known and entrance.conduct.poisons(event_id, type_)
+
     def _decide(self, event: object, message: Message, entrance: Entrance, *, held: set[str]) -> dict[str, object]:
         conduct = entrance.conduct
         status, code = self._judge(event, message, conduct, held=held)
@@ -129,6 +142,8 @@ class Application:
             # The same id with another number is another event: somebody minted an id twice.
             given = number(event.get("sequence"))
             return (Status.REJECTED, "id-reused") if known and given and known != given else (Status.DUPLICATE, "")
+        if conduct.poisons(event["id"], event["type"]):
+            return Status.REJECTED, "poisoned"
         if conduct.rejects(event["id"], event["type"]):
             return Status.REJECTED, conduct.reject_code
         if conduct.refuses():
@@ -207,7 +222,7 @@ def _line(event: object, status: Status, lane: str, *, way: int, code: str = "")
     )
 
 
-def _said(event: dict[str, Any], name: str) -> str:
+def _said(event: Mapping[str, Any], name: str) -> str:
     value = event.get(name)
     return value if isinstance(value, str) else ""
 

@@ -1,7 +1,8 @@
 """Certificates for a platform that speaks TLS: a small authority, made once for a directory, and a server's pair signed by it.
 
 DIR/ca.pem is what a gateway is to trust; server.pem and server.key are the platform's, for 127.0.0.1 and localhost. What
-is there is used as it is, so a test may put a wrong or an old certificate there. The authority's own key is not kept.
+is there is used as it is, so a test may put a wrong or an old certificate there. The authority's own key is not kept;
+`make_three` makes what a rehearsal of new certificates needs in one go.
 Limits: valid from yesterday for 397 days; platforms that share a directory wait for the one that makes them.
 """
 
@@ -50,8 +51,28 @@ def server_context(folder: Path) -> ssl.SSLContext:
     return context
 
 
+def make_three(folder: Path, *, same: Path, other: Path) -> None:
+    """Make an authority with its first server's pair, a second pair of the same authority, and one of another authority.
+
+    Raises CertificateError.
+    """
+    try:
+        for one in (folder, same, other):
+            one.mkdir(parents=True)
+        key, ca = _authority()
+        for one in (folder, same):
+            _make_server(one, key, ca)
+        _make_server(other, *_authority())
+    except OSError as error:
+        raise CertificateError(f"{folder}: {error}") from error
+
+
 def _make(folder: Path) -> None:
-    authority_key, server_key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
+    _make_server(folder, *_authority())
+
+
+def _authority() -> tuple[ec.EllipticCurvePrivateKey, x509.Certificate]:
+    authority_key = ec.generate_private_key(ec.SECP256R1())
     authority = _name("simulated district authority")
     ca = (
         _builder(authority, authority, authority_key)
@@ -59,9 +80,14 @@ def _make(folder: Path) -> None:
         .add_extension(_usage(signs_certificates=True), critical=True)
         .sign(authority_key, hashes.SHA256())
     )
+    return authority_key, ca
+
+
+def _make_server(folder: Path, authority_key: ec.EllipticCurvePrivateKey, ca: x509.Certificate) -> None:
+    server_key = ec.generate_private_key(ec.SECP256R1())
     names = [x509.IPAddress(ipaddress.ip_address("127.0.0.1")), x509.DNSName("localhost")]
     server = (
-        _builder(_name("simulated district platform"), authority, server_key)
+        _builder(_name("simulated district platform"), ca.subject, server_key)
         .add_extension(x509.BasicConstraints(ca=False, path_length=None), critical=True)
         .add_extension(_usage(signs_certificates=False), critical=True)
         .add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)

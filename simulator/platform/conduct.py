@@ -38,6 +38,8 @@ class Conduct:
         self._types: tuple[str, ...] = ()
         self._ids: frozenset[str] = frozenset()
         self.reject_code = "unwanted"
+        self._to_poison = 0
+        self._poisoned: set[str] = set()
 
     # -- what can be switched -----------------------------------------------------------------------------------
 
@@ -56,6 +58,10 @@ class Conduct:
         """Answer `rejected` to these types (patterns over "alarm.raised") and these ids."""
         types, ids = _words("types", types), _words("ids", ids)
         self._types, self._ids, self.reject_code = types, frozenset(ids), str(code)
+
+    def poison(self, n: int = 1) -> None:
+        """Never accept the next `n` events of telemetry: over HTTP the whole batch that holds one is answered 400."""
+        self._to_poison = int(within("n", n, MAX_PATTERNS))
 
     def accept(self) -> None:
         """End `refuse`, `refuse_some` and `reject`."""
@@ -116,6 +122,13 @@ class Conduct:
             return True
         return bool(self._types) and any(fnmatchcase(noun_of(type_), pattern) for pattern in self._types)
 
+    def poisons(self, event_id: str, type_: str) -> bool:
+        """Is this event one that is never accepted? Once so, it stays so."""
+        if self._to_poison and event_id not in self._poisoned and noun_of(type_).startswith("telemetry."):
+            self._to_poison -= 1
+            self._poisoned.add(event_id)
+        return event_id in self._poisoned
+
     def mutes(self) -> bool:
         """Is this answer lost?"""
         return self._mute_chance > 0 and self._chance.random() < self._mute_chance
@@ -127,6 +140,7 @@ class Conduct:
             "refuse_p": self._refuse_chance,
             "reject_types": list(self._types),
             "reject_ids": len(self._ids),
+            "poisoned": len(self._poisoned),
             "stalled": not self.released.is_set(),
             "forget_p": self._forget_chance if time.monotonic() < self._forget_until else 0.0,
             "mute_p": self._mute_chance,

@@ -12,11 +12,14 @@ Everything but `stats` takes `way`: the number of the one way in that is meant, 
   reject {"types"?, "ids"?, "code"?} rejected to these; types are patterns over "alarm.raised"
   accept                             ends refuse, refuse_some and reject
   forget {"p"?, "seconds"?, "seed"?} whole messages: neither stored nor answered; ended by remember
+  poison {"n"?}                      the next n events of telemetry are never accepted; over HTTP 400 to their whole batch
   mute {"p"?, "seed"?}               decided and stored, but the answer is lost; p 0 ends it
   slow {"ms"} · double_acks {"on"?}  so long for each message; each answer twice
   stats
 Over MQTT:
   restart-broker
+Over TLS:
+  certificate {"folder"}             server.pem and server.key of a folder, for every connection that is new
 Over HTTP (see answers; "on": any of alarm, event, batch, birth, state, time):
   answer {"how", "n"?, "on"?, "decided"?, "retry_after"?, "location"?}   a status or a word: the next n answers, or all
   limit {"bytes"}                    413 to a longer body; 0 ends it
@@ -89,7 +92,13 @@ def _operations_of(way: Way) -> dict[str, Operation]:
     def double_acks(on: Any = True) -> None:  # noqa: FBT002 - called by the name that the request gives
         conduct.double_acks(on=bool(on))
 
+    def certificate(folder: str) -> None:
+        if way.tls is None:
+            raise ValueError("this way in has no certificate")
+        way.tls.load_cert_chain(Path(folder) / "server.pem", Path(folder) / "server.key")
+
     return {
+        **({"certificate": certificate} if way.tls is not None else {}),
         "cut": link.cut,
         "heal": link.heal,
         "stall": stall,
@@ -101,6 +110,7 @@ def _operations_of(way: Way) -> dict[str, Operation]:
         "accept": conduct.accept,
         "forget": conduct.forget,
         "remember": conduct.remember,
+        "poison": conduct.poison,
         "mute": conduct.mute,
         "slow": conduct.slow,
         "double_acks": double_acks,

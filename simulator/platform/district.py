@@ -15,6 +15,7 @@ Limits: 4 ways.
 from __future__ import annotations
 
 import asyncio
+import ssl
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
@@ -63,6 +64,7 @@ class Way:
     link: Link
     front: Front
     conduct: Conduct
+    tls: ssl.SSLContext | None = None
 
     @property
     def port(self) -> int:
@@ -214,7 +216,7 @@ async def _open(
             # The faults are in the outer line, where everything is encrypted; the inner one only ends the TLS.
             inner = await parts.enter_async_context(MqttLink(mqtt.broker.port, tls=tls))
             link = Link(inner.port, port=port)
-    return Way(entrance.way, speaks, await parts.enter_async_context(link), front, entrance.conduct)
+    return Way(entrance.way, speaks, await parts.enter_async_context(link), front, entrance.conduct, tls)
 
 
 def _only(error: BaseException) -> BaseException:

@@ -200,11 +200,16 @@ class HttpFront:
         if request.message is None:
             return self._state_or_birth(request)
         message = request.message
+        poisoned = message.defect is None and self._entrance.is_poisoned(message)
+        if poisoned and len(message.events) > 1:
+            return self._refuse(400, "poisoned")
         acks = self._entrance.decide(message)
         if message.address.gateway:
             self._entrance.roster.heard(message.address)
         if message.defect is not None:
             return self._refuse(_STATUS_OF.get(message.defect, 400), message.defect)
+        if poisoned:
+            return self._refuse(400, "poisoned")
         return _Answer(200, {"results": acks * 2 if self._conduct.doubling else acks})
 
     def _state_or_birth(self, request: _Request) -> _Answer:
@@ -253,6 +258,8 @@ class HttpFront:
                 await self._reply(exchange, _Answer(307, None, [("location", fault.location)]))
             case "bare":
                 await self._reply(exchange, _Answer(200))
+            case "business":
+                await self._reply(exchange, _Answer(200, {"code": 50013, "message": "系统繁忙", "data": None}))
             case "garbage" | "page":
                 self._statuses[200] += 1
                 body, kind = (_TORN, JSON) if fault.how == "garbage" else (_PAGE, "text/html")

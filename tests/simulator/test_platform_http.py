@@ -17,6 +17,7 @@ import pytest
 
 from simulator.platform import District, district
 from simulator.platform.answers import Answers
+from simulator.platform.http_front import HttpFront
 from simulator.platform.ledger import read_ledger
 
 GOLDEN = Path(__file__).parent.parent / "data" / "native"
@@ -550,3 +551,30 @@ async def test_a_platform_that_cannot_write_its_ledger_ends_and_answers_nothing_
 
     with pytest.raises(OSError, match="No space left"):
         await fill_the_disk()
+
+
+async def test_a_batch_with_an_event_that_is_never_accepted_is_400_whole_until_that_event_comes_alone(
+    tmp_path: Path,
+) -> None:
+    async with platform_and_gateway(tmp_path) as (platform, gateway):
+        assert await gateway.ask_batch([meter(1)]) == [{"id": uid(1), "status": "accepted"}]
+        platform.conduct.poison()
+        assert (await gateway.post([meter(1), meter(2), meter(3)], content_type=BATCH)).status_code == 400
+        assert rows(tmp_path) == [(uid(1), "accepted", "telemetry")]
+        assert await gateway.ask_batch([meter(1), meter(3)]) == [
+            {"id": uid(1), "status": "duplicate"},
+            {"id": uid(3), "status": "accepted"},
+        ]
+        assert (await gateway.post([meter(2)], content_type=BATCH)).status_code == 400
+        assert (await gateway.post([meter(2)], content_type=BATCH)).status_code == 400
+        assert [status for name, status, _ in rows(tmp_path) if name == uid(2)] == ["rejected", "rejected"]
+        assert await gateway.ask(alarm(4)) == [{"id": uid(4), "status": "accepted"}]
+
+
+async def test_a_business_error_is_a_200_that_decides_nothing(tmp_path: Path) -> None:
+    async with platform_and_gateway(tmp_path) as (platform, gateway):
+        assert isinstance(platform.front, HttpFront)
+        platform.front.answers.answer("business", n=1)
+        answer = await gateway.post(alarm(1))
+        assert (answer.status_code, answer.json()["code"], rows(tmp_path)) == (200, 50013, [])
+        assert await gateway.ask(alarm(1)) == [{"id": uid(1), "status": "accepted"}]

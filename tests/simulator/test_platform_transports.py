@@ -16,8 +16,9 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
+from simulator.control_client import ask
 from simulator.platform import District, control_socket, district, main
-from simulator.platform.certificates import CertificateError, server_context
+from simulator.platform.certificates import CertificateError, make_three, server_context
 from simulator.platform.ledger import read_ledger
 from simulator.platform.mqtt_link import MqttLink
 
@@ -388,3 +389,21 @@ async def test_what_does_not_fit_together_is_refused(tmp_path: Path) -> None:
     (tmp_path / "tls" / "ca.pem").touch()
     with pytest.raises(CertificateError, match=r"server.pem, server.key missing"):
         await main(tmp_path, port=0, control=tmp_path / "c.sock", speaks="https")
+
+
+async def test_a_certificate_is_replaced_while_the_platform_runs(tmp_path: Path) -> None:
+    tls, same, other = tmp_path / "tls", tmp_path / "same", tmp_path / "other"
+    await asyncio.to_thread(make_three, tls, same=same, other=other)
+    control = tmp_path / "p.sock"
+    async with district(tmp_path, speaks="https", tls_dir=tls) as platform, control_socket(platform, control):
+        url, trust = f"https://127.0.0.1:{platform.port}", strict(tls / "ca.pem")
+        for folder in (tls, same):
+            await ask(control, "certificate", folder=str(folder))
+            shown = await asyncio.to_thread(ssl.get_server_certificate, (HOST, platform.port))
+            assert shown.strip() == (folder / "server.pem").read_text().strip()
+            assert (await post_alarm(url, trust)).status_code == 200
+        await ask(control, "certificate", folder=str(other))
+        with pytest.raises(httpx.ConnectError, match="CERTIFICATE_VERIFY_FAILED"):
+            await post_alarm(url, trust)
+        await ask(control, "certificate", folder=str(tls))
+        assert (await post_alarm(url, trust)).status_code == 200

@@ -89,7 +89,7 @@ async def test_a_fall_is_reported_while_it_lasts_and_stands_in_the_ledger_once(t
         await ear.until(lambda: FALLEN in ear.heard)
         await ear.until(lambda: ear.heard[-2:] == [UPRIGHT, Signal(SignalKind.OCCUPANCY, "presence", level=True)])
     assert [(row["kind"], row["device"], round(row["t_last"] - row["t"], 3)) for row in rows] == [
-        ("fall", "radar-1", 0.3)
+        ("fall", "radar-1", 0.0)  # after that it may be over before the next report
     ]
     assert ear.framer.skipped == 0
 

@@ -1,0 +1,183 @@
+"""What the audit believes in a run of chaos, and what it does not: clocks that lie, databases destroyed, events refused."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import Any
+
+from simulator.audit import audit, reasons
+from simulator.ledgers import Decision, Emission, Fault, Ledgers
+
+T0 = 1_700_000_000.0
+ZERO = T0 - 5_000.0  # when this boot began
+FIVE_YEARS = 157_680_000
+ENVIRONMENT = "cn.eldercare.telemetry.environment.v1"
+RAISED = "cn.eldercare.alarm.raised.v1"
+GAP = "cn.eldercare.gateway.gap.v1"
+SCENARIO: dict[str, Any] = {
+    "name": "by-hand",
+    "seed": 1,
+    "boot": {"id": "this-boot", "zero": ZERO},
+    "devices": [
+        {"id": "board", "role": "controller", "link": "wire-1"},
+        {"id": "button", "role": "button", "link": "air"},
+    ],
+}
+
+
+def iso(t: float) -> str:
+    return datetime.fromtimestamp(t, UTC).isoformat(timespec="milliseconds")
+
+
+def clock(t: float) -> dict[str, Any]:
+    return {"state": "synced", "boot": "this-boot", "mono_ms": round((t - ZERO) * 1000)}
+
+
+def line(n: int, *, at: float) -> Emission:
+    return Emission(at, at, "board", "line", n=n, session="s", value={"temp": 20.0})
+
+
+def taken(n: int, *, at: float, sequence: int | None = None, says: float | None = None, **more: Any) -> Decision:
+    """One accepted event of line `n`; `says` is the time that it gives when that is not the true one."""
+    body = {"time": iso(at if says is None else says), "recordedtime": iso(at if says is None else says)}
+    event = {**body, "data": {"n": n, "session": "s", "registers": [], "clock": clock(at)}}
+    number = n if sequence is None else sequence
+    made = Decision(at + 0.1, f"id-{n}", ENVIRONMENT, "board", "accepted", "telemetry", number, number, "one", 1, event)
+    return replace(made, **more)
+
+
+def press(*, at: float) -> Emission:
+    return Emission(at, at + 0.5, "button", "press", counter=7)
+
+
+def gap(number: int, *, link: str, first: float, last: float, off: float = 0.0, **more: Any) -> Decision:
+    mono = {"from_mono_ms": clock(first)["mono_ms"], "to_mono_ms": clock(last)["mono_ms"], "from_boot": "this-boot"}
+    data = {"link": link, "from": iso(first + off), "to": iso(last + off), **mono, "clock": clock(last)}
+    event = {"time": iso(last + off), "data": {**data, "reason": "restart", "dropped": 0, **more}}
+    return Decision(last + 0.1, f"gap-{number}", GAP, "gw", "accepted", "event", number, number, "one", 1, event)
+
+
+def judged(
+    emissions: tuple[Emission, ...],
+    decisions: tuple[Decision, ...],
+    *faults: Fault,
+    sequence: int | None = None,
+    stream: str = "one",
+    **more: Any,
+) -> dict[str, Any]:
+    """Judge, after which `reasons` stand under that name."""
+    stored = max((one.sequence for one in decisions), default=0) if sequence is None else sequence
+    status = {"outbox": {"stream": stream, "sequence": stored}, "destinations": []}
+    ledgers = Ledgers(SCENARIO, emissions, decisions={"district": decisions}, faults=faults, status=status, **more)
+    report = audit(ledgers)
+    return report | {"reasons": reasons(report)}
+
+
+def jump(at: float, seconds: float) -> Fault:
+    return Fault(at, "clock", facts={"jump_s": seconds})
+
+
+# -- a clock that lies ----------------------------------------------------------------------------------------------
+
+
+def test_an_event_under_a_clock_that_lies_is_placed_by_its_boot_time() -> None:
+    lying = taken(2, at=T0 + 5, says=T0 + 5 + FIVE_YEARS)
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5))
+    report = judged(inputs, (taken(1, at=T0 + 1), lying), jump(T0 + 4, FIVE_YEARS), jump(T0 + 8, 0))
+    assert report["reasons"] == []
+
+
+def test_a_gap_under_a_clock_that_lies_excuses_what_it_really_covers_and_nothing_else() -> None:
+    told = gap(2, link="air", first=T0 + 4, last=T0 + 7, off=FIVE_YEARS)
+    jumps = (jump(T0 + 3, FIVE_YEARS), jump(T0 + 8, 0))
+    inside = judged((line(1, at=T0 + 1), press(at=T0 + 5)), (taken(1, at=T0 + 1), told), *jumps)
+    assert (inside["reasons"], inside["unheard"]) == ([], 1)
+    outside = judged((line(1, at=T0 + 1), press(at=T0 + 8)), (taken(1, at=T0 + 1), told), *jumps)
+    assert outside["reasons"] == ["1 inputs lost"]
+
+
+def test_a_time_that_is_neither_true_nor_what_the_clock_said_is_an_offence() -> None:
+    wrong = taken(2, at=T0 + 5, says=T0 + 5 + 3_600)
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5))
+    report = judged(inputs, (taken(1, at=T0 + 1), wrong), jump(T0 + 4, FIVE_YEARS), jump(T0 + 8, 0))
+    assert report["reasons"] == ["1 events whose time is neither true nor what the clock said"]
+
+
+# -- a database destroyed -------------------------------------------------------------------------------------------
+
+DESTROYED = Fault(T0 + 6, "corrupt")
+
+
+def test_what_a_destroyed_database_lost_is_excused_when_a_gap_counts_it() -> None:
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5), line(3, at=T0 + 9))
+    new = taken(3, at=T0 + 9, sequence=2, streamid="two")
+    told = replace(
+        gap(1, link="outbox", first=T0 + 4, last=T0 + 6, reason="database", dropped=1), streamid="two"
+    )  # fmt: skip
+    report = judged(inputs, (taken(1, at=T0 + 1), told, new), DESTROYED, stream="two")
+    assert report["reasons"] == []
+    assert (report["corrupted"], report["streams"], report["corruptions"]) == (1, 2, 1)
+
+
+def test_a_gap_excuses_no_more_inputs_than_it_counts() -> None:
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5), line(3, at=T0 + 5.2))
+    told = replace(
+        gap(1, link="outbox", first=T0 + 4, last=T0 + 6, reason="database", dropped=1), streamid="two"
+    )  # fmt: skip
+    report = judged(inputs, (taken(1, at=T0 + 1), told), DESTROYED, stream="two")
+    assert report["reasons"] == ["1 inputs lost"]
+
+
+def test_what_a_destroyed_database_lost_without_a_word_is_lost() -> None:
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5), line(3, at=T0 + 9))
+    new = taken(3, at=T0 + 9, sequence=1, streamid="two")
+    report = judged(inputs, (taken(1, at=T0 + 1), new), DESTROYED, stream="two")
+    assert report["reasons"] == ["1 inputs lost"]
+
+
+def test_a_new_stream_without_a_destroyed_database_is_told() -> None:
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 9))
+    new = taken(2, at=T0 + 9, sequence=1, streamid="two")
+    report = judged(inputs, (taken(1, at=T0 + 1), new), stream="two")
+    assert "2 streams: the database was replaced during the run" in report["reasons"]
+
+
+def test_an_input_that_comes_again_after_its_number_was_destroyed_is_counted_apart() -> None:
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5))
+    again = replace(taken(2, at=T0 + 9, sequence=1, streamid="two"), id="id-again")
+    decisions = (taken(1, at=T0 + 1), taken(2, at=T0 + 5), again)
+    report = judged(inputs, decisions, DESTROYED, stream="two", sequence=1)
+    assert (report["reasons"], report["doubled_by_corruption"]) == ([], 1)
+    assert judged(inputs, decisions, stream="two")["duplicated"] == 1
+
+
+# -- events refused, and events that no disk took -----------------------------------------------------------------
+
+
+def test_an_event_that_was_never_to_be_accepted_must_be_a_dead_letter() -> None:
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5))
+    refused = taken(2, at=T0 + 5, status="rejected", code="poisoned")
+    kept = judged(inputs, (taken(1, at=T0 + 1), refused), dead=1)
+    assert (kept["reasons"], kept["refused"], kept["lost"]) == ([], 1, 0)
+    dropped = judged(inputs, (taken(1, at=T0 + 1), refused), dead=0)
+    assert dropped["reasons"] == ["1 refused events that are no dead letters"]
+
+
+def test_a_dead_letter_that_nobody_refused_is_an_offence() -> None:
+    report = judged((line(1, at=T0 + 1),), (taken(1, at=T0 + 1),), sequence=2, dead=1)
+    assert "1 dead letters" in report["reasons"]
+
+
+def test_an_event_sent_before_a_disk_took_it_has_the_number_that_comes_with_it_later() -> None:
+    first = replace(taken(1, at=T0 + 1, sequence=0), streamid="")
+    again = replace(taken(1, at=T0 + 3), status="duplicate")
+    report = judged((line(1, at=T0 + 1),), (first, again))
+    assert (report["reasons"], report["sequence_gaps"], report["never_stored"]) == ([], 0, 0)
+
+
+def test_an_input_told_before_a_disk_took_it_and_said_again_after_a_kill_is_counted_apart() -> None:
+    unstored = replace(taken(1, at=T0 + 1, sequence=0), streamid="", id="id-unstored")
+    report = judged((line(1, at=T0 + 1),), (unstored, taken(1, at=T0 + 4)))
+    assert (report["duplicated"], report["told_unstored"], report["never_stored"]) == (0, 1, 1)
+    assert report["reasons"] == []
