@@ -268,11 +268,9 @@ class _App:
             await asyncio.sleep(TICK_S)
 
     def _durable_until(self, at: Stamp) -> Stamp:
-        """Return the last sign of life: never later than what was heard and is not yet durable."""
-        oldest = self._outbox.oldest_waiting
-        if oldest is not None and oldest.mono_ms < at.mono_ms and oldest.boot == at.boot:
-            return oldest
-        return at
+        """Return the last sign of life: never later than what was heard and is not yet durable, nor than a deaf time."""
+        waiting = [one for one in (self._outbox.oldest_waiting, self._hearing.not_durable_since) if one is not None]
+        return min(at, *waiting, key=lambda one: (one.boot == at.boot, one.mono_ms)) if waiting else at
 
     def _on_sign_written(self, error: BaseException | None) -> None:
         path = str(self._settings.gateway.data_dir / "alive")

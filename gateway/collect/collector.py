@@ -345,12 +345,14 @@ class Collector:
         heard = [desk.last_heard for desk in self.desks.values()]
         return sum(1 for last in heard if last is None or last < moment), len(heard)
 
-    def store_gap(self, data: Mapping[str, object] | None, at: Stamp, mark: Mark) -> bool:
+    def store_gap(
+        self, data: Mapping[str, object] | None, at: Stamp, mark: Mark, on_durable: Callable[[], None]
+    ) -> bool:
         """Store what `Hearing` has to tell (None: nothing yet) with its mark; False when a full queue refused it."""
         gap = () if data is None else (
             new_event("gateway.gap", self._origin, device=self._origin.gateway, at=at, data=data),
         )  # fmt: skip
-        return self._outbox.submit(Write(gap, (mark,)))
+        return self._outbox.submit(Write(gap, (mark,), on_commit=lambda _rows: on_durable(), on_failed=on_durable))
 
 
 def _urgency(one: Observation) -> int:

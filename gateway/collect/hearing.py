@@ -23,8 +23,9 @@ TICK_S: Final = 1.0
 _OWNER: Final = "link:"
 _KEY: Final = "deaf"
 
-# Stores the data of a gap event that happened at a time (None: no event), and a mark; False when the queue is full.
-Store = Callable[[Mapping[str, object] | None, Stamp, Mark], bool]
+# Stores the data of a gap event that happened at a time (None: no event), and a mark, and says when both are durable; False
+# when the queue is full.
+Store = Callable[[Mapping[str, object] | None, Stamp, Mark, Callable[[], None]], bool]
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Hearing:
         self._store = store
         self._versions = itertools.count(1)
         self._ending = False
+        self._not_durable: dict[int, Stamp] = {}
         for name, since, reason in self._known(marks):
             link = self._links[name]
             link.since, link.reason = since, reason
@@ -84,7 +86,17 @@ class Hearing:
     def begin(self) -> None:
         """Make the beginning of each deaf time durable: a link may stay deaf until the next restart."""
         for name, link in self._links.items():
-            self._store(None, link.since, self._mark(name))
+            self._note(name, None, link.since, since=self._clock.stamp() if link.hearing else link.since)
+
+    @property
+    def not_durable_since(self) -> Stamp | None:
+        """The beginning of the earliest deaf time that no disk has taken yet; None when all of them are durable.
+
+        A sign of life later than that would hide it from the next start.
+        """
+        waiting = [*self._not_durable.values(), *(one.untold.start for one in self._links.values() if one.untold)]
+        boot = self._clock.stamp().boot
+        return min(waiting, key=lambda at: (at.boot == boot, at.mono_ms), default=None)
 
     def end(self) -> None:
         """The gateway ends: what falls silent from here on is its doing."""
@@ -112,7 +124,7 @@ class Hearing:
         elif link.hearing and not state.hearing:
             link.hearing, link.since = False, state.at
             link.reason = "restart" if self._ending else "link-down"
-            self._store(None, state.at, self._mark(state.link))
+            self._note(state.link, None, state.at, since=state.at)
 
     def on_overflow(self, name: str, count: int, *, first: Stamp, last: Stamp) -> None:
         """A link heard more than could be taken: what was dropped is announced. A count of 0: nobody could count it."""
@@ -137,8 +149,20 @@ class Hearing:
         if gap is None:
             return
         link.untold = None
-        if not self._store(_data(name, gap), gap.end, self._mark(name)):
+        if not self._note(name, _data(name, gap), gap.end, since=gap.start):
             link.untold = gap
+
+    def _note(self, name: str, data: Mapping[str, object] | None, at: Stamp, *, since: Stamp) -> bool:
+        """Store what is to be told of a link, and how it stands; False when a full queue refused it."""
+        mark = self._mark(name)
+        self._not_durable[mark.version] = since
+        if self._store(data, at, mark, lambda: self._is_durable(mark.version)):
+            return True
+        self._is_durable(mark.version)
+        return False
+
+    def _is_durable(self, version: int) -> None:
+        self._not_durable.pop(version, None)
 
     def _mark(self, name: str) -> Mark:
         link = self._links[name]

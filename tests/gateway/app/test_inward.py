@@ -57,9 +57,10 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
         )  # fmt: skip
         gaps: list[Mapping[str, Any]] = []
 
-        def store(data: Mapping[str, object] | None, _at: Stamp, _mark: Mark) -> bool:
+        def store(data: Mapping[str, object] | None, _at: Stamp, _mark: Mark, on_durable: Callable[[], None]) -> bool:
             if data is not None:
                 gaps.append(data)
+            on_durable()
             return True
 
         health = Health(clock)

@@ -31,7 +31,12 @@ def settings(*, ble: tuple[Ble, ...] = (), serial: tuple[Serial, ...] = ()) -> S
 
 def hearing_of(clock: SystemClock, *links: tuple[str, str]) -> Hearing:
     return Hearing(
-        links, [], deaf_since=clock.stamp(), clock=clock, health=Health(clock), store=lambda _data, _at, _mark: True
+        links,
+        [],
+        deaf_since=clock.stamp(),
+        clock=clock,
+        health=Health(clock),
+        store=lambda _data, _at, _mark, _durable: True,
     )
 
 

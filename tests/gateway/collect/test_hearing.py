@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -29,15 +29,21 @@ class Bench:
 
     clock: Clock
     full: bool = False
+    slow: bool = False
+    waiting: list[Callable[[], None]] = field(default_factory=list)
     gaps: list[dict[str, Any]] = field(default_factory=list)
     marks: dict[tuple[str, str], Mark] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self.health = Health(self.clock)
 
-    def store(self, data: Mapping[str, object] | None, at: Stamp, mark: Mark) -> bool:
+    def store(self, data: Mapping[str, object] | None, at: Stamp, mark: Mark, on_durable: Callable[[], None]) -> bool:
         if self.full:
             return False
+        if self.slow:
+            self.waiting.append(on_durable)
+        else:
+            on_durable()
         if data is not None:
             self.gaps.append({**data, "at": at})
         self.marks[mark.device, mark.key] = mark
@@ -275,3 +281,32 @@ UNSYNCED = replace(ALIVE, wall_ms=0)
 )  # fmt: skip
 def test_the_last_sign_of_life(alive: Stamp | None, recorded: Stamp | None, sign: Stamp) -> None:
     assert last_sign(alive, recorded, began=BEGAN, tolerance_ms=2_000) == sign
+
+
+def test_no_sign_of_life_may_be_later_than_a_deaf_time_that_the_disk_has_not_taken(bench: Bench) -> None:
+    """Killed before it is stored, the next start tells the deaf time from its beginning."""
+    bench.slow = True
+    hearing = bench.start()
+    assert hearing.not_durable_since == ALIVE
+    hearing.on_state(hears("air", later(3)))
+    hearing.on_state(hears("wire", later(4)))
+    assert hearing.not_durable_since == ALIVE
+    for on_durable in bench.waiting:
+        on_durable()
+    assert hearing.not_durable_since is None
+
+
+def test_a_gap_that_a_full_queue_refused_holds_the_sign_of_life_too(bench: Bench) -> None:
+    hearing = bench.start()
+    bench.full = True
+    hearing.on_state(hears("air", later(3)))
+    assert hearing.not_durable_since == ALIVE
+    bench.full = False
+    hearing.tick()
+    assert hearing.not_durable_since is None
+
+
+def test_a_boot_before_this_one_is_earlier_whatever_its_clock_says(bench: Bench) -> None:
+    before = replace(ALIVE, boot="before", mono_ms=10**12)
+    bench.slow = True
+    assert bench.start(before).not_durable_since == before
