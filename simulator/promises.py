@@ -108,13 +108,19 @@ def _wide_gaps(ledgers: Ledgers, gaps: Sequence[Mapping[str, Any]], book: Book) 
 
 
 def _with_disk(ledgers: Ledgers, dead: Sequence[Window]) -> list[Window]:
-    """Let a dead time begin when the disk before it gave up: from then on nothing that was heard could be kept."""
+    """Let a dead time begin when the disk before it gave up, and with the one before it when that was just over.
+
+    From then on nothing that was heard could be kept; and a life so short may have ended before it could tell of the former.
+    """
     begun = [fault.t for fault in ledgers.faults if fault.fault in DISK_FAULTS]
     over = [fault.t for fault in ledgers.faults if fault.fault in {f"end {name[6:]}" for name in DISK_FAULTS}]
-    found = []
+    found: list[Window] = []
     for killed, started in dead:
         before = [t for t in begun if t <= killed and not any(t < end < killed - DISK_BACK_S for end in over)]
-        found.append((min([killed, *before]), started))
+        first = min([killed, *before])
+        if found and first - found[-1][1] <= LATE_GAP_S:  # killed again before it could tell of it
+            first = found[-1][0]
+        found.append((first, started))
     return found
 
 

@@ -4,7 +4,8 @@ The machine's own clocks stood still, and the boot-time clock of the gateway is 
 hang together. So an event's true time follows from its boot-time stamp, and with a lying wall clock nothing else is
 believed: its `time` and the ends of a gap are put right before the audit looks at them, its `recordedtime`, which has no
 boot-time stamp, is set to its `time` (so an acknowledgement before the recording is found only if it came before the input).
-What an event says must still be one of two things: the true time, or the true time plus one of the jumps. Limit: 2 s.
+What an event says as "synced" or "corrected" must still be one of two things: the true time, or the true time plus one of
+the jumps. One that is "unsynced" may say anything, for it says that nobody knows. Limit: 2 s.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ from simulator.ledgers import Decision, Ledgers
 
 TOLERANCE_S: Final = 2.0
 JUMP: Final = "clock"
+UNSYNCED: Final = "unsynced"
 _BOOT_ID: Final = Path("/proc/sys/kernel/random/boot_id")
 
 
@@ -48,7 +50,8 @@ def _straight(one: Decision, boot: Mapping[str, Any], offsets: set[float], book:
         return one
     zero, said = float(boot["zero"]), moment(one.event.get("time"))
     true = zero + float(clock["mono_ms"]) / 1000
-    if one.status == "accepted" and (said is None or min(abs(said - true - off) for off in offsets) > TOLERANCE_S):
+    wrong = said is None or min(abs(said - true - off) for off in offsets) > TOLERANCE_S
+    if one.status == "accepted" and wrong and clock.get("state") != UNSYNCED:
         facts = {"id": one.id, "type": one.type, "said": one.event.get("time"), "true": _iso(true)}
         book.offence("wrong_times", one.device, facts)
     event: dict[str, Any] = {**one.event, "time": _iso(true), "recordedtime": _iso(true)}

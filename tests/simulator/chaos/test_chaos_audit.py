@@ -104,6 +104,15 @@ def test_a_time_that_is_neither_true_nor_what_the_clock_said_is_an_offence() -> 
     assert report["reasons"] == ["1 events whose time is neither true nor what the clock said"]
 
 
+def test_a_time_that_nobody_vouches_for_is_none() -> None:
+    wrong = taken(2, at=T0 + 5, says=T0 + 5 + 3_600)
+    data = {**wrong.data, "clock": {**clock(T0 + 5), "state": "unsynced"}}
+    unsynced = replace(wrong, event={**wrong.event, "data": data})
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5))
+    report = judged(inputs, (taken(1, at=T0 + 1), unsynced), jump(T0 + 4, FIVE_YEARS), jump(T0 + 8, 0))
+    assert report["reasons"] == []
+
+
 # -- a database destroyed -------------------------------------------------------------------------------------------
 
 DESTROYED = Fault(T0 + 6, "corrupt")
