@@ -15,7 +15,7 @@ from typing import Any, Final
 
 import structlog
 
-from gateway.clock import Stamp, iso
+from gateway.clock import Boots, Stamp, iso
 from gateway.errors import ControlError
 from gateway.events import Event, Origin, new_event, new_id
 
@@ -256,17 +256,18 @@ class AlarmBook:
         levels = self._delivery.get(alarm.id, {})
         return {name: "UNDELIVERED" if late and level in _ON_THE_WAY else level for name, level in levels.items()}
 
-    def listed(self, now: Stamp, *, with_closed: bool) -> list[dict[str, Any]]:
-        """Return the alarms for people, oldest first."""
-        alarms = sorted(self._open.values(), key=lambda alarm: alarm.raised.wall_ms)
+    def listed(self, now: Stamp, *, with_closed: bool, boots: Boots | None = None) -> list[dict[str, Any]]:
+        """Return the alarms for people, oldest first, with their times as `boots` lets them be known now."""
+        told = (boots or Boots()).told
+        alarms = sorted(self._open.values(), key=lambda alarm: told(alarm.raised).wall_ms)
         if with_closed:
             alarms = [*self._closed.values(), *alarms]
         return [
             {
                 "id": one.id, "kind": one.kind, "device": one.device, "room": one.room, "bed": one.bed,
-                "state": one.state.value, "raised_at": iso(one.raised.wall_ms), "presses": one.presses,
-                "verified": one.verified, "doubts": one.doubts, "acked_by": one.acked_by, "closed_by": one.closed_by,
-                "why": one.why, "delivery": self._delivery_of(one, now),
+                "state": one.state.value, "raised_at": iso(told(one.raised).wall_ms), "clock": told(one.raised).state,
+                "presses": one.presses, "verified": one.verified, "doubts": one.doubts, "acked_by": one.acked_by,
+                "closed_by": one.closed_by, "why": one.why, "delivery": self._delivery_of(one, now),
             }
             for one in alarms
         ]  # fmt: skip

@@ -86,7 +86,7 @@ class Operations:
             "started_at": iso(rooms.began.wall_ms),
             "uptime_s": round((clock.stamp().mono_ms - rooms.began.mono_ms) / 1000, 1),
             "cpu_s": round(time.process_time(), 3),
-            "clock": {"state": clock.state()},
+            "clock": _clock_of(clock),
             "devices": [desk.status(clock, self._alarm_of(desk.id)) for desk in rooms.collector.desks.values()],
             "links": rooms.hearing.status(rooms.dropped()),
             "outbox": {**await rooms.outbox.status(), "requeued": self._letters.requeued},
@@ -112,7 +112,8 @@ class Operations:
         return alarm.id if alarm else None
 
     async def _alarms(self, request: Mapping[str, Any]) -> object:
-        return self._rooms.alarms.listed(self._rooms.clock.stamp(), with_closed=bool(request.get("all")))
+        rooms = self._rooms
+        return rooms.alarms.listed(rooms.clock.stamp(), with_closed=bool(request.get("all")), boots=rooms.outbox.boots)
 
     async def _acknowledge(self, request: Mapping[str, Any]) -> object:
         change = self._rooms.collector.acknowledge(_text(request, "id"), _text(request, "by"))
@@ -172,6 +173,15 @@ class Operations:
         if name and name not in names:
             raise ControlError("GW-CTL-03", name, reason="@refusal.unknown-destination", names=", ".join(names))
         return name
+
+
+def _clock_of(clock: SystemClock) -> dict[str, object]:
+    """`time` is the gateway's own; `doubt` says why that is not the machine's: "before", "ahead" or "jumped"."""
+    now, trust = clock.stamp(), clock.trust
+    return {
+        "state": clock.state(), "time": iso(now.wall_ms), "boot": now.boot, "mono_ms": now.mono_ms, "by": trust.by,
+        "offset_ms": trust.trusted_ms, "doubt": trust.doubt.value, "steps": clock.steps,
+    }  # fmt: skip
 
 
 def _attended(change: Change, *, by: str) -> dict[str, object]:

@@ -328,9 +328,11 @@ class _App:
         self._outbox = Outbox(settings.gateway.data_dir / "outbox.db", routes, clock=self._clock, hold=self._hold)
         self._outbox.on_trouble = self._on_store_trouble
         self._outbox.on_bug = self._on_store_bug
+        self._timekeeping = Timekeeping(
+            self._clock, self._origin, outbox=self._outbox, health=self._health, alive=self._alive.read()
+        )
         await self._outbox.open()
-        self._timekeeping = Timekeeping(self._clock, self._origin, outbox=self._outbox, health=self._health)
-        self._timekeeping.begin(self._alive.read())
+        self._timekeeping.begin()
         marks = await self._outbox.marks()
         self._alarms = AlarmBook(self._origin, [one.id for one in wanting if wants(one.types, "alarm.raised")])
         judge = self._judge = Judge()

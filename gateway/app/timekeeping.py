@@ -40,11 +40,11 @@ async def _ask_timedated() -> bool | None:
 
 
 class Timekeeping:
-    """The clock of one run. `tick` is to be called about once a second."""
+    """The clock of one run. `alive` is the last sign of life; `tick` is to be called about once a second."""
 
     def __init__(
         self, clock: SystemClock, origin: Origin, *, outbox: Outbox, health: Health,
-        ask: Callable[[], Awaitable[bool | None]] = _ask_timedated,
+        alive: Stamp | None, ask: Callable[[], Awaitable[bool | None]] = _ask_timedated,
     ) -> None:  # fmt: skip
         self._clock = clock
         self._origin = origin
@@ -52,13 +52,13 @@ class Timekeeping:
         self._health = health
         self._ask = ask
         self._told_ms: int | None = None
-        self._alive: Stamp | None = None
+        self._alive = alive
         self._is_telling = False
         self._steps = clock.steps
+        self._take_over()  # a database that cannot be opened must not find the clock in 1970
 
-    def begin(self, alive: Stamp | None) -> None:
-        """The database was opened, if it could be: take over what it knows. `alive` is the last sign of life."""
-        self._alive = alive
+    def begin(self) -> None:
+        """The database was opened, if it could be: take over what it knows."""
         floor_ms = self._take_over()
         if self._outbox.boots.begin(self._clock.boot, floor_ms=floor_ms):
             self.store_again()

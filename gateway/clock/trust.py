@@ -20,6 +20,7 @@ from gateway.clock.stamp import FLOORED, SYNCED, UNSYNCED
 
 BUILT_MS: Final = 1_767_225_600_000  # 2026-01-01T00:00:00Z, raised with each release
 _DAY_MS: Final = 86_400_000
+_LAST_MS: Final = BUILT_MS + 30 * 365 * _DAY_MS
 MOST_AHEAD_MS: Final = 5 * 365 * _DAY_MS
 MOST_STEP_MS: Final = _DAY_MS
 TOLERANCE_MS: Final = 60_000
@@ -53,11 +54,12 @@ class Trust:
     def know(self, *, floor_ms: int, least_ms: int, trusted_ms: int | None = None) -> None:
         """Take over what was stored, as offsets: the last trusted time, the last time of any kind, this boot's own offset.
 
-        They only raise what is known already.
+        They only raise what is known already; what a torn file says of another century is left out.
         """
-        self._floor_ms = max(self._floor_ms, floor_ms)
-        self._least_ms = max(self._floor_ms, min(least_ms, self._floor_ms + MOST_AHEAD_MS))
-        if self._trusted_ms is None and trusted_ms is not None:
+        if floor_ms <= _LAST_MS:
+            self._floor_ms = max(self._floor_ms, floor_ms)
+        self._least_ms = max(self._floor_ms, least_ms if least_ms <= self._floor_ms + MOST_AHEAD_MS else 0)
+        if self._trusted_ms is None and trusted_ms is not None and BUILT_MS - TOLERANCE_MS <= trusted_ms <= _LAST_MS:
             self._trusted_ms, self.by = trusted_ms, "stored"
 
     def look(self, raw_ms: int, *, vouched: bool, now_ms: int) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from gateway.alarms import KEPT_CLOSED, AlarmBook, AlarmState, Call, Change, document
-from gateway.clock import Stamp
+from gateway.clock import Boots, Stamp
 from gateway.errors import ControlError
 from gateway.events import Lane, Origin
 
@@ -263,3 +263,15 @@ def test_closed_alarms_are_remembered_up_to_the_limit(book: AlarmBook) -> None:
     assert listed[0]["device"] == "call-5"
     assert len(book._by_event) <= 4 * KEPT_CLOSED
     assert len(book._delivery) == KEPT_CLOSED
+
+
+def test_an_alarm_raised_before_the_clock_was_set_is_shown_with_its_right_time(book: AlarmBook) -> None:
+    boots = Boots()
+    boots.begin("boot-1", floor_ms=0)
+    early = Stamp(1_767_225_600_000, 5_000, "boot-1", "floored")
+    book.raise_alarm(replace(CALL, at=early))
+    (before,) = book.listed(NOW, with_closed=False, boots=boots)
+    assert (before["raised_at"], before["clock"]) == ("2026-01-01T00:00:00.000Z", "unsynced")
+    boots.synced("boot-1", offset_ms=1_800_000_000_000)
+    (after,) = book.listed(NOW, with_closed=False, boots=boots)
+    assert (after["raised_at"], after["clock"]) == ("2027-01-15T08:00:05.000Z", "corrected")

@@ -9,6 +9,7 @@ import socket
 import sqlite3
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -20,9 +21,10 @@ from structlog.testing import capture_logs
 from gateway.app import daemon as app
 from gateway.app import outward
 from gateway.app.daemon import _App
-from gateway.clock import Stamp
+from gateway.clock import Stamp, SystemClock
 from gateway.config import load
 from gateway.deliver import Deliverer
+from gateway.deliver.wording import Wording
 from gateway.errors import StoreError
 from gateway.events import Lane
 from gateway.links.state import LinkState
@@ -204,6 +206,43 @@ async def test_a_torn_alive_file_stops_nothing(daemon: Daemon, board: Any) -> No
     )
     await daemon.start()
     await press(daemon, board)
+
+
+async def test_a_call_in_1970_goes_out_with_its_right_time_once_the_network_has_set_the_clock(
+    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Three hours without a clock, then NTP: everything of this boot is put right, and the board shows it."""
+    boot_ns, hours_3 = time.clock_gettime_ns(time.CLOCK_BOOTTIME), 3 * 3600 * 10**9
+    shift, waited, error_us = [0], [0], [16_000_000]
+
+    def now_ns() -> int:
+        return time.clock_gettime_ns(time.CLOCK_BOOTTIME) - boot_ns + waited[0]
+
+    monkeypatch.setattr(
+        app, "SystemClock",
+        lambda: SystemClock(
+            timesync=daemon.folder / "none", kernel_error_us=lambda: error_us[0],
+            wall_ns=lambda: now_ns() + shift[0], boot_ns=now_ns,
+        ),
+    )  # fmt: skip
+    running = await daemon.start()
+    await press(daemon, board)
+    (shown,) = await daemon.ask("alarms.list")
+    assert (shown["raised_at"][:13], shown["clock"]) == ("2026-01-01T00", "unsynced")
+    assert ("GW-CLK-02", "") in daemon.problems()
+    waited[0], shift[0], error_us[0] = hours_3, 1_800_000_000 * 10**9, 500
+    await daemon.until(lambda: running._outbox.boots[running._clock.boot].offset_ms is not None)
+    await daemon.until(lambda: ("GW-CLK-02", "") not in daemon.problems())
+    (shown,) = await daemon.ask("alarms.list")
+    assert (shown["raised_at"][:13], shown["clock"]) == ("2027-01-15T08", "corrected")
+    assert (await daemon.ask("status"))["clock"]["state"] == "synced"
+    words = Wording("district", running._clock, running._outbox.boots)
+    await running._outbox.flush(5)
+    (alarm,) = [json.loads(words.text(row)) for row in await running._outbox.fetch(Lane.A, 0, 10)]
+    assert (alarm["time"][:13], alarm["data"]["clock"]["state"]) == ("2027-01-15T08", "corrected")
+    assert alarm["data"]["delivery"]["historic"] is True
+    nouns = [row.noun for row in await running._outbox.fetch(Lane.B, 0, 100)]
+    assert nouns.count("gateway.health") == 1
 
 
 # Going on.

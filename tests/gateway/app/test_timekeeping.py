@@ -34,6 +34,7 @@ class Site:
         self.synced = False
         self.boot = "boot-1"
         self.alive: Stamp | None = None
+        self.known_before_opening: Stamp
         self.clock: SystemClock
         self.outbox: Outbox
         self.health: Health
@@ -49,10 +50,11 @@ class Site:
         )  # fmt: skip
         self.health = Health(self.clock)
         self.outbox = Outbox(self.folder / "outbox.db", [Route("district", ("*",))], clock=self.clock)
+        self.keeping = Timekeeping(self.clock, ORIGIN, outbox=self.outbox, health=self.health, alive=self.alive)
+        self.known_before_opening = self.clock.stamp()
         await self.outbox.open()
         self._writing = asyncio.create_task(self.outbox.run())
-        self.keeping = Timekeeping(self.clock, ORIGIN, outbox=self.outbox, health=self.health)
-        self.keeping.begin(self.alive)
+        self.keeping.begin()
 
     async def stop(self) -> None:
         """End, and leave the sign of life that a process leaves."""
@@ -186,6 +188,7 @@ async def test_the_clock_is_never_before_the_last_time_known_whatever_a_reboot_m
     await site.store("device.fault")
     await site.reboot("boot-2", wall_ms=0)
     assert site.clock.stamp() == Stamp(NOON + 5_000_000 + 5_000, 5_000, "boot-2", "floored")
+    assert site.known_before_opening == site.clock.stamp()
     assert site.problems() == ["GW-CLK-02"]
     await site.reboot("boot-3", wall_ms=0)  # the floor outlives a boot that added nothing to it
     assert site.clock.stamp().wall_ms >= NOON + 5_000_000
@@ -318,7 +321,7 @@ async def test_timedated_is_asked_only_where_nobody_else_can_tell(site: Site, mo
         timesync=site.folder / "none", boot_id=site.folder / "boot_id", kernel_error_us=lambda: None,
         wall_ns=lambda: site.wall_ms * 1_000_000, boot_ns=lambda: site.boot_ms * 1_000_000,
     )  # fmt: skip
-    keeping = Timekeeping(clock, ORIGIN, outbox=site.outbox, health=site.health, ask=ask)
+    keeping = Timekeeping(clock, ORIGIN, outbox=site.outbox, health=site.health, alive=None, ask=ask)
     running = asyncio.create_task(keeping.run())
     async with asyncio.timeout(10):
         await asked.wait()

@@ -207,6 +207,14 @@ def test_a_restart_of_the_gateway_in_the_same_boot_keeps_its_offset_although_the
     assert clock.stamp() == Stamp(1_800_000_060_000, 65_000, "boot-1", "synced")
 
 
+def test_what_a_torn_file_says_of_another_century_is_left_out(machine: Machine) -> None:
+    clock = machine.clock()
+    clock.know(floor_ms=253_402_300_799_000, least_ms=253_402_300_799_000, trusted_ms=253_402_300_799_000)
+    assert clock.stamp() == Stamp(1_800_000_000_000, 5_000, "boot-1", "unsynced")
+    clock.know(floor_ms=0, least_ms=0, trusted_ms=7)
+    assert clock.stamp() == Stamp(1_800_000_000_000, 5_000, "boot-1", "unsynced")
+
+
 # -- a platform's time -----------------------------------------------------------------------------------------------
 
 
