@@ -126,7 +126,8 @@ class SystemClock:
     def _is_vouched(self) -> bool:
         error_us = self._kernel_error_us()
         by_file = self._mark is not None and self._mark != self._void_mark
-        self.wants_bus = error_us is None and not by_file
+        # Once it has said yes it is left alone, until the clock is set: asking every half minute would keep it in memory.
+        self.wants_bus = error_us is None and not by_file and not self._bus_vouches
         return by_file or (error_us is not None and error_us < _UNKNOWN_ERROR_US) or self._bus_vouches
 
     def _timesync_mark(self) -> int | None:

@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from typing import Any, Final
 
-from gateway.clock import SYNCED, Boots, Clock
+from gateway.clock import SYNCED, Boots, Clock, Stamp, Told
 from gateway.events import Lane, Sending, Stored, sending_text
 
 BUFFERED_AFTER_MS: Final = 5_000
@@ -62,12 +62,19 @@ class Wording:
             self.resent += 1
         buffered = least_ms > BUFFERED_AFTER_MS or row.at.boot != now.boot or row.at.mono_ms < self._began_ms
         historic = row.lane is Lane.A and least_ms > HISTORIC_AFTER_MS
-        told = None if row.at.clock == SYNCED else self._boots.told(row.at)
+        told = self._told(row.at, now)
         how = Sending(
             self._destination, self.streamid, age_ms, attempt, buffered=buffered, historic=historic, least_age_ms=least_ms,
             told=told,
         )  # fmt: skip
         return sending_text(row, how)
+
+    def _told(self, at: Stamp, now: Stamp) -> Told | None:
+        """Return a time that is known better than it was stored; None where it is not, which is cheap to send."""
+        if at.clock == SYNCED:
+            return None
+        told = self._boots.told(at)
+        return told if told.is_trusted or at.boot != now.boot else None
 
 
 def fits(text: str, most: int) -> bool:

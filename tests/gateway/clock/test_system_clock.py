@@ -49,8 +49,13 @@ def test_timedated_is_wanted_only_where_nobody_else_can_tell(machine: Machine) -
     assert clock.wants_bus
     clock.bus_says(synced=False)
     assert clock.stamp().clock == "unsynced"
+    assert clock.wants_bus
     clock.bus_says(synced=True)
     assert clock.stamp().clock == "synced"
+    assert not clock.wants_bus  # it has said so: asking on would only keep it in memory
+    machine.set_clock(machine.wall_ms + HOUR_MS)
+    clock.stamp()
+    assert clock.wants_bus  # what it said before the clock was set counts no more
     machine.kernel_error_us = 500
     machine.wait(11)
     clock.stamp()
