@@ -243,17 +243,24 @@ def _accepted(status: dict[str, Any], destination: str) -> int:
     return next(int(one["accepted"]) for one in status["destinations"] if one["id"] == destination)
 
 
-# What keeps it from starting.
+# The data directory.
 
 
-async def test_a_file_where_the_data_directory_should_be_is_explained(gateway: Any, tmp_path: Path) -> None:
+async def test_a_file_where_the_data_directory_should_be_is_told_and_stops_no_call(
+    gateway: Any, board: Any, tmp_path: Path, problems_of: Any, free_port: Callable[[], int]
+) -> None:
     (tmp_path / "data").write_text("a file, where a directory should be", encoding="utf-8")
-    gateway.configure(HEAD + DESTINATION.format(id="d", port=1), line=1, lang="en")
+    gateway.configure(HEAD + DESTINATION.format(id="d", port=free_port()), line=board.port, lang="en")
     await gateway.start()
-    assert await gateway.ended() == 2
-    assert gateway.said().count("GW-RUN-02") == 1
-    assert f"{tmp_path}/data" in gateway.said()
-    assert "sudo install -d" in gateway.said()
+    await gateway.until("told", lambda status: ("GW-STO-01", "") in problems_of(status))
+    await board.say(b'{"dev":"b1","n":1,"ev":"press"}\n')
+    await gateway.until("called", lambda status: status["alarms"]["open"] == 1)
+    assert board.acks == []  # nothing is acknowledged that no disk has taken
+
+    (tmp_path / "data").unlink()  # and the directory is made by the gateway itself
+    await gateway.until("stored", lambda status: ("GW-STO-01", "") not in problems_of(status))
+    await board.acknowledged(1)
+    assert (await gateway.ask("status"))["alarms"]["open"] == 1
     assert "Traceback" not in gateway.said()
 
 
