@@ -25,7 +25,7 @@ from gateway.deliver import Deliverer
 from gateway.errors import ControlError
 from gateway.events import Origin
 from gateway.health import Health
-from gateway.outbox import DeadLetters, Letter, Outbox
+from gateway.outbox import DeadLetters, Letter, Outbox, Replays
 from gateway.problems import describe
 
 _log = structlog.get_logger("control")
@@ -54,6 +54,7 @@ class Operations:
     def __init__(self, rooms: Rooms) -> None:
         self._rooms = rooms
         self._letters = DeadLetters(rooms.outbox, rooms.clock)
+        self._replays = Replays(rooms.outbox)
 
     def by_name(self) -> Mapping[str, Operation]:
         """Return each operation by the word that asks for it."""
@@ -66,6 +67,7 @@ class Operations:
             "outbox.dead": self._dead,
             "outbox.show": self._show,
             "outbox.requeue": self._requeue,
+            "outbox.replay": self._replay,
         }
 
     def listen(self, take: Callable[[Mapping[str, object]], None]) -> Callable[[], None]:
@@ -158,6 +160,19 @@ class Operations:
             await self._settle_problems(name)
         return {"requeued": count, "left": left, "upto": upto}
 
+    async def _replay(self, request: Mapping[str, Any]) -> object:
+        destination = self._destination(request)
+        if not destination:
+            raise ControlError("GW-CTL-03", reason="@refusal.which-destination")
+        first, last = _number(request, "from"), _number(request, "to")
+        deliverer = next(one for one in self._rooms.deliverers if one.name == destination)
+        done = await self._replays.replay(destination, first, last, reread=deliverer.reread)
+        _log.info("delivered events go again", destination=destination, first=first, last=last, count=done.count)
+        return {
+            "stream": self._rooms.outbox.streamid, "destination": destination, "from": first, "to": last,
+            "replayed": done.count, "missing": done.missing,
+        }  # fmt: skip
+
     async def _settle_problems(self, destination: str) -> None:
         """What was told of refusals is over when nobody's letters are left; a new refusal is told anew."""
         count, alarms = await self._letters.left(destination)
@@ -207,6 +222,14 @@ def _content(body: str) -> object:
         return json.loads(body)
     except ValueError:
         return body
+
+
+def _number(request: Mapping[str, Any], name: str) -> int:
+    """Return a whole number of the request. Raises ControlError for anything else."""
+    value = request.get(name)
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise ControlError("GW-CTL-03", name, reason="@refusal.no-number", what=name)
+    return value
 
 
 def _text(request: Mapping[str, Any], name: str) -> str:

@@ -42,6 +42,7 @@ from gateway.lifetime import Owner, end_after, sole_owner
 from gateway.operations import Operations, Rooms
 from gateway.outbox import AlarmRow, Expiry, Mark, Outbox, Quota, Route
 from gateway.outbox.alive import AliveNotes
+from gateway.outbox.replay import KEPT
 from gateway.problems import describe
 from gateway.texts import table, text
 from gateway.watchdog import Loop, ServiceManager, Watchdog
@@ -325,7 +326,9 @@ class _App:
         # Events wait for a destination that is set aside: mending the configuration must find them all.
         wanting = (*settings.destinations, *settings.set_aside_destinations)
         routes = [Route(one.id, tuple(one.types)) for one in wanting]
-        self._outbox = Outbox(settings.gateway.data_dir / "outbox.db", routes, clock=self._clock, hold=self._hold)
+        self._outbox = Outbox(
+            settings.gateway.data_dir / "outbox.db", routes, clock=self._clock, hold=self._hold, retain=KEPT
+        )
         self._outbox.on_trouble = self._on_store_trouble
         self._outbox.on_bug = self._on_store_bug
         self._timekeeping = Timekeeping(

@@ -105,6 +105,12 @@ def _outbox(outbox: _Parser, command: Callable[[Any, str, str], _Parser]) -> Non
     requeue.own.add_argument("id", metavar="ID", nargs="?", default="", help=text("cli.option-letter", lang))
     _flag(requeue, "--all", "option-all-letters")
     destination(requeue)
+    replay = command(below, "replay", "help-outbox-replay")
+    replay.own.add_argument("--destination", metavar="NAME", required=True, help=text("cli.option-destination", lang))
+    for name, key in (("from", "option-from"), ("to", "option-to")):
+        replay.own.add_argument(
+            f"--{name}", dest=f"seq_{name}", type=int, metavar="SEQ", required=True, help=text(f"cli.{key}", lang)
+        )
 
 
 def _diagnose(diagnose: _Parser) -> None:

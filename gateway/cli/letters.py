@@ -1,10 +1,11 @@
-"""Dead letters at the command line: listed with their reasons, shown whole, sent again."""
+"""Dead letters at the command line: listed with their reasons, shown whole, sent again; and what was delivered, again."""
 
 from __future__ import annotations
 
 import argparse
 import json
 import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
@@ -14,11 +15,15 @@ from gateway.cli import reports
 from gateway.cli.layout import Paper, clean
 
 WELL: Final = 0
+WARNED: Final = 1
 NOT_DONE: Final = 3
+TRIES: Final = 3
+PAUSE_S: Final = 1.0
+SHOWN_RANGES: Final = 20
 
 
 def run(arguments: argparse.Namespace, paper: Paper, *, control: Path) -> int:
-    """Do one of the three. Raises ControlError."""
+    """Do one of the four. Raises ControlError."""
     destination = arguments.destination
     if arguments.action == "dead":
         answer = client.ask(control, "outbox.dead", destination=destination)
@@ -32,8 +37,10 @@ def run(arguments: argparse.Namespace, paper: Paper, *, control: Path) -> int:
             reports.as_json(paper, answer)
         else:
             _show(paper, answer)
-    else:
+    elif arguments.action == "requeue":
         return _requeue(arguments, paper, control)
+    else:
+        return _replay(arguments, paper, control)
     return WELL
 
 
@@ -64,16 +71,33 @@ def _requeue(arguments: argparse.Namespace, paper: Paper, control: Path) -> int:
         errors = Paper(paper.lang, sys.stderr)
         errors.print(errors.say("requeue-what"))
         return NOT_DONE
-    count, left, upto = 0, 0, None
+    count, left, upto, tries = 0, 0, None, TRIES
     while True:
         answer = client.ask(
             control, "outbox.requeue", id=arguments.id, all=arguments.all, destination=arguments.destination, upto=upto
         )
         count, left, upto = count + answer["requeued"], answer["left"], answer["upto"]
-        if not left or not answer["requeued"]:
+        tries = TRIES if answer["requeued"] else tries - 1
+        if not left or not tries:
             break
+        if not answer["requeued"]:  # what went before is still on its way
+            time.sleep(PAUSE_S)
     paper.print(paper.say("requeued", count=count) if count else paper.say("requeued-none"))
     if left:
         paper.print(paper.say("requeue-late", left=left))
         return NOT_DONE
     return WELL
+
+
+def _replay(arguments: argparse.Namespace, paper: Paper, control: Path) -> int:
+    """What is no longer there is said: the platform must not wait for it."""
+    seqs = {"from": arguments.seq_from, "to": arguments.seq_to}
+    answer = client.ask(control, "outbox.replay", destination=arguments.destination, **seqs)
+    paper.print(paper.say("replayed", count=answer["replayed"], destination=clean(answer["destination"])))
+    missing = answer["missing"]
+    if not missing:
+        return WELL
+    ranges = ", ".join(str(low) if low == high else f"{low}-{high}" for low, high in missing[:SHOWN_RANGES])
+    more = "" if len(missing) <= SHOWN_RANGES else " ..."
+    paper.print(paper.style(paper.say("replay-missing", ranges=f"{ranges}{more}"), "warning"))
+    return WARNED

@@ -67,6 +67,10 @@ class Deliverer:
             self._alarm.set()
             self._paths.hurry()
 
+    def reread(self) -> None:
+        """Confirmations were taken back: read the lanes anew."""
+        self._dispatch.reread()
+
     def loaded(self, lane: Lane) -> int:
         """Up to which sequence a lane may be on its way."""
         return self._dispatch.loaded(lane)

@@ -98,6 +98,11 @@ class Dispatch:
             self._begin_stream()
         self._wake.set()
 
+    def reread(self) -> None:
+        """Confirmations were taken back: read the lanes anew. What is on the wire may go twice, with the same ids."""
+        self._lanes.begin_stream()
+        self._wake.set()
+
     def _begin_stream(self) -> None:
         """The database was replaced: no answer to a row of the old one may confirm a row of the new one."""
         self.forget_session()

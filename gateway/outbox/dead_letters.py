@@ -21,7 +21,7 @@ from gateway.outbox.rows import Key, Letter, Write
 
 LISTED: Final = 100
 STEP: Final = 100
-MOST_AT_ONCE: Final = 500
+MOST_AT_ONCE: Final = 100
 MIN_PREFIX: Final = 8
 
 
@@ -67,12 +67,14 @@ class DeadLetters:
     async def requeue_all(self, destination: str, *, upto: int) -> tuple[int, int]:
         """Send again what a destination refused up to a sequence, oldest first; return how many, and how many are left.
 
-        `MOST_AT_ONCE` letters at most. Raises as `requeue` does.
+        `MOST_AT_ONCE` letters at most, and none while that many alarms wait: a new one goes behind them. Raises as
+        `requeue` does.
         """
+        room = max(0, MOST_AT_ONCE - self._outbox.pending(destination)["A"])
         async with self._one_at_a_time:
             before = frozenset(self._under_way)
             letters = await self._outbox.read(
-                lambda reader: reader.letters(destination=destination, upto=upto, limit=MOST_AT_ONCE, newest=False)
+                lambda reader: reader.letters(destination=destination, upto=upto, limit=room, newest=False)
             )
             count = await self._again(letters, before)
             left, _alarms = await self._outbox.read(lambda reader: reader.count_letters(destination, upto=upto))

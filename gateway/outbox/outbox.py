@@ -56,8 +56,16 @@ class Outbox:
     """What was accepted and not yet delivered everywhere. Used from one event loop."""
 
     def __init__(
-        self, path: Path, routes: Sequence[Route], *, clock: Clock, hold: Callable[[], None] = lambda: None
+        self,
+        path: Path,
+        routes: Sequence[Route],
+        *,
+        clock: Clock,
+        hold: Callable[[], None] = lambda: None,
+        retain: int = 0,
     ) -> None:
+        """`retain`: so many sequences stay although everybody has them."""
+        self._retain = retain
         self._path = path
         self._clock = clock
         self._database = Database(path, routes, clock=clock, hold=hold)
@@ -177,6 +185,7 @@ class Outbox:
             return write, placed
 
         self._intake.revise(revised)
+        stock.retain = self._retain
         self._stock, self._stream = stock, self._store.streamid
         self._dirty.clear()
         self._accepted.clear()
@@ -245,6 +254,22 @@ class Outbox:
                     await self._wake.wait()
             except TimeoutError:
                 return
+
+    @property
+    def stock(self) -> Stock:
+        """What the database holds: for replays."""
+        return self._stock
+
+    def rewound(self, destination: str) -> None:
+        """Confirmations of a destination were taken back: that must become durable."""
+        known = (lane for lane in LANES if self._stock.has_cursor(destination, lane))
+        self._dirty.update(dict.fromkeys((destination, lane) for lane in known))
+        self._wake.set()
+
+    def shed(self) -> bool:
+        """Let go of the oldest of what is kept although it was delivered; False where there is nothing of it."""
+        self._wake.set()
+        return self._stock.shed()
 
     async def flush(self, limit_s: float) -> bool:
         """Wait until all that was submitted before and the confirmations are durable; False when time ran out."""
@@ -555,10 +580,15 @@ class Outbox:
         """Return the figures for `gateway status`."""
         with contextlib.suppress(StoreError):  # the problem is shown beside; the last figure is better than none
             self._file_bytes = await self._database.ask(lambda reader: reader.file_bytes())
+        kept = dict.fromkeys(LANES, 0)
+        with contextlib.suppress(StoreError):
+            upto = {lane: self._stock.delivered(lane) for lane in LANES}
+            kept = await self.read(lambda reader: reader.count_upto(upto))
         return {
             "stream": self.streamid,
             "sequence": self.sequence,
-            "rows": {lane.name: self._stock.rows[lane] for lane in LANES},
+            "rows": {lane.name: max(0, self._stock.rows[lane] - kept[lane]) for lane in LANES},
+            "kept": sum(kept.values()),
             "unstored": self.waiting,
             "refused": self.refused,
             "poisoned": self.poisoned,

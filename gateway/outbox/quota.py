@@ -21,6 +21,7 @@ from gateway.outbox.outbox import Outbox
 
 CHECK_S: Final = 2.0
 STEP: Final = 1_000
+FLUSH_S: Final = 5.0
 SPARED: Final = 2_000
 SHARE_FOR_TELEMETRY: Final = 0.8
 
@@ -69,6 +70,11 @@ class Quota:
             return
         self._trouble(used / self._limit)
         while used > SHARE_FOR_TELEMETRY * self._limit:
+            if self._outbox.shed():  # what everybody has goes first, and is no gap
+                if not await self._outbox.flush(FLUSH_S):
+                    return
+                used = await self._outbox.used_bytes()
+                continue
             rows = await self._oldest()
             if not rows:
                 return  # only what is never dropped is left

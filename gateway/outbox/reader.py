@@ -118,6 +118,25 @@ class Reader:
         return count
 
     @asks
+    def between(self, first: int, last: int, destination: str) -> dict[Lane, list[tuple[int, bool]]]:
+        """Return the sequences from `first` to `last` that are there, by lane, and whether a destination wants each."""
+        facts = (f'"{destination}":', first, last)
+        found = {}
+        for lane, table in TABLES.items():
+            query = f"SELECT seq, instr(route, ?) > 0 FROM {table} WHERE seq BETWEEN ? AND ? ORDER BY seq"  # noqa: S608
+            found[lane] = [(seq, bool(wanted)) for seq, wanted in self._connection.execute(query, facts)]
+        return found
+
+    @asks
+    def count_upto(self, upto: Mapping[Lane, int]) -> dict[Lane, int]:
+        """Return how many rows of each lane there are up to a sequence."""
+        counts = {}
+        for lane, seq in upto.items():
+            query = f"SELECT count(*) FROM {TABLES[lane]} WHERE seq <= ?"  # noqa: S608
+            counts[lane] = int(self._connection.execute(query, (seq,)).fetchone()[0])
+        return counts
+
+    @asks
     def backlog_devices(self) -> dict[str, int]:
         """Return the devices with telemetry in lane D and the last sequence of each."""
         return dict(self._connection.execute("SELECT device, max(seq) FROM event_d GROUP BY device").fetchall())

@@ -1,7 +1,8 @@
 """What the database holds, as the event loop needs to know it without asking the disk: one `Stock` for each stream.
 
 Pure: no IO (a `Reader` is only asked when a database is opened). Limits: the last `RECENT_ROWS` of each lane stay in
-memory, so that a destination that keeps up never reads the disk.
+memory, so that a destination that keeps up never reads the disk; of what was delivered the last `retain` sequences stay,
+and leave `KEEP_STEP` at a time: to delete them one by one would write each page of the card again and again.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ from gateway.outbox.reader import Reader
 from gateway.outbox.rows import CursorRow
 
 RECENT_ROWS: Final = 2_000
+KEEP_STEP: Final = 500
 LANES: Final = tuple(Lane)
 _NOTHING: Final[tuple[int, Callable[[], Ranges]]] = (0, list)
 
@@ -35,6 +37,9 @@ class Stock:
         self.pending: dict[tuple[str, Lane], int] = {(one, lane): 0 for one in destinations for lane in LANES}
         self.routed: dict[str, int] = {one: (routed or {}).get(one, 0) for one in destinations}
         self.is_deleting = False
+        self.retain = 0
+        self.held_from: int | None = None
+        self._shed_to = 0
         self._recent: dict[Lane, deque[Stored]] = {lane: deque() for lane in LANES}
         self._recent_from: dict[Lane, int] = dict.fromkeys(LANES, sequence)
         self._cursors: dict[tuple[str, Lane], tuple[int, Callable[[], Ranges]]] = {}
@@ -155,6 +160,35 @@ class Stock:
         seq, ahead = self._cursors[destination, lane]
         return CursorRow(destination, lane, seq, json.dumps(ahead(), separators=(",", ":")))
 
+    def has_cursor(self, destination: str, lane: Lane) -> bool:
+        """Has a destination confirmed anything of a lane?"""
+        return (destination, lane) in self._cursors
+
+    def confirmed(self, destination: str, lane: Lane, sequences: Sequence[int]) -> list[int]:
+        """Return which of some rows of a lane a destination has confirmed."""
+        cursor, ahead = self.cursor(destination, lane)
+        return [seq for seq in sequences if seq <= cursor or within(ahead, seq)]
+
+    def rewind(self, destination: str, lane: Lane, first: int, last: int, *, wanted: Sequence[int]) -> int:
+        """Take back the confirmations of a range. `wanted`: its rows that are there for the destination; how many go again."""
+        count = len(self.confirmed(destination, lane, wanted))
+        if count:
+            cursor, ahead = self.cursor(destination, lane)
+            known = ([(0, cursor)] if cursor else []) + ahead
+            ranges = [(low, min(high, first - 1)) for low, high in known if low < first]
+            ranges += [(max(low, last + 1), high) for low, high in known if high > last]
+            back = min(cursor, first - 1)
+            beyond = [one for one in ranges if one[0] > back]
+            self._cursors[destination, lane] = (back, lambda: beyond)
+            self.pending[destination, lane] += count
+            self._recent[lane].clear()  # it may hold rows that have left the disk: they are not among `wanted`
+            self._recent_from[lane] = self.last[lane]
+        return count
+
+    def delivered(self, lane: Lane) -> int:
+        """Up to which sequence every destination has everything of a lane."""
+        return self._floor(lane)
+
     def _floor(self, lane: Lane) -> int:
         return min((self._cursors.get((one, lane), _NOTHING)[0] for one in self._destinations), default=0)
 
@@ -162,7 +196,24 @@ class Stock:
 
     def deletable(self) -> dict[Lane, int]:
         """Return for each lane with rows that every destination has confirmed the sequence up to which they may go."""
-        return {lane: floor for lane in LANES if self.rows[lane] and (floor := self._floor(lane)) > self._deleted[lane]}
+        leaving = max(max(self.last.values()) - self.retain, self._shed_to)
+        if self.held_from is not None:
+            leaving = min(leaving, self.held_from - 1)
+        found = {}
+        for lane in LANES:
+            upto, done = min(self._floor(lane), leaving), self._deleted[lane]
+            if self.rows[lane] and upto - done >= (KEEP_STEP if self.retain and upto > self._shed_to else 1):
+                found[lane] = upto
+        return found
+
+    def shed(self) -> bool:
+        """Let go of the oldest of what is kept although it was delivered; False where there is nothing of it."""
+        floors = {lane: self._floor(lane) for lane in LANES}
+        kept = [self._deleted[lane] for lane in LANES if self.rows[lane] and floors[lane] > self._deleted[lane]]
+        if not kept:
+            return False
+        self._shed_to = max(self._shed_to, min(kept)) + KEEP_STEP
+        return True
 
     def note_deleted(self, deleted: dict[Lane, int], *, upto: dict[Lane, int], step: int) -> None:
         """Rows have left; a lane of which a whole `step` went may have more to give."""

@@ -97,3 +97,36 @@ async def test_refused_alarms_are_found_and_sent_again(
         figures = platform.application.stats()
         assert (figures["reordered"], figures["gaps"]["deliveryseq_missing"]) == (0, 0)
         assert (await cli(gateway.config, "outbox", "dead"))[1] == "no dead letters\n"
+
+
+async def test_what_was_delivered_goes_again_by_its_sequence_with_the_same_ids_and_numbers(
+    gateway: Any, board: Any, tmp_path: Path, eventually: Any
+) -> None:
+    async with district(tmp_path) as platform:
+        gateway.configure(CONFIG, line=board.port, port=platform.port)
+        await gateway.start()
+        for n in range(1, 6):
+            await board.press(n)
+        status = await gateway.until(
+            "delivered",
+            lambda status: status["outbox"]["sequence"] >= 5 and not any(status["destinations"][0]["pending"].values()),
+        )
+        last = status["outbox"]["sequence"]
+        assert status["outbox"]["kept"] == last
+        words = ("outbox", "replay", "--destination", "district", "--from", "2", "--to", str(last))
+        done, out = await cli(gateway.config, *words)
+        assert (done, out) == (0, f"{last - 1} events go to district again, with their ids and numbers\n")
+        await gateway.until("delivered", lambda status: not any(status["destinations"][0]["pending"].values()))
+        await eventually(lambda: platform.application.counts["duplicate"] == last - 1, "not everything came again")
+        rows = [json.loads(line) for line in (tmp_path / "platform-district.jsonl").read_text().splitlines()]
+        first = {one["id"]: (one["sequence"], one["deliveryseq"]) for one in rows if one["status"] == "accepted"}
+        again = {one["id"]: (one["sequence"], one["deliveryseq"]) for one in rows if one["status"] == "duplicate"}
+        assert len(first) == last
+        assert again == {name: numbers for name, numbers in first.items() if int(numbers[0]) >= 2}
+        # A new press is not held up, and comes once.
+        await board.press(6)
+        await gateway.until("delivered", lambda status: not any(status["destinations"][0]["pending"].values()))
+        assert taken(tmp_path)[-1] == (6, "accepted")
+        done, out = await cli(gateway.config, *words[:-1], str(last + 99))
+        assert done == 2
+        assert f"the last sequence is {last + 1}" in out

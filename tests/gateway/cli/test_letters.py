@@ -100,9 +100,9 @@ async def test_all_of_a_platform_go_again_in_as_many_requests_as_it_takes(tmp_pa
 
 
 async def test_what_could_not_be_queued_is_said(tmp_path: Path) -> None:
-    async with daemon(tmp_path, {"requeued": 0, "left": 4, "upto": 9}) as (socket, _):
+    async with daemon(tmp_path, *[{"requeued": 0, "left": 4, "upto": 9}] * 3) as (socket, requests):
         ran = await gateway("outbox", "requeue", "--all", "--destination", "d", "--control", socket, "--lang", "en")
-    assert ran[0] == 3
+    assert (ran[0], len(requests)) == (3, 3)
     assert ran[1].splitlines() == [
         "nothing to send again", "4 still wait to be sent again: write the command once more",
     ]  # fmt: skip
@@ -122,3 +122,14 @@ async def test_without_a_daemon_it_says_how_to_start_it(tmp_path: Path) -> None:
         assert (status, out) == (3, "")
         assert "GW-CTL-01" in err
         assert "systemctl" in err
+
+
+async def test_a_range_goes_again_and_what_is_no_longer_kept_is_said(tmp_path: Path) -> None:
+    answer = {"stream": "s", "destination": "district", "from": 1, "to": 9, "replayed": 3, "missing": [[1, 4], [6, 6]]}
+    words = ("outbox", "replay", "--destination", "district", "--from", "1", "--to", "9")
+    async with daemon(tmp_path, answer, {**answer, "missing": []}) as (socket, requests):
+        partly = await gateway(*words, "--control", socket)
+        whole = await gateway(*words, "--control", socket, "--lang", "en")
+    assert partly == (1, "3 条再次发给 district，编号和序号不变\n已不在库里：1-4, 6\n", "")
+    assert whole == (0, "3 events go to district again, with their ids and numbers\n", "")
+    assert requests[0] == {"op": "outbox.replay", "destination": "district", "from": 1, "to": 9}

@@ -57,7 +57,8 @@ async def test_everything_of_a_destination_goes_again_in_its_order(
     refused: Maker, write: Maker, closed_shelf: Any
 ) -> None:
     letters, rows = await refused(*(write(device=f"m{n % 7}") for n in range(250)), which=tuple(range(0, 250, 2)))
-    assert await letters.requeue_all("province", upto=closed_shelf.outbox.sequence) == (125, 0)
+    assert await letters.requeue_all("province", upto=250) == (100, 25)
+    assert await letters.requeue_all("province", upto=250) == (25, 0)
     again = await closed_shelf.outbox.fetch(Lane.C, 250, 1000)
     assert [row.id for row in again] == [row.id for row in rows[::2]]
     assert [row.route["province"] for row in again] == list(range(251, 376))
@@ -79,6 +80,15 @@ async def test_a_long_list_goes_in_parts_and_says_how_many_are_left(
     assert await letters.requeue_all("province", upto=5) == (3, 2)
     assert await letters.requeue_all("province", upto=5) == (2, 0)
     assert await letters.requeue_all("province", upto=5) == (0, 0)
+
+
+async def test_no_more_alarms_are_requeued_than_a_new_one_may_wait_behind(
+    refused: Maker, alarm: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.outbox.dead_letters.MOST_AT_ONCE", 5)
+    letters, _ = await refused(*(alarm(f"call-{n}") for n in range(4)), which=(0, 1, 2, 3))
+    assert await letters.requeue_all("province", upto=4) == (1, 3)  # four wait already
+    assert await letters.requeue_all("province", upto=4) == (0, 3)
 
 
 async def test_two_that_ask_at_once_send_it_once(refused: Maker, write: Maker, closed_shelf: Any) -> None:
