@@ -18,6 +18,7 @@ from gateway.events import Origin
 from gateway.health import Health
 from gateway.mqtt_session import Endpoint
 from gateway.profiles import load_profile
+from gateway.profiles.profile import Place
 from gateway.tls import Moment, Tls
 from gateway.uplinks import Uplink
 from gateway.uplinks.mqtt import MqttUplink, client_id
@@ -35,7 +36,7 @@ def paths_of(
         if path.transport == "http":
             uplink = _http(path, origin, destination, clock=clock, on_time=on_time)
         else:
-            uplink = _mqtt(path, origin, destination=destination.id, number=number, clock=clock)
+            uplink = _mqtt(path, origin, destination, number=number, clock=clock)
         made.append(PlatformPath(uplink, path.host, path.transport))
     return Paths(destination.id, made, reconnect_spread_s=destination.reconnect_spread_s, clock=clock, health=health)
 
@@ -50,12 +51,19 @@ def authorization(path: DestinationPath) -> str:
     return ""
 
 
-def _mqtt(path: DestinationPath, origin: Origin, *, destination: str, number: int, clock: SystemClock) -> Uplink:
+def _mqtt(
+    path: DestinationPath, origin: Origin, destination: Destination, *, number: int, clock: SystemClock
+) -> Uplink:
+    profile = load_profile(destination.profile)
+    name = profile.client_id(Place(origin, destination.parameters)) or client_id(origin, number)
     endpoint = Endpoint(
-        path.host, path.port, client_id(origin, number), path.username, tls=_tls(path, clock),
+        path.host, path.port, name, path.username, tls=_tls(path, clock),
         version=path.mqtt_version,
     )  # fmt: skip
-    return MqttUplink(endpoint, origin, destination=destination, password=lambda: _said(path.password))
+    return MqttUplink(
+        endpoint, origin, destination=destination.id, password=lambda: _said(path.password), profile=profile,
+        parameters=destination.parameters,
+    )  # fmt: skip
 
 
 def _http(

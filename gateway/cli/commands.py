@@ -95,6 +95,8 @@ def _config(arguments: argparse.Namespace, paper: Paper) -> int:
         reports.findings_json(paper, found)
     else:
         reports.findings(paper, found, str(path), settings)
+        if settings is not None:
+            reports.profiles(paper, settings)
     return reports.worst({"severity": finding.severity} for finding in found)
 
 

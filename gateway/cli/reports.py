@@ -49,6 +49,19 @@ def findings(paper: Paper, found: Sequence[Finding], file: str, settings: Settin
     paper.print(paper.say("config-summary", file=file, problems=problems, warnings=len(found) - problems))
 
 
+def profiles(paper: Paper, settings: Settings) -> None:
+    """Print how each platform is spoken to that is not spoken to natively: what its answers prove, what it cannot do."""
+    from gateway.profiles import load_profile
+
+    for one in settings.destinations:
+        profile = load_profile(one.profile)
+        if not profile.is_native:
+            lacks = ", ".join(paper.word("profile-lacks", name) for name in profile.lacks)
+            facts = {"destination": one.id, "profile": profile.name, "lacks": lacks}
+            key = "config-profile-L2" if one.finish == "L2" else "config-profile-L1"
+            paper.print(paper.say(key, **facts))
+
+
 def _effect(finding: Finding, lang: str) -> str:
     key = f"effect.{finding.effect}"
     if finding.facts.get("follows"):

@@ -1,8 +1,9 @@
 """From a native event to the words of another platform: templates with {placeholders}, compiled once.
 
-`{data.kind}` is a value of the event; alone in its string it keeps its type. `{data.bed?}` may be absent: its key is then left
-out. `|ms`, `|s`, `|iso`, `|local` write a time, `|number`, `|text`, `|snake` a value, `|values` a list of registers as an object,
-`|enum:NAME` looks a word up in a table. Pure: no IO. Limits: templates nest 8 deep; a text comes out at 64 KiB at most.
+`{data.kind}` is a value of the event; alone in its string it keeps its type. `{data.bed?}` may be absent: its key is then
+left out. A key may have placeholders, too. `|ms`, `|s`, `|iso`, `|local` write a time, `|number`, `|text`, `|snake` a value,
+`|values` a list of registers as an object, `|enum:NAME` looks a word up in a table. Pure: no IO. Limits: templates nest 8
+deep; a text comes out at 64 KiB at most.
 """
 
 from __future__ import annotations
@@ -62,7 +63,7 @@ def compiled(template: object) -> Body:
     if isinstance(template, str):
         return _text(template)
     if isinstance(template, Mapping):
-        return {str(name): compiled(part) for name, part in template.items()}
+        return {_text(name): compiled(part) for name, part in template.items()}
     if isinstance(template, list):
         return [compiled(part) for part in template]
     return template
@@ -95,7 +96,8 @@ def placeholders(body: Body) -> Iterator[Placeholder]:
     if isinstance(body, Placeholder):
         yield body
     elif isinstance(body, Mapping):
-        for part in body.values():
+        for name, part in body.items():
+            yield from placeholders(name)
             yield from placeholders(part)
     elif isinstance(body, list | tuple):
         for part in body:
@@ -115,7 +117,7 @@ def rendered(body: Body, values: Mapping[str, Any], words: Words) -> Any:
     """Fill a compiled template. Raises MappingError where the event lacks something or has what cannot be written."""
     if isinstance(body, Mapping):
         filled = ((name, rendered(part, values, words)) for name, part in body.items())
-        return {name: value for name, value in filled if value is not _ABSENT}
+        return {rendered_text(name, values, words): value for name, value in filled if value is not _ABSENT}
     if isinstance(body, list):
         return [value for part in body if (value := rendered(part, values, words)) is not _ABSENT]
     if not isinstance(body, tuple):

@@ -56,6 +56,7 @@ class Profile:
     rule: Rule | None = None
     reply_topic: Text = ()
     reply_id: str = ""
+    client: Text = ()
 
     @property
     def is_native(self) -> bool:
@@ -69,6 +70,10 @@ class Profile:
             return ()
         flags = (("batch", self.batch is not None), ("ack", self.level == "L2"), ("birth", False), ("state", False))
         return tuple(name for name, has in flags if not has)
+
+    def client_id(self, place: Place) -> str:
+        """Return the MQTT client id that the platform demands; "" where it leaves that to us."""
+        return rendered_text(self.client, place.values(), self.words)
 
     def said(self, text: str, place: Place, *, message: str = "") -> Said:
         """Say one event. Raises MappingError, or whatever an event that is none leads to."""

@@ -33,7 +33,7 @@ from gateway.profiles.profile import NATIVE, Message, Profile
 
 MAX_BYTES: Final = 64 * 1024
 MAX_FAULTS: Final = 20
-SHIPPED: Final = (NATIVE, "http-json")
+SHIPPED: Final = (NATIVE, "http-json", "alink", "thingsboard")
 _NATIVE: Final = Profile(NATIVE, "any", "L2")
 _KINDS: Final[Mapping[str, type | tuple[type, ...]]] = {
     "object": dict, "array": list, "string": str, "integer": int, "number": (int, float), "boolean": bool,
@@ -43,7 +43,7 @@ _ONLY_HTTP: Final = (("probe",), ("batch",), ("answer", "results"), ("answer", "
 # The filters that cannot fail, whatever a configuration gives.
 _SAFE: Final = ("text", "snake")
 _GATEWAY: Final = (("id",), ("org",), ("site",))
-_ONLY_MQTT: Final = (("answer", "topic"), ("answer", "message_id"))
+_ONLY_MQTT: Final = (("client_id",), ("answer", "topic"), ("answer", "message_id"))
 
 
 @cache
@@ -170,6 +170,8 @@ def _faults(raw: Mapping[str, Any]) -> Iterator[ProfileFault]:
         yield from _template_faults(raw["batch"]["body"], "batch.body", raw, of_event=False)
         if _counted_events(raw["batch"]["body"]) != 1:
             yield ProfileFault("batch.body", "@hint.profile-events")
+    if "client_id" in raw:
+        yield from _template_faults(raw["client_id"], "client_id", raw, of_event=False)
     if "topic" in raw.get("answer", {}):
         yield from _template_faults(raw["answer"]["topic"], "answer.topic", raw, of_event=False)
     yield from _answer_faults(raw)
@@ -271,7 +273,7 @@ def _profile(raw: Mapping[str, Any]) -> Profile:
         batch=Message(("*",), compiled(batch["to"]), compiled(batch["body"])) if batch else None,
         rule=_rule(answer) if answer else None,
         reply_topic=compiled(answer["topic"]) if answer and "topic" in answer else (),
-        reply_id=answer.get("message_id", "") if answer else "",
+        reply_id=answer.get("message_id", "") if answer else "", client=compiled(raw.get("client_id", "")),
     )  # fmt: skip
 
 

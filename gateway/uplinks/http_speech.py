@@ -18,9 +18,8 @@ from gateway.profiles import Decision, MappingError, Meaning, Profile
 from gateway.profiles.profile import Place, Said
 from gateway.uplinks.http_answers import Verdict, read_results, verdict
 from gateway.uplinks.http_lines import Answer, Ask
-from gateway.uplinks.uplink import Ack, AckStatus
+from gateway.uplinks.uplink import Ack, AckStatus, unsaid
 
-UNSAID: Final = "the profile cannot say it"
 _SINGLE: Final = "application/cloudevents+json"
 _BATCH: Final = "application/cloudevents-batch+json"
 _JSON: Final = "application/json"
@@ -228,14 +227,6 @@ def _ack(event_id: str, meaning: Meaning, code: str) -> Ack:
         Meaning.POISON: AckStatus.REJECTED,
     }
     return Ack(event_id, statuses[meaning], "" if meaning is Meaning.OK else code)
-
-
-def unsaid(text: str, error: Exception, *, destination: str) -> Ack:
-    """Return the refusal of an event that a profile cannot say. Raises ValueError for a text that is no event at all."""
-    event_id = str(json.loads(text)["id"])
-    why = str(error) if isinstance(error, MappingError) else repr(error)
-    _log.error("a profile cannot say an event", destination=destination, id=event_id, error=why)
-    return Ack(event_id, AckStatus.REJECTED, f"profile: {why}"[:200], reason=UNSAID)
 
 
 def _put(url: str, content: dict[str, object]) -> Ask:

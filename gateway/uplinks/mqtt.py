@@ -1,4 +1,6 @@
-"""The native profile over MQTT: topics, birth, state, and the application's acknowledgements.
+"""A platform over MQTT: the connection, what it is greeted with, and the application's acknowledgements.
+
+What is said stands in `mqtt_speech`, natively or as a profile has it.
 
 With version "auto" MQTT 5 is tried first and 3.1.1 at once afterwards, within the same `open`, where the server refuses
 the version, hangs up on CONNECT or answers nonsense; never after a refused login, nor after silence (a line that eats
@@ -12,25 +14,29 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from itertools import count
 from typing import Final
 
 import structlog
 
 from gateway.errors import SessionError
 from gateway.events import Lane, Origin
-from gateway.mqtt_session import Endpoint, MqttSession, NotSpoken, Version, Will
+from gateway.mqtt_session import Endpoint, MqttSession, NotSpoken, Version
+from gateway.profiles import Profile
+from gateway.profiles.profile import Place
 from gateway.uplinks.credentials import secret_text
-from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
+from gateway.uplinks.mqtt_speech import Published, parse_acks, refused, speech_of
+from gateway.uplinks.uplink import Ack, UplinkEvents
 
-_TOPIC_OF_LANE: Final = {Lane.A: "alarm", Lane.B: "event", Lane.C: "telemetry", Lane.D: "telemetry"}
+__all__ = ["MqttUplink", "client_id", "parse_acks"]
+
 REMEMBER_S: Final = 3600.0
 _WINDOW: Final = 40
 _LONGEST: Final = 256 * 1024 * 1024
 _PACKET_HEAD: Final = 32  # fixed header, topic length and last level, packet identifier, properties
-_MAX_RETRY_AFTER_S: Final = 3600.0
+_UNSENT: Final = 1_000_000  # tokens of messages that were never sent lie beyond every packet identifier
 _UNREACHABLE: Final = ("GW-NET-01", "GW-NET-02")
 _log = structlog.get_logger("uplink")
 
@@ -44,14 +50,18 @@ class MqttUplink:
     """The path of one destination over MQTT."""
 
     def __init__(
-        self, endpoint: Endpoint, origin: Origin, *, destination: str, password: Callable[[], str] | None = None
-    ) -> None:
+        self, endpoint: Endpoint, origin: Origin, *, destination: str, password: Callable[[], str] | None = None,
+        profile: Profile | None = None, parameters: Mapping[str, str] | None = None,
+    ) -> None:  # fmt: skip
         """`password` is asked anew for each session, and may block; without it the endpoint's own holds for ever."""
         self._endpoint = endpoint
         self._password = password
         self._destination = destination
-        self._root = f"eldercare/v1/{origin.org}/{origin.site}/{origin.gateway}"
+        self._speech = speech_of(profile, Place(origin, parameters or {}), destination=destination)
+        self._unsent = count(_UNSENT)
+        self._is_refused = False
         self._session: MqttSession | None = None
+        self._events: UplinkEvents | None = None
         self._epoch = 0
         self._greetings: set[int] = set()
         self._speaks_old_until = 0.0
@@ -69,7 +79,14 @@ class MqttUplink:
     def max_bytes(self) -> int:
         """How long a message may be."""
         session = self._session
-        return _LONGEST if session is None else max(1, session.maximum_packet - len(self._root) - _PACKET_HEAD)
+        if session is None:
+            return _LONGEST
+        return max(1, session.maximum_packet - self._speech.longest_topic - _PACKET_HEAD)
+
+    @property
+    def max_events(self) -> int:
+        """How many events a message may hold."""
+        return self._speech.max_events
 
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
         """Connect, subscribe to the acknowledgements, publish state and birth.
@@ -78,17 +95,17 @@ class MqttUplink:
         """
         self._epoch = epoch
         self._refused.clear()
+        self._is_refused = False
         if self._password is not None:
             end = self._endpoint
             self._endpoint = replace(end, password=await secret_text(self._password, host=end.host, port=end.port))
+        self._events = events
         self._session = session = await self._connected(events)
         try:
-            await session.subscribe(f"{self._root}/down/ack")
-            text = json.dumps({"epoch": epoch, **birth}, ensure_ascii=False)
-            self._greetings = {
-                session.publish(f"{self._root}/state", self._state(online=True), retain=True),
-                session.publish(f"{self._root}/up/birth", text.encode()),
-            }
+            if self._speech.answers:
+                await session.subscribe(self._speech.answers)
+            greetings = self._speech.greetings(birth, epoch=epoch)
+            self._greetings = {_publish(session, one) for one in greetings}
         except BaseException:
             await self.close()
             raise
@@ -118,7 +135,7 @@ class MqttUplink:
     async def _connected_in(self, version: Version, events: UplinkEvents) -> MqttSession:
         session = MqttSession(
             self._endpoint,
-            will=Will(f"{self._root}/state", self._state(online=False)),
+            will=self._speech.will(self._epoch),
             on_message=lambda topic, payload: self._message(topic, payload, events),
             on_puback=lambda mid, reason: self._confirmed(mid, reason, events),
             on_lost=events.lost,
@@ -129,24 +146,36 @@ class MqttUplink:
 
     def announce(self) -> None:
         """Say again that the gateway is there: somebody may have heard otherwise of another connection."""
-        if self._session is not None:
-            self._greetings.add(self._session.publish(f"{self._root}/state", self._state(online=True), retain=True))
+        state = self._speech.state(epoch=self._epoch, online=True)
+        if self._session is not None and state is not None:
+            self._greetings.add(_publish(self._session, state))
 
     def send(self, lane: Lane, texts: list[str]) -> int:
         """Publish one message."""
         if self._session is None:
             raise SessionError("GW-NET-05", self._destination, error="no session")
-        topic = _TOPIC_OF_LANE[lane]
-        payload = f"[{','.join(texts)}]" if topic == "telemetry" else texts[0]
-        return self._session.publish(f"{self._root}/up/{topic}", payload.encode())
+        message = self._speech.message(lane, texts)
+        return self._not_sent(message) if isinstance(message, Ack) else _publish(self._session, message)
+
+    def _not_sent(self, refusal: Ack) -> int:
+        """An event that cannot be put into words: it is refused as if the platform had done so, in the next turn."""
+        token = next(self._unsent)
+        events = self._events
+        if events is not None:
+            loop = asyncio.get_running_loop()
+            loop.call_soon(events.acks, [refusal])
+            loop.call_soon(events.sent, token, True)  # noqa: FBT003 - the callback's
+        return token
 
     async def close(self) -> None:
         """Publish offline (a clean DISCONNECT suppresses the will) and disconnect."""
         session, self._session = self._session, None
         if session is None:
             return
+        state = self._speech.state(epoch=self._epoch, online=False)
         with contextlib.suppress(SessionError):  # already gone: then the broker publishes the will
-            session.publish(f"{self._root}/state", self._state(online=False), retain=True)
+            if state is not None:
+                _publish(session, state)
         await session.close()
 
     def _confirmed(self, mid: int, reason: int, events: UplinkEvents) -> None:
@@ -160,33 +189,18 @@ class MqttUplink:
         self._greetings.discard(mid)
         events.sent(mid, ok)
 
-    def _state(self, *, online: bool) -> bytes:
-        return json.dumps({"online": online, "epoch": self._epoch}).encode()
-
     def _message(self, _topic: str, payload: bytes, events: UplinkEvents) -> None:
-        acks, bad = parse_acks(payload)
-        if bad:
+        heard = self._speech.heard(payload)
+        if heard.unread:
             if not self.malformed_acks:
                 _log.warning("the platform sends acknowledgements that cannot be read", destination=self._destination)
-            self.malformed_acks += bad
-        if acks:
-            events.acks(acks)
+            self.malformed_acks += heard.unread
+        if heard.acks:
+            events.acks(list(heard.acks))
+        if heard.refusal and not self._is_refused:
+            self._is_refused = True  # said once
+            events.lost(refused(heard.refusal, self._endpoint.host))
 
 
-def parse_acks(payload: bytes) -> tuple[list[Ack], int]:
-    """Read a down/ack message; return what could be read and the number of entries that could not."""
-    try:
-        entries = json.loads(payload)["acks"]
-        if not isinstance(entries, list):
-            return [], 1
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return [], 1
-    acks, bad = [], 0
-    for entry in entries:
-        try:
-            delay = entry.get("retry_after_ms")
-            after = None if delay is None else min(max(0.0, float(delay) / 1000), _MAX_RETRY_AFTER_S)  # NaN gives 0
-            acks.append(Ack(str(entry["id"]), AckStatus(entry["status"]), str(entry.get("code") or "")[:200], after))
-        except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
-            bad += 1
-    return acks, bad
+def _publish(session: MqttSession, message: Published) -> int:
+    return session.publish(message.topic, message.payload, retain=message.retain)

@@ -2,13 +2,20 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Protocol, runtime_checkable
+from typing import Final, Protocol, runtime_checkable
+
+import structlog
 
 from gateway.errors import SessionError
 from gateway.events import Lane
+from gateway.profiles import MappingError
+
+UNSAID: Final = "the profile cannot say it"
+_log = structlog.get_logger("uplink")
 
 
 class AckStatus(StrEnum):
@@ -84,3 +91,11 @@ class Announcing(Protocol):
 
     def announce(self) -> None:
         """Say it with the epoch of this connection. Raises SessionError when the connection is gone."""
+
+
+def unsaid(text: str, error: Exception, *, destination: str) -> Ack:
+    """Return the refusal of an event that a profile cannot say. Raises ValueError for a text that is no event at all."""
+    event_id = str(json.loads(text)["id"])
+    why = str(error) if isinstance(error, MappingError) else repr(error)
+    _log.error("a profile cannot say an event", destination=destination, id=event_id, error=why)
+    return Ack(event_id, AckStatus.REJECTED, f"profile: {why}"[:200], reason=UNSAID)

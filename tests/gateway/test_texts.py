@@ -55,6 +55,7 @@ def test_no_text_is_left_over_and_none_is_missing() -> None:
     needed |= {f"delivery.{word}" for word in ("QUEUED", "SENT", "L1", "L2", "UNDELIVERED", "DEAD_LETTER")}
     needed |= {f"signal.{kind.value}" for kind in SignalKind} | {f"reason.{reason.value}" for reason in Reason}
     needed |= {f"reason.{one}" for one in (STRANGER, NOBODY, NOISE, SILENCE, NOTHING, FAULT, "queue-full")}
+    needed |= {f"profile-lacks.{one}" for one in ("batch", "ack", "birth", "state")}
     needed |= {"cli.help-alarm-ack", "cli.help-alarm-close"}  # made of their command's name
     available = table("zh").keys()
     assert needed - available == set()

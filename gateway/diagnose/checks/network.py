@@ -19,6 +19,7 @@ from gateway.diagnose.rehearsal import LIMIT_S, Rehearsal, rehearse
 from gateway.diagnose.report import Line, Verdict, bad, ok, skipped, unknown, verdict_of
 from gateway.diagnose.site import Probe, Site
 from gateway.problems import problem
+from gateway.profiles import load_profile
 from gateway.texts.amounts import Age
 from gateway.tls import Tls
 
@@ -100,7 +101,8 @@ def _way(site: Site, destination: Destination, path: DestinationPath, at: int) -
     ladder = climb(goal)
     if ladder.code:
         return ladder
-    if site.is_full and site.settings is not None:
+    # A rehearsal speaks natively: to a platform that does not it would prove nothing.
+    if site.is_full and site.settings is not None and load_profile(destination.profile).is_native:
         return _with_rehearsal(ladder, rehearse(site.settings, path, destination.id, finish=destination.finish))
     return _with_session(ladder, site, destination, at)
 

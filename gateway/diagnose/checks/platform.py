@@ -9,6 +9,8 @@ from gateway.config import Destination
 from gateway.diagnose.checks.storage import LANES
 from gateway.diagnose.report import Line, bad, ok, skipped, unknown
 from gateway.diagnose.site import Probe, Site
+from gateway.profiles import load_profile
+from gateway.texts import LANGUAGES, text
 from gateway.texts.amounts import Age
 
 # northbound.md: an application's answer is waited for 10 s; an alarm that nobody took for 30 s is undelivered.
@@ -38,6 +40,8 @@ def _platform(site: Site, destination: Destination) -> Iterable[Line]:
         "profile": destination.profile, "last": None if last_s is None else Age(float(last_s)),
         "pending": sum(int(pending.get(lane, 0)) for lane in LANES), "lanes": _lanes(pending),
         "accepted": status.get("accepted"), "rejected": status.get("rejected") or None, "finish": destination.finish,
+        "level": "@diagnose.level-l1" if destination.finish == "L1" else None,
+        "lacks": _lacks(destination),
     }  # fmt: skip
     value = "@diagnose.platform-now"
     # What waits is no trouble of the platform's while the way there is broken, which another line tells.
@@ -46,6 +50,14 @@ def _platform(site: Site, destination: Destination) -> Iterable[Line]:
     make = bad if waits and silent_s > ACCEPTED_S else ok
     threshold = f"<= {ACCEPTED_S:.0f} s"
     return [make("GW-PLT-01", "platform", value, threshold=threshold, subject=destination.id, **facts)]
+
+
+def _lacks(destination: Destination) -> dict[str, str] | None:
+    """What the platform cannot be told or cannot tell, in both languages; None where nothing is missing."""
+    lacks = load_profile(destination.profile).lacks
+    if not lacks:
+        return None
+    return {lang: ", ".join(text(f"profile-lacks.{name}", lang) for name in lacks) for lang in LANGUAGES}
 
 
 def _stored(site: Site, destination: Destination) -> Line:

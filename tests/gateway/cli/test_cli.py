@@ -664,3 +664,16 @@ def test_a_time_that_is_none_stays_as_it_is() -> None:
 def test_text_of_one_line_stays_on_one_line() -> None:
     assert clean("a\nb\x1b") == "a�b�"
     assert clean(None) == ""
+
+
+async def test_how_a_platform_is_spoken_to_that_is_not_spoken_to_natively_is_told(tmp_path: Path) -> None:
+    file = write(tmp_path, url='https://example.org"\ncert_file = "/nowhere.pem"\nkey_file = "/nowhere.key')
+    text = file.read_text().replace('id = "district"', 'id = "district"\nprofile = "http-json"')
+    file.write_text(
+        text + '[[destination]]\nid = "city"\nprofile = "thingsboard"\n[[destination.path]]\nurl = "mqtts://a"\n'
+    )
+    ran = await gateway("--lang", "en", "config", "check", "--config", file)
+    l2 = "profile http-json, acceptance confirmed by the application (L2); not with it: an inventory, an online state"
+    lacks = "batches, a word of acceptance, an inventory, an online state"
+    l1 = f"profile thingsboard, delivered, acceptance not confirmed (L1); not with it: {lacks}"
+    assert ran.out.splitlines()[-2:] == [f"platform district: {l2}", f"platform city: {l1}"]

@@ -91,7 +91,10 @@ def test_an_unknown_profile_is_told_with_those_there_are(with_destination: Load)
     assert settings.destinations == ()
     assert findings == [NOBODY, ("GW-CFG-28", "destination[1] (d).profile", 7, "set-aside")]
     facts = next(one.facts for one in settings.findings if one.code == "GW-CFG-28")
-    assert describe("GW-CFG-28", "en", "", facts).remedy == "did you mean native? Profiles: native, http-json"
+    assert (
+        describe("GW-CFG-28", "en", "", facts).remedy
+        == "did you mean native? Profiles: native, http-json, alink, thingsboard"
+    )
 
 
 def test_a_profile_of_ones_own_is_a_file(with_destination: Load, tmp_path: Path) -> None:

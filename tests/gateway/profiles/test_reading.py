@@ -17,6 +17,9 @@ from gateway.errors import ProfileError
 from gateway.profiles.reading import MAX_BYTES, parse_profile, read_profile, schema
 from gateway.texts import table
 
+KNOWN = (
+    "name, transport, level, parameters, id, utc_offset_hours, limits, client_id, probe, enum, message, batch, answer"
+)
 GOOD = """\
 name = "own"
 transport = "http"
@@ -60,7 +63,7 @@ def test_one_without_answers_proves_that_it_was_delivered_and_no_more() -> None:
         ('name = "own"', "name = 5", ("name", "profile-type", "string")),
         ('"http"', '"coap"', ("transport", "profile-one-of", "http | mqtt")),
         ("level", "color = 1\nlevel", ("color", "profile-unknown",
-            "name, transport, level, parameters, id, utc_offset_hours, limits, probe, enum, message, batch, answer")),
+            KNOWN)),
         ("level", "limits.events = 0\nlevel", ("limits.events", "profile-range", "1-100")),
         ("level", "limits.events = true\nlevel", ("limits.events", "profile-type", "integer")),
         ('types = ["*"]', "types = []", ("message[1].types", "profile-range", "1-None")),

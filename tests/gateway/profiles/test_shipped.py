@@ -19,7 +19,10 @@ from gateway.profiles.profile import Place
 DATA = Path(__file__).parents[2] / "data"
 DOCS = Path(__file__).parents[3] / "docs" / "profiles.md"
 FILES = {one.name[:-5]: one for one in resources.files("gateway.profiles").iterdir() if one.name.endswith(".toml")}
-PLACE = Place(Origin("demo", "hanfeng", "gw-01"), {"product_key": "a1b2", "device_name": "gw01"})
+PLACE = Place(
+    Origin("demo", "hanfeng", "gw-01"),
+    {"product_key": "a1b2", "device_name": "gw01", "client_id": "a1b2.gw01|securemode=2|"},
+)
 
 
 def native(name: str) -> Any:
@@ -69,6 +72,27 @@ def test_http_json_says_telemetry_together() -> None:
     profile = load_profile("http-json")
     to, text = profile.together([profile.said(json.dumps(one), PLACE) for one in native("telemetry")], PLACE)
     assert (to, json.loads(text)) == ("/events/batch", golden("http-json", "telemetry"))
+
+
+@pytest.mark.parametrize(
+    ("profile", "name", "to"),
+    [
+        ("alink", "alarm", "/sys/a1b2/gw01/thing/event/alarm_raised/post"),
+        ("alink", "telemetry", "/sys/a1b2/gw01/thing/event/telemetry_meter/post"),
+        ("thingsboard", "alarm", "v1/gateway/telemetry"),
+        ("thingsboard", "telemetry", "v1/gateway/telemetry"),
+    ],
+)
+def test_over_mqtt_an_event_goes_alone(profile: str, name: str, to: str) -> None:
+    event = native(name)
+    event = event[0] if isinstance(event, list) else event
+    said = load_profile(profile).said(json.dumps(event), PLACE, message="7")
+    assert (said.to, json.loads(said.text)) == (to, golden(profile, name))
+
+
+def test_alink_demands_the_client_id_that_the_platform_has_given() -> None:
+    assert load_profile("alink").client_id(PLACE) == "a1b2.gw01|securemode=2|"
+    assert load_profile("thingsboard").client_id(PLACE) == ""
 
 
 def test_an_alarm_in_minimal_form_can_be_said_too() -> None:
