@@ -3,7 +3,7 @@
 A `Tally` only grows. The outbox moves it in the transaction that stores what is counted, so nothing is counted twice or
 left out by a crash; a period is the difference between two of its states. No room, person or device is in what
 `between` returns. Pure: no IO. Limits: durations are judged from the last `KEPT` of a period; of `MAX_OPEN` alarms at a
-time it is known when they were raised.
+time it is known when they were raised. A commit with an alarm writes the tally anew: 2 to 3 KB of the log more.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from typing import Any, Final
 from gateway.clock import Stamp
 from gateway.events import Event
 
-KEPT: Final = 256
+KEPT: Final = 128
 MAX_OPEN: Final = 256
 NOUN: Final = "gateway.counts"
 
