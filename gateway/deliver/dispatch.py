@@ -1,7 +1,9 @@
 """What one destination has on its way: reads the lanes ahead, fills the window, and finishes what the platform confirmed.
 
 Lane A overtakes everything and has slots of its own; the others share the rest of the window, and of telemetry only
-`WIRE_BYTES` are under way, for on one connection an alarm waits behind every byte that was written before it. Of one
+`WIRE_BYTES` are under way, for on one connection an alarm waits behind every byte that was written before it, and
+`FRESH_BATCHES` unanswered, for it waits behind whatever the platform has still to work on: one that it works on, one that
+is there when it is through. A batch that is unanswered for `FRESH_S` counts no more: it may never be answered. Of one
 device one message is on the wire in a lane class, so that a lost or refused message cannot be overtaken by its
 successor. The cursor moves in memory and costs no fsync. An alarm that a failing disk does not take goes out all the
 same, without a number, and again when it has one. Limits: `Uplink.window` messages in flight, 100 events or
@@ -40,6 +42,8 @@ ACK_LIMIT_S: Final = {Lane.A: ALARM_LIMIT_S, Lane.B: 30.0, Lane.C: 30.0, Lane.D:
 BATCH_EVENTS: Final = 100
 BATCH_BYTES: Final = 63 * 1024  # and the brackets and commas stay below 64 KiB
 WIRE_BYTES: Final = 64 * 1024
+FRESH_BATCHES: Final = 2
+FRESH_S: Final = 1.0
 RESERVED_FOR_ALARMS: Final = 8
 
 _log = structlog.get_logger("deliver")
@@ -150,7 +154,10 @@ class Dispatch:
 
     async def _sleep(self) -> None:
         now = self._clock.monotonic()
-        due_at = (self._lanes.next_try(), self._flights.next_time(), self._drain.next_time(now))
+        stale_at = self._flights.next_stale(_TELEMETRY, since=now - FRESH_S)
+        if stale_at is not None:
+            stale_at += FRESH_S
+        due_at = (self._lanes.next_try(), self._flights.next_time(), self._drain.next_time(now), stale_at)
         times = [due for due in due_at if due is not None]
         times += [one.copy_at for one in self._flights.alarms() if self._alarm_paths.beside(one) is not None]
         wait = max(0.0, min(times) - now) if times else None
@@ -188,9 +195,14 @@ class Dispatch:
         window = self._paths.window(path)
         if self._flights.over(path) >= min(window, max(1, window - RESERVED_FOR_ALARMS)):
             return False
+        if lane not in _TELEMETRY:
+            return True
         if lane is Lane.D and self._flights.count(lane) >= self._drain.window:
             return False
-        return lane not in _TELEMETRY or self._flights.bytes_under_way(_TELEMETRY, path=path) < WIRE_BYTES
+        since = self._clock.monotonic() - FRESH_S
+        if self._flights.fresh(_TELEMETRY, path=path, since=since) >= FRESH_BATCHES:
+            return False
+        return self._flights.bytes_under_way(_TELEMETRY, path=path) < WIRE_BYTES
 
     def _send_unstored(self) -> None:
         for event in self._unstored():
@@ -300,10 +312,11 @@ class Dispatch:
                 self._delivered(event_id, "L1")
 
     def _on_acks(self, acks: list[Ack], path: int) -> None:
-        for ack in acks:
-            flight = self._flights.of_event(ack.id)
-            if flight is not None:
-                self._answer(flight, [ack], path)
+        with self._lanes.together():
+            for ack in acks:
+                flight = self._flights.of_event(ack.id)
+                if flight is not None:
+                    self._answer(flight, [ack], path)
 
     def _answer(self, flight: Flight, acks: list[Ack], path: int) -> None:
         for ack in acks:

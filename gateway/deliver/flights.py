@@ -181,6 +181,17 @@ class Flights:
             one.size for one in self._aloft if one.lane in lanes and path in one.carriers and path not in one.arrived
         )
 
+    def fresh(self, lanes: Collection[Lane], *, path: int, since: float) -> int:
+        """Return how many messages of these lanes went over a path after `since` and are not wholly answered."""
+        return sum(
+            1 for one in self._aloft if one.lane in lanes and path in one.carriers and one.carriers[path].at > since
+        )
+
+    def next_stale(self, lanes: Collection[Lane], *, since: float) -> float | None:
+        """Return when the oldest of the messages of these lanes went that went after `since`."""
+        times = [carrier.at for one in self._aloft if one.lane in lanes for carrier in one.carriers.values()]
+        return min((at for at in times if at > since), default=None)
+
     def clear(self) -> None:
         """Every connection is gone, and everything on them."""
         self._aloft.clear()

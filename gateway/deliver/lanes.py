@@ -8,7 +8,9 @@ for, which stand in memory. Limits: `FETCH_ROWS` rows a reading.
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+from collections import Counter
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import structlog
@@ -39,6 +41,8 @@ class Lanes:
         self._unreadable: dict[Lane, float] = {}
         self._hung: asyncio.Task[list[Stored]] | None = None
         self._queues: dict[Lane, LaneQueue] = {}
+        self._newly: Counter[Lane] = Counter()
+        self._is_gathering = False
         self.begin_stream()
 
     def __getitem__(self, lane: Lane) -> LaneQueue:
@@ -124,9 +128,26 @@ class Lanes:
 
     def done(self, row: Stored) -> None:
         """A row is finished: the cursor may move."""
-        queue = self._queues[row.lane]
-        if queue.done(row.seq):
-            self._outbox.confirm(self._name, row.lane, seq=queue.cursor, ahead=queue.ahead, done=1)
+        if self._queues[row.lane].done(row.seq):
+            self._newly[row.lane] += 1
+            if not self._is_gathering:
+                self._confirm()
+
+    @contextmanager
+    def together(self) -> Iterator[None]:
+        """Confirm what is finished within as one step: the platform answers to a hundred events with one message."""
+        self._is_gathering = True
+        try:
+            yield
+        finally:
+            self._is_gathering = False
+            self._confirm()
+
+    def _confirm(self) -> None:
+        for lane, count in self._newly.items():
+            queue = self._queues[lane]
+            self._outbox.confirm(self._name, lane, seq=queue.cursor, ahead=queue.ahead, done=count)
+        self._newly.clear()
 
     def put_back(self, lane: Lane, rows: Iterable[Stored]) -> None:
         """Take back rows of devices that are about to be released; one without a number was never in a queue."""

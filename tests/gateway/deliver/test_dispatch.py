@@ -89,8 +89,36 @@ def test_an_alarm_waits_for_one_batch_on_the_wire_and_not_for_a_window_of_them(p
         await bench.settle()
         assert len(bench.uplink.sent) == before  # the backlog pauses while the alarm is pending
         bench.uplink.accept(bench.uplink.sent[-1])
+        bench.uplink.accept(bench.uplink.sent[0])
         await bench.settle()
         assert len(bench.uplink.sent) > before
+
+    play(scenario)
+
+
+def test_the_platform_has_two_batches_to_work_on_and_no_more_while_it_answers(play: Play) -> None:
+    async def scenario(bench: Any) -> None:
+        await bench.open(deliver=False)
+        await bench.store(*((METER, f"m{n}") for n in range(1000)), text="x")
+        bench.uplink.obliging = False
+        await bench.deliver()
+        assert len(bench.uplink.sent) == 2
+        bench.uplink.accept(bench.uplink.sent[0])
+        await bench.settle()
+        assert len(bench.uplink.sent) == 3
+
+    play(scenario)
+
+
+def test_batches_that_are_not_answered_soon_do_not_hold_up_the_others(play: Play) -> None:
+    async def scenario(bench: Any) -> None:
+        await bench.open(deliver=False)
+        await bench.store(*((METER, f"m{n}") for n in range(1000)), text="x")
+        bench.uplink.obliging = False
+        await bench.deliver()
+        assert len(bench.uplink.sent) == 2
+        await bench.settle(1.5)
+        assert len(bench.uplink.sent) == 4
 
     play(scenario)
 

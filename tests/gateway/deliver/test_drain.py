@@ -108,12 +108,13 @@ def test_a_platform_that_puts_the_backlog_off_gets_fewer_messages_at_once(play: 
         await bench.store(*((METER, f"m{n}") for n in range(1600)))
         bench.uplink.obliging = False
         await bench.deliver()
+        await bench.settle(5)  # two at once, two more each second that they are not answered
         first = list(bench.uplink.sent)
         assert len(first) == 8
         bench.uplink.answer(*((one, "retry") for one in first[0].ids), after_s=600)
         for message in first[1:]:
             bench.uplink.accept(message)
-        await bench.settle(0.1)
+        await bench.settle(5)
         assert len(bench.uplink.sent) - len(first) == 4
 
     play(scenario)
