@@ -59,6 +59,9 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
     bench.add_argument("part", nargs="?", choices=("wear",), help="only this: what an event costs the card (root)")
+    bench.add_argument(
+        "--backlog", type=int, default=20_000, metavar="N", help="events to drain over MQTT (1000 to 1000000)"
+    )
     bench.set_defaults(command=_bench)
     return parser
 
@@ -259,7 +262,8 @@ def _bench(options: argparse.Namespace) -> int:
 
     def measure() -> None:
         nonlocal status
-        status = (main_wear if options.part == "wear" else main)(options.report)
+        wear = options.part == "wear"
+        status = main_wear(options.report) if wear else main(options.report, events=options.backlog)
 
     return _part("bench", measure, NoCard) or status
 

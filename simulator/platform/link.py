@@ -14,6 +14,7 @@ import asyncio
 import contextlib
 import socket
 import struct
+import time
 from collections import deque
 from dataclasses import dataclass
 from typing import Any, Final, Self
@@ -40,6 +41,7 @@ class Link:
         self.flowing = asyncio.Event()
         self.delay_s = 0.0
         self.total = 0
+        self.last_at: float | None = None
         self.refused = 0
         self.given_up = 0
         self.carried = {"up": 0, "down": 0}
@@ -118,6 +120,7 @@ class Link:
             "delay_ms": round(self.delay_s * 1000, 3),
             "open": len(self._connections),
             "total": self.total,
+            "last_at": self.last_at,
             "refused": self.refused,
             "given_up": self.given_up,
             "bytes_up": self.carried["up"],
@@ -153,6 +156,7 @@ class Link:
                 client.close()
                 continue
             self.total += 1
+            self.last_at = time.time()
             task = asyncio.create_task(self._serve(client), name="link-connection")
             self._connections[task] = client
             task.add_done_callback(lambda done: self._connections.pop(done, None))
