@@ -26,11 +26,11 @@ class Inserts:
     """Rows that wait to be inserted, by lane."""
 
     def __init__(self) -> None:
-        self._values: dict[Lane, list[object]] = {}
+        self._values: dict[Lane, list[object]] = {lane: [] for lane in Lane}
 
-    def add(self, lane: Lane, *row: object) -> None:
+    def add(self, lane: Lane, row: tuple[object, ...]) -> None:
         """Add one row: a value for each column."""
-        self._values.setdefault(lane, []).extend(row)
+        self._values[lane] += row
 
     def run(self, connection: sqlite3.Connection) -> None:
         """Insert them. Raises sqlite3.Error; also whatever a value raises that cannot be stored."""

@@ -13,6 +13,7 @@ import json
 import sqlite3
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from functools import lru_cache
 from pathlib import Path
 from typing import Final
 
@@ -28,7 +29,7 @@ from gateway.tally import Tally
 
 DELETE_STEP: Final = 500
 _FACTS_EVERY: Final = 500
-_encode: Final = json.JSONEncoder(separators=(",", ":")).encode
+_quoted: Final = lru_cache(maxsize=64)(json.dumps)
 _KEPT_SESSIONS: Final = 8
 _KEPT_CLOSED_ALARMS: Final = 1000
 _KEPT_DEAD_LETTERS: Final = 10_000
@@ -324,8 +325,8 @@ class Store:
         if work.recorded_at is not at:
             work.recorded_at, work.recorded = at, Stamp(now_ms, at.mono_ms, at.boot, at.clock)
         inserts.add(
-            lane, work.sequence, event.id, event.noun, event.device, now_ms, at.wall_ms, at.mono_ms, boot, at.clock,
-            _encode(route), event.body,
+            lane, (work.sequence, event.id, event.noun, event.device, now_ms, at.wall_ms, at.mono_ms, boot, at.clock,
+            _route_text(route), event.body),
         )  # fmt: skip
         return Stored(work.sequence, lane, event.id, event.noun, event.device, now_ms, at, route, event.body)
 
@@ -362,3 +363,8 @@ class Store:
         if work.recorded is not None:  # the rows that show it may leave with this very transaction
             facts.append(("recorded", json.dumps(asdict(work.recorded))))
         self._put_facts(facts)
+
+
+def _route_text(route: Mapping[str, int]) -> str:
+    """Return a route as it is stored, as JSON; an encoder would take a fifth of the time that a row takes."""
+    return f"{{{','.join([f'{_quoted(name)}:{number}' for name, number in route.items()])}}}"
