@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from simulator.bench import backlog, radio, road, wear
+from simulator.bench import backlog, ingest, radio, road, wear
 from simulator.bench.card import Card, NoCard
 from simulator.bench.figures import Figure, table
 
@@ -30,8 +30,9 @@ def main(report: Path | None, *, events: int = backlog.DEFAULT) -> int:
     began_at = os.getloadavg()[0]
     try:
         measured = asyncio.run(road.measure(run))
+        alone = ingest.measure(run / "ingest")
         drains = asyncio.run(backlog.measure(run, backlog=events))
-        figures = [*measured.figures, *(one for drain in drains for one in drain.figures)]
+        figures = [*measured.figures, *alone, *(one for drain in drains for one in drain.figures)]
         figures += [*asyncio.run(radio.measure(run)), *_wear(run / "wear")]
     finally:
         shutil.rmtree(run, ignore_errors=True)

@@ -88,7 +88,7 @@ class Drained:
 
 
 @dataclass(slots=True)
-class _Taken:
+class Taken:
     """What a ledger says of a drain: when each number was accepted, and the events of some of them as they came.
 
     `quiet` are those of the backlog that came before anybody pressed, from `began` to `quiet_until`.
@@ -181,7 +181,7 @@ async def _drive(bench: _Bench) -> Drained:
     await source.paced(idle, IDLE_PRESSES, per_s=PRESSES_PER_S, press=True)
     await _empty(bench)
     await asyncio.sleep(0.2)  # the platform writes its ledger every 50 ms
-    taken = _read(bench.ledger, count=bench.count, until=source.sent[during.start] if during else math.inf)
+    taken = read(bench.ledger, count=bench.count, until=source.sent[during.start] if during else math.inf)
     raw = await asyncio.to_thread(_raw_per_s, bench, taken)
     rate = taken.quiet / (taken.quiet_until - taken.began)
     name = f"drain of {bench.count:,} over {bench.speaks}" + (f", {FAR_MS:g} ms" if bench.delay_ms else "")
@@ -248,9 +248,9 @@ async def _answers(control: Path) -> None:
                 return
 
 
-def _read(ledger: Path, *, count: int, until: float) -> _Taken:
+def read(ledger: Path, *, count: int, until: float) -> Taken:
     """Read a ledger: numbers up to `count` are the backlog. Raises ValueError when none of them was accepted."""
-    taken = _Taken()
+    taken = Taken()
     for number, at, event in _accepted(ledger):
         taken.at.setdefault(number, at)
         if number <= count:
@@ -273,7 +273,7 @@ def _accepted(ledger: Path) -> Iterator[tuple[int, float, dict[str, Any]]]:
                 yield number, entry["t"], entry["event"]
 
 
-def _raw_per_s(bench: _Bench, taken: _Taken) -> tuple[float, str]:
+def _raw_per_s(bench: _Bench, taken: Taken) -> tuple[float, str]:
     """Return the limit in events a second, and what it is."""
     port = bench.ports["platform"]
     if bench.speaks == "https":
@@ -287,5 +287,5 @@ def _raw_per_s(bench: _Bench, taken: _Taken) -> tuple[float, str]:
     return WIRE_BYTES / size / round_trip_s, f"64 KiB a round trip of {1000 * round_trip_s:.0f} ms"
 
 
-def _spread(source: Source, taken: _Taken, numbers: range) -> Spread:
+def _spread(source: Source, taken: Taken, numbers: range) -> Spread:
     return Spread([taken.at[n] - source.sent[n] for n in numbers if n in taken.at])

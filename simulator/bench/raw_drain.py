@@ -87,7 +87,7 @@ def _connected(port: int, name: str, *, window: int) -> paho.Client:
 
 def httpx_per_s(port: int, authority: Path, events: Sequence[str]) -> float:
     """Return how many events a second one client posts, one batch after the other."""
-    bodies = list(_batches(events))
+    bodies = batches(events)
     headers = {"Content-Type": "application/cloudevents-batch+json"}
     context = ssl.create_default_context(cafile=str(authority))
     with httpx.Client(verify=context, base_url=f"https://127.0.0.1:{port}", timeout=ANSWER_S) as client:
@@ -101,7 +101,7 @@ def httpx_per_s(port: int, authority: Path, events: Sequence[str]) -> float:
     return len(events) / took
 
 
-def _batches(events: Sequence[str]) -> list[bytes]:
+def batches(events: Sequence[str]) -> list[bytes]:
     """Fill batches as a gateway does: up to 100 events, up to 63 KiB."""
     batches: list[list[bytes]] = [[]]
     size = 0
