@@ -58,10 +58,14 @@ def _parser() -> argparse.ArgumentParser:
     _add_kills(commands.add_parser("kills", help="SIGKILL again and again under load, and what that cost"))
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
-    bench.add_argument("part", nargs="?", choices=("wear",), help="only this: what an event costs the card (root)")
+    bench.add_argument(
+        "part", nargs="?", choices=("wear", "outage"), help="only what an event costs the card (root), or a long outage"
+    )
     bench.add_argument(
         "--backlog", type=int, default=20_000, metavar="N", help="events to drain over MQTT (1000 to 1000000)"
     )
+    bench.add_argument("--days", type=float, default=7.0, help="of the outage")
+    bench.add_argument("--per-s", type=float, default=1.0, metavar="EVENTS", help="a second, during the outage")
     bench.set_defaults(command=_bench)
     return parser
 
@@ -255,15 +259,19 @@ def _judged(name: str, run: Callable[[], int]) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from simulator.bench import main, main_wear
+    from simulator.bench import main, main_outage, main_wear
     from simulator.bench.card import NoCard
 
     status = 0
 
     def measure() -> None:
         nonlocal status
-        wear = options.part == "wear"
-        status = main_wear(options.report) if wear else main(options.report, events=options.backlog)
+        if options.part == "outage":
+            status = main_outage(options.report, days=options.days, per_s=options.per_s)
+        elif options.part == "wear":
+            status = main_wear(options.report)
+        else:
+            status = main(options.report, events=options.backlog)
 
     return _part("bench", measure, NoCard) or status
 

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from simulator.bench import backlog, ingest, radio, road, wear
+from simulator.bench import backlog, ingest, outage, radio, road, wear
 from simulator.bench.card import Card, NoCard
 from simulator.bench.figures import Figure, table
 
@@ -61,6 +61,24 @@ def main_wear(report: Path | None) -> int:
         text = json.dumps({"rows": wear.as_json(rows)}, indent=1, ensure_ascii=False)
         report.write_text(text + "\n", encoding="utf-8")
     return 0
+
+
+def main_outage(report: Path | None, *, days: float, per_s: float) -> int:
+    """Measure a long outage, print, write FILE; 1 when something was lost or came out of order. Raises ValueError."""
+    run = Path(tempfile.mkdtemp(prefix="bench-outage-"))
+    try:
+        measured = asyncio.run(outage.measure(run, days=days, per_s=per_s))
+    finally:
+        shutil.rmtree(run, ignore_errors=True)
+    lost = measured.said - measured.accepted
+    print(f"an outage of {days:g} days at {per_s:g} events/s, {outage.CALLS_IN_100} % of them calls")
+    print(table(measured.figures))
+    print(f"lost of {measured.said:,} events: {lost}; out of order: {measured.reordered}")
+    if report:
+        document = {"days": days, "per_s": per_s, "said": measured.said, "accepted": measured.accepted}
+        text = json.dumps({**document, "figures": [one.as_json() for one in measured.figures]}, indent=1)
+        report.write_text(text + "\n", encoding="utf-8")
+    return int(lost != 0 or measured.reordered != 0)
 
 
 def _wear(run: Path) -> list[Figure]:

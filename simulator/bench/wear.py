@@ -38,6 +38,7 @@ RAW: Final = 600
 RAW_WARM: Final = 1_200
 SLOW_EVENTS: Final = 15
 SLOW_PACE_S: Final = 2.0
+LINGER_S: Final = 5
 IDLE_S: Final = 60.0
 WAIT_S: Final = 60.0
 PLATFORM: Final = "district"
@@ -52,6 +53,9 @@ site = "bench-centre"
 org_path = ["cq", "kaizhou", "hanfeng"]
 data_dir = "{card}/data"
 control_socket = "{run}/gw.sock"
+
+[outbox]
+linger_s = {linger_s}
 
 [[room]]
 id = "hall"
@@ -108,7 +112,12 @@ class Row:
 def meter_line(n: int, *, numbered: bool) -> str:
     """Return one reading of an electricity meter, as its bridge would say it."""
     number = f'"n":{n},' if numbered else ""
-    return f'{{"dev":"m1",{number}"kwh":{12345 + n / 100:.2f},"v":221.4,"a":3.217,"kw":0.7122}}'
+    return f'{{"dev":"m1",{number}{meter_values(n)}}}'
+
+
+def meter_values(n: int) -> str:
+    """Return the four registers of one reading, as JSON members."""
+    return f'"kwh":{12345 + n / 100:.2f},"v":221.4,"a":3.217,"kw":0.7122'
 
 
 def call_line(_n: int) -> str:
@@ -119,16 +128,12 @@ def call_line(_n: int) -> str:
 async def measure(run: Path, card: Card, *, quick: bool) -> list[Row]:
     """Measure with a gateway that has its data on `card`; `quick` leaves out all but the two rows of `make bench`."""
     ports = free_ports([PLATFORM, "line"])
-    config = run / "gateway.toml"
-    config.write_text(_CONFIG.format(run=run, card=card.root, **ports), encoding="utf-8")
     talker = Talker()
     server = await asyncio.get_running_loop().create_server(lambda: talker, "127.0.0.1", ports["line"])
     try:
         async with Children(run) as children:
-            await children.start("gateway", [sys.executable, "-m", "gateway", "run", "--config", str(config)])
-            async with asyncio.timeout(WAIT_S):
-                await talker.connected.wait()
-            bench = _Bench(run, card, talker, children, port=ports[PLATFORM])
+            bench = _Bench(run, card, talker, children, ports=ports)
+            await bench.start(linger_s=0)
             return await (bench.quick() if quick else bench.whole())
     finally:
         server.close()
@@ -137,14 +142,23 @@ async def measure(run: Path, card: Card, *, quick: bool) -> list[Row]:
 class _Bench:
     """One run of the gateway, and what is asked of it."""
 
-    def __init__(self, run: Path, card: Card, talker: Talker, children: Children, *, port: int) -> None:
+    def __init__(self, run: Path, card: Card, talker: Talker, children: Children, *, ports: dict[str, int]) -> None:
         self._run = run
         self._card = card
         self._talker = talker
         self._children = children
-        self._port = port
+        self._ports = ports
         self._n = 0
         self._found: list[tuple[str, str, Written, int]] = []
+
+    async def start(self, *, linger_s: int) -> None:
+        """Start the gateway, and wait until it hears its line."""
+        config = self._run / "gateway.toml"
+        text = _CONFIG.format(run=self._run, card=self._card.root, linger_s=linger_s, **self._ports)
+        config.write_text(text, encoding="utf-8")
+        await self._children.start("gateway", [sys.executable, "-m", "gateway", "run", "--config", str(config)])
+        async with asyncio.timeout(WAIT_S):
+            await self._talker.connected.wait()
 
     async def quick(self) -> list[Row]:
         await self._warm()
@@ -165,6 +179,12 @@ class _Bench:
         await self._paced("call, alone, delivered", "call", call_line, count=ALONE // 2, pace_s=4 * PACE_S)
         slow = f"meter reading, one in {SLOW_PACE_S:.0f} s, delivered"
         await self._paced(slow, "meter", self._meter, count=SLOW_EVENTS, pace_s=SLOW_PACE_S)
+        await self._children.stop("gateway")
+        await self.start(linger_s=LINGER_S)
+        await self._paced(
+            f"the same, where it may linger for {LINGER_S} s", "meter", self._meter, count=SLOW_EVENTS, pace_s=SLOW_PACE_S,
+            is_stored=False,
+        )  # fmt: skip
         idle = await self._idle()
         return [*await self._finish(groups=(1, GROUP)), idle]
 
@@ -190,15 +210,17 @@ class _Bench:
         self._found.append((what, "numbered", self._card.written().since(before), count * group))
 
     async def _paced(
-        self, what: str, kind: str, line: Callable[[int], str], *, count: int, group: int = 1, pace_s: float = PACE_S
-    ) -> None:
+        self, what: str, kind: str, line: Callable[[int], str], *, count: int, group: int = 1, pace_s: float = PACE_S,
+        is_stored: bool = True,
+    ) -> None:  # fmt: skip
         await self._settled()
         before = self._card.written()
         stored = await self._sequence()
         for at in range(count):
             self._talker.say(*(line(at * group + k) for k in range(group)))
             await asyncio.sleep(pace_s)
-            await self._stored(stored + (at + 1) * group)
+            if is_stored:
+                await self._stored(stored + (at + 1) * group)
         await self._settled()
         self._found.append((what, kind, self._card.written().since(before), await self._sequence() - stored))
 
@@ -214,7 +236,16 @@ class _Bench:
     # -- the gateway and its platform ---------------------------------------------------------------------------
 
     async def _start_platform(self) -> None:
-        where = ["--run", self._run, "--destination", PLATFORM, "--port", self._port, "--control", self._run / "p.sock"]
+        where = [
+            "--run",
+            self._run,
+            "--destination",
+            PLATFORM,
+            "--port",
+            self._ports[PLATFORM],
+            "--control",
+            self._run / "p.sock",
+        ]
         await self._children.start(PLATFORM, [sys.executable, "-m", "simulator", "platform", *map(str, where)])
         await self._drained()
 
