@@ -334,6 +334,7 @@ def gateway_toml(scenario: Scenario, run: Path) -> str:
     """Return the gateway's configuration for a run; its data, socket and keys lie in `run`."""
     gateway = scenario.gateway
     lines = _table("[gateway]", **gateway, data_dir=str(run / "data"), control_socket=str(control_socket(run)))
+    lines += _table("[outbox]", linger_s=1)  # its meters are asked every few seconds
     for room in scenario.rooms:
         lines += _table("[[room]]", **room)
     lines += _table("[[ble]]", id=scenario.links["air"]["id"], adapter="hci0")

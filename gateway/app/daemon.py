@@ -327,8 +327,9 @@ class _App:
         wanting = (*settings.destinations, *settings.set_aside_destinations)
         routes = [Route(one.id, tuple(one.types)) for one in wanting]
         self._outbox = Outbox(
-            settings.gateway.data_dir / "outbox.db", routes, clock=self._clock, hold=self._hold, retain=KEPT
-        )
+            settings.gateway.data_dir / "outbox.db", routes, clock=self._clock, hold=self._hold, retain=KEPT,
+            linger_s=settings.outbox.linger_s,
+        )  # fmt: skip
         self._outbox.on_trouble = self._on_store_trouble
         self._outbox.on_bug = self._on_store_bug
         self._timekeeping = Timekeeping(

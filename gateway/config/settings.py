@@ -247,9 +247,10 @@ class Destination:
 
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
 class Outbox:
-    """[outbox]: how much of the disk undelivered events may take."""
+    """[outbox]: how much of the disk undelivered events may take, and for how long telemetry may wait for company."""
 
     max_mb: Annotated[StrictInt, Field(ge=16, le=1_000_000, description="max-mb")] = 512
+    linger_s: Annotated[StrictFloat | StrictInt, Field(ge=0, le=10, description="linger")] = 5
 
 
 @plain_dataclass(frozen=True, slots=True)

@@ -35,7 +35,7 @@ _TELLABLE: Final[Mapping[str, frozenset[str]]] = {
     "device": frozenset({"id", "model", "link", "address", "room", "allow_plain", "calls_on", "every_s"}),
     "destination": frozenset({"id", "profile", "types", "finish", "reconnect_spread_s", "parameters", "path"}),
     "path": frozenset({"mqtt_version"}),
-    "outbox": frozenset({"max_mb"}),
+    "outbox": frozenset({"max_mb", "linger_s"}),
 }
 _KEY: Final = re.compile(r"[a-z_]{1,32}")
 # What a mapping may say in words of ours; taken out, they would take ids and sentences with them ("call").

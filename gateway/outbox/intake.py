@@ -1,5 +1,6 @@
 """What waits for the disk: alarms and dead letters before the rest, each in the order in which it was submitted.
 
+Telemetry that nobody waits for may linger for company, up to `MAX_LINGERING` writes; whatever else comes takes it along.
 Pure: no IO. Limits: `MAX_QUEUED` writes; beyond that telemetry is refused, at `MAX_QUEUED_STATUS` faults and status, too;
 alarms and dead letters never.
 """
@@ -17,6 +18,7 @@ from gateway.outbox.rows import Write
 
 MAX_QUEUED: Final = 20_000
 MAX_QUEUED_STATUS: Final = 5 * MAX_QUEUED
+MAX_LINGERING: Final = 100
 
 Entry = tuple[Write, tuple[Lane, ...]]
 """A write, and the lane of each of its events."""
@@ -33,6 +35,7 @@ class Intake:
         self.is_suspect = False
         self._urgent: deque[Entry] = deque()
         self._rest: deque[Entry] = deque()
+        self._is_hurried = False
 
     def __len__(self) -> int:
         """How many writes wait, those of the commit in progress included."""
@@ -52,6 +55,11 @@ class Intake:
         """Does nothing wait beyond the batch?"""
         return not self._urgent and not self._rest
 
+    @property
+    def may_linger(self) -> bool:
+        """Is everything that waits telemetry that nobody waits for, and not much of it? Then it may wait for company."""
+        return not self._is_hurried and len(self._rest) < MAX_LINGERING
+
     def refuses(self, write: Write) -> bool:
         """Is there no room for such a write?"""
         if len(self._rest) < min(MAX_QUEUED, MAX_QUEUED_STATUS):
@@ -62,6 +70,7 @@ class Intake:
     def put(self, write: Write, lanes: tuple[Lane, ...]) -> None:
         """Take a write, whatever room there is."""
         (self._urgent if _is_urgent(write) else self._rest).append((write, lanes))
+        self._is_hurried = self._is_hurried or not _may_linger(write)
 
     def gather(self, most: int) -> None:
         """Move what comes next into the batch, until it has at least `most` events."""
@@ -71,6 +80,7 @@ class Intake:
                 entry = queue.popleft()
                 events += max(1, len(entry[0].events))
                 self.batch.append(entry)
+        self._is_hurried = not self.is_empty  # what is left was held up already
 
     def narrow(self) -> Entry | None:
         """The batch failed for what is in it: return the one to blame if it was tried alone, else let fewer be tried."""
@@ -79,6 +89,7 @@ class Intake:
             return None
         if len(self.batch) == 1:
             return self.batch[0]
+        self._is_hurried = True
         half = len(self.batch) // 2
         self._urgent.extendleft(reversed(self.batch[half:]))  # before everything else
         self.batch = self.batch[:half]
@@ -110,3 +121,12 @@ class Intake:
 def _is_urgent(write: Write) -> bool:
     # A dead letter hurries, too: the confirmation that lets its row go must not be durable before it.
     return bool(write.alarms or write.dead) or any(event.lane is Lane.A for event in write.events)
+
+
+def _may_linger(write: Write) -> bool:
+    """Telemetry, with nothing but what was judged of its device; whoever waits for a number's acknowledgement waits for this."""
+    if write.on_commit or write.numbers or not write.events:  # nearly all there is
+        return False
+    if write.alarms or write.dead or write.facts or write.drops or write.letters:
+        return False
+    return all(event.noun.startswith("telemetry.") for event in write.events)

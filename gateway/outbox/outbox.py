@@ -4,7 +4,7 @@ One writer thread makes one transaction at a time from what has gathered meanwhi
 `MAX_COMMIT_EVENTS` events, so an alarm waits for at most the commit in progress. One thread of its own instead of
 aiosqlite: docs/decisions/0002-one-writer-thread.md has the measurement. Limits: `MAX_QUEUED` writes wait for the disk;
 beyond that telemetry is refused (the caller counts it, numbered sources are simply not acknowledged). Confirmations of
-destinations cost no fsync of their own: they ride on the next commit, or go after `CURSOR_LINGER_S`. A disk that fails,
+destinations cost no fsync of their own: they ride on the next commit, or go after a while (`linger`). A disk that fails,
 or that has not answered for `SLOW_DISK_S`, does not keep alarms from being sent: `unstored_alarms`. A database that
 turns out corrupt is set aside while running, too: a new stream begins, and what was submitted goes into it. One that
 cannot be opened is tried again, at least every `REOPEN_CAP_S`; until then what is submitted waits as for a disk that fails.
@@ -28,6 +28,7 @@ from gateway.events import Event, Lane, Stored, new_id, wants
 from gateway.outbox.database import Database
 from gateway.outbox.epochs import Epochs, settle
 from gateway.outbox.intake import MAX_QUEUED, Entry, Intake
+from gateway.outbox.linger import DELETE_PAUSE_S, Linger
 from gateway.outbox.numbers import NumberSet, NumberState, Ranges, within
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import Accepted, AlarmRow, DeadLetter, Letter, Mark, Route, Write
@@ -36,8 +37,6 @@ from gateway.outbox.store import DELETE_STEP, Store
 from gateway.tally import Totals, seconds_from
 
 MAX_COMMIT_EVENTS: Final = 250
-CURSOR_LINGER_S: Final = 1.0
-DELETE_PAUSE_S: Final = 0.1
 RETRY_CAP_S: Final = 1.0
 REOPEN_CAP_S: Final = 10.0
 AFRESH_AFTER_S: Final = 3.0
@@ -63,8 +62,9 @@ class Outbox:
         clock: Clock,
         hold: Callable[[], None] = lambda: None,
         retain: int = 0,
+        linger_s: float = 0.0,
     ) -> None:
-        """`retain`: so many sequences stay although everybody has them."""
+        """`retain`: so many sequences stay although everybody has them; `linger_s`: so long telemetry may wait."""
         self._retain = retain
         self._path = path
         self._clock = clock
@@ -79,6 +79,7 @@ class Outbox:
         self._corrupt: StoreError | None = None
         self._wake = asyncio.Event()
         self._dirty: dict[tuple[str, Lane], None] = {}
+        self._linger = Linger(linger_s)
         self._accepted: list[Accepted] = []
         self._epochs = Epochs()
         self._file_bytes = 0
@@ -246,11 +247,10 @@ class Outbox:
         self.on_stored()
 
     async def _wait_for_work(self) -> None:
-        while self._intake.is_empty and not self._epochs.wait and self._corrupt is None:
+        while (left_s := self._left_s()) is None or left_s > 0:
             self._wake.clear()
-            linger = DELETE_PAUSE_S if self._stock.is_deleting else CURSOR_LINGER_S
             try:
-                async with asyncio.timeout(linger if self._dirty or self._stock.deletable() else None):
+                async with asyncio.timeout(left_s):
                     await self._wake.wait()
             except TimeoutError:
                 return
@@ -270,6 +270,19 @@ class Outbox:
         """Let go of the oldest of what is kept although it was delivered; False where there is nothing of it."""
         self._wake.set()
         return self._stock.shed()
+
+    def _left_s(self) -> float | None:
+        """For how long the next commit can wait; None: until it is woken."""
+        if self._epochs.wait or self._corrupt is not None or not self._intake.may_linger:
+            return 0.0
+        left_s = self._linger.left_s(
+            self._clock.monotonic(),
+            is_waiting=not self._intake.is_empty,
+            is_confirmed=bool(self._dirty),
+            is_deletable=bool(self._stock.deletable()),
+            is_soon=self._is_failing or any(lane in (Lane.A, Lane.B) for _destination, lane in self._dirty),
+        )
+        return min(left_s, DELETE_PAUSE_S) if left_s is not None and self._stock.is_deleting else left_s
 
     async def flush(self, limit_s: float) -> bool:
         """Wait until all that was submitted before and the confirmations are durable; False when time ran out."""
@@ -297,6 +310,8 @@ class Outbox:
             return False
         lanes = [event.lane for event in write.events]
         live = Lane.C in lanes and self.live()
+        if self._intake.is_empty:
+            self._linger.submitted(self._clock.monotonic())
         placed = zip(lanes, write.events, strict=True)
         self._intake.put(write, tuple([self._stock.lane_for(lane, one.device, live=live) for lane, one in placed]))
         self._wake.set()
@@ -378,6 +393,7 @@ class Outbox:
             accepted, self._accepted = self._accepted, []
         for key in confirmed:
             del self._dirty[key]
+        self._linger.committed(self._clock.monotonic())
         try:
             job = self._database.in_writer(
                 lambda: store.commit(batch, cursors, now_ms=now_ms, delete=delete, accepted=accepted)
@@ -476,8 +492,9 @@ class Outbox:
         `ahead` is asked when the confirmation is written, so that it must tell of everything confirmed until then.
         """
         self._stock.confirm(destination, lane, seq=seq, ahead=ahead, done=done)
-        if not self._dirty:
-            self._wake.set()  # it begins to linger
+        has_less_time = self._linger.confirmed(done, now=self._clock.monotonic(), is_first=not self._dirty)
+        if has_less_time or (destination, lane) not in self._dirty:
+            self._wake.set()
         self._dirty[destination, lane] = None
 
     def accepted(self, destination: str, row: Stored) -> None:

@@ -35,6 +35,9 @@ site = "hanfeng-01"
 data_dir = "{folder}/data"
 control_socket = "{folder}/control.sock"
 
+[outbox]
+linger_s = 0
+
 [[destination]]
 id = "district"
 [[destination.path]]

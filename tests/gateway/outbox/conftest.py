@@ -57,6 +57,7 @@ class Shelf:
         self.path = folder / "outbox.db"
         self.clock = StillClock()
         self.routes = [Route("district", ("*",))]
+        self.linger_s = 0.0
         self.troubles: list[str | None] = []
         self.hold: Callable[[], None] = lambda: None
         self.outbox: Outbox
@@ -64,7 +65,7 @@ class Shelf:
         self.running: asyncio.Task[None] | None = None
 
     async def open(self, *, running: bool = True) -> Outbox:
-        outbox = Outbox(self.path, self.routes, clock=self.clock, hold=self._holding)
+        outbox = Outbox(self.path, self.routes, clock=self.clock, hold=self._holding, linger_s=self.linger_s)
         outbox.on_trouble = self._on_trouble
         await outbox.open()
         self.outbox, self.is_open = outbox, True

@@ -12,6 +12,7 @@ import pytest
 from gateway.events import Lane
 from gateway.outbox import DeadLetter, Mark, Number, NumberState, Route, Write
 from gateway.outbox import intake as intake_module
+from gateway.outbox import linger as linger_module
 from gateway.outbox import outbox as outbox_module
 from gateway.outbox.intake import MAX_QUEUED, MAX_QUEUED_STATUS
 
@@ -206,7 +207,7 @@ async def test_a_row_leaves_when_every_destination_has_it(closed_shelf: Any, wri
 async def test_confirmations_are_written_although_nothing_else_is_stored(
     shelf: Any, write: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "CURSOR_LINGER_S", 0.01)
+    monkeypatch.setattr(linger_module, "CURSOR_LINGER_S", 0.01)
     await shelf.store(write(), write())
     confirm(shelf, Lane.C, 2, done=2)
     await when(lambda: shelf.sql("SELECT seq FROM cursor") == [(2,)])
@@ -216,7 +217,7 @@ async def test_confirmations_are_written_although_nothing_else_is_stored(
 async def test_a_long_backlog_that_was_confirmed_leaves_step_by_step(
     shelf: Any, write: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "CURSOR_LINGER_S", 0.01)
+    monkeypatch.setattr(linger_module, "CURSOR_LINGER_S", 0.01)
     monkeypatch.setattr(outbox_module, "DELETE_PAUSE_S", 0.01)
     await shelf.store(*(write() for _ in range(2200)))
     confirm(shelf, Lane.C, 2100, done=2100)

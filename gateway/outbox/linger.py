@@ -1,0 +1,55 @@
+"""For how long a commit may wait, because another one soon costs the card twice as much.
+
+Telemetry that nobody waits for may wait for company; confirmations ride on the next commit, or go by themselves after a
+while: those of alarms and faults soon, those of telemetry later, because all that their loss costs is that a few rows
+are sent again after a crash. What anybody waits for takes everything along at once: that is judged by `Intake`.
+
+Pure: no IO, the time is given. Limits: `CURSOR_LINGER_S`; confirmed telemetry, up to `CURSOR_ROWS`, `TELEMETRY_LINGERS`
+times as long as telemetry itself; `DELETE_PAUSE_S` between the steps of a deletion.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+CURSOR_LINGER_S: Final = 1.0
+CURSOR_ROWS: Final = 20
+TELEMETRY_LINGERS: Final = 6
+DELETE_PAUSE_S: Final = 0.1
+
+
+class Linger:
+    """Since when what lingers. `telemetry_s` is how long telemetry may wait; 0: not at all."""
+
+    def __init__(self, telemetry_s: float) -> None:
+        self._telemetry_s = telemetry_s
+        self._submitted_at = self._confirmed_at = 0.0
+        self._rows = 0
+
+    def submitted(self, now: float) -> None:
+        """Something was submitted while nothing waited."""
+        self._submitted_at = now
+
+    def confirmed(self, rows: int, *, now: float, is_first: bool) -> bool:
+        """Rows were confirmed, the first since the last commit or more of them; is there less time from now on?"""
+        if is_first:
+            self._confirmed_at, self._rows = now, 0
+        before, self._rows = self._rows, self._rows + rows
+        return is_first or before <= CURSOR_ROWS < self._rows
+
+    def committed(self, now: float) -> None:
+        """A commit begins: what is left to be deleted after it waits from here on."""
+        self._confirmed_at, self._rows = now, 0
+
+    def left_s(
+        self, now: float, *, is_waiting: bool, is_confirmed: bool, is_deletable: bool, is_soon: bool
+    ) -> float | None:
+        """Return how long the next commit can wait, None: for ever. `is_soon`: what is confirmed is not telemetry alone."""
+        ends = []
+        if is_waiting:
+            ends.append(self._submitted_at + self._telemetry_s)
+        if is_confirmed or is_deletable:
+            is_late = is_confirmed and not is_soon and self._rows <= CURSOR_ROWS
+            late_s = max(CURSOR_LINGER_S, TELEMETRY_LINGERS * self._telemetry_s)
+            ends.append(self._confirmed_at + (late_s if is_late else CURSOR_LINGER_S))
+        return max(0.0, min(ends) - now) if ends else None
