@@ -392,8 +392,9 @@ class _App:
         links = [(one.id, "ble") for one in self._settings.ble]
         links += [(one.id, "serial") for one in self._settings.serial if one.id in used]
         deaf_since = last_sign(
-            self._alive.read(), self._outbox.last_recorded, began=self._began, tolerance_ms=ALIVE_TOLERANCE_MS
-        )
+            self._alive.read(), self._outbox.last_recorded, began=self._began, tolerance_ms=ALIVE_TOLERANCE_MS,
+            boots=self._outbox.boots,
+        )  # fmt: skip
         return Hearing(
             links, marks, deaf_since=deaf_since, clock=self._clock, health=self._health, store=self._collector.store_gap
         )

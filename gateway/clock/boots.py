@@ -110,6 +110,18 @@ class Boots:
             return Told(at.mono_ms + boot.offset_ms, CORRECTED, boot.offset_ms)
         return Told(at.wall_ms, UNSYNCED, None, boot.floor_ms + at.mono_ms, self._next_start(at.boot))
 
+    def moment_ms(self, boot: str, mono_ms: int) -> int | None:
+        """Return the time of a boot time; None where the boot's offset is not known."""
+        known = self._boots.get(boot)
+        return None if known is None or known.offset_ms is None else known.offset_ms + mono_ms
+
+    def later(self, one: str, other: str) -> str | None:
+        """Return which of two boots was the later one; None where that is not known."""
+        if one not in self._boots or other not in self._boots:
+            return None
+        order = list(self._boots)
+        return one if order.index(one) > order.index(other) else other
+
     def _next_start(self, boot: str) -> int | None:
         """Return when the first later boot began whose time is known."""
         order = list(self._boots)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
-from gateway.clock import Clock, Stamp, iso
+from gateway.clock import Boots, Clock, Stamp, iso
 from gateway.health import Health
 from gateway.links.state import LinkState
 from gateway.outbox import Mark
@@ -185,11 +185,13 @@ class Hearing:
         ]  # fmt: skip
 
 
-def last_sign(alive: Stamp | None, recorded: Stamp | None, *, began: Stamp, tolerance_ms: int) -> Stamp:
+def last_sign(
+    alive: Stamp | None, recorded: Stamp | None, *, began: Stamp, tolerance_ms: int, boots: Boots | None = None
+) -> Stamp:
     """Return the last sign of life before `began`: the alive file, unless a power cut left it behind the database.
 
-    Of two boots the later is the one that goes on; where neither does, only the wall clock can tell. Without any sign
-    nothing is known of before.
+    Of two boots the later is the one that goes on; where neither does, the order of `boots` tells, and without that only
+    the wall clock can. Without any sign nothing is known of before.
     """
     signs = [one for one in (alive, recorded) if one is not None and _plausible(one)]
     if not signs:
@@ -200,6 +202,8 @@ def last_sign(alive: Stamp | None, recorded: Stamp | None, *, began: Stamp, tole
         behind_ms = recorded.mono_ms - alive.mono_ms
     elif began.boot in (alive.boot, recorded.boot):
         return alive if alive.boot == began.boot else recorded
+    elif boots is not None and (later := boots.later(alive.boot, recorded.boot)) is not None:
+        return alive if alive.boot == later else recorded
     else:
         behind_ms = recorded.wall_ms - alive.wall_ms
     return alive if behind_ms <= tolerance_ms else recorded

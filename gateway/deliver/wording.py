@@ -10,7 +10,7 @@ import json
 from dataclasses import replace
 from typing import Any, Final
 
-from gateway.clock import SYNCED, Boots, Clock, Stamp, Told
+from gateway.clock import SYNCED, Boots, Clock, Stamp, Told, iso
 from gateway.events import Lane, Sending, Stored, sending_text
 
 BUFFERED_AFTER_MS: Final = 5_000
@@ -63,6 +63,8 @@ class Wording:
         buffered = least_ms > BUFFERED_AFTER_MS or row.at.boot != now.boot or row.at.mono_ms < self._began_ms
         historic = row.lane is Lane.A and least_ms > HISTORIC_AFTER_MS
         told = self._told(row.at, now)
+        if told is not None and row.noun == "gateway.gap":
+            row = replace(row, body=self._gap_retold(row))
         how = Sending(
             self._destination, self.streamid, age_ms, attempt, buffered=buffered, historic=historic, least_age_ms=least_ms,
             told=told,
@@ -75,6 +77,18 @@ class Wording:
             return None
         told = self._boots.told(at)
         return told if told.is_trusted or at.boot != now.boot else None
+
+    def _gap_retold(self, row: Stored) -> str:
+        """Put the limits of a silence right, each by the offset of its boot, as far as that is known."""
+        whole: dict[str, Any] = json.loads(row.body)
+        data = whole["data"]
+        limits = {"from": data.get("from_boot", row.at.boot), "to": data.get("to_boot", row.at.boot)}
+        for name, boot in limits.items():
+            mono_ms = data.get(f"{name}_mono_ms")
+            moment_ms = self._boots.moment_ms(str(boot), mono_ms) if isinstance(mono_ms, int) else None
+            if moment_ms is not None:
+                data[name] = iso(moment_ms)
+        return json.dumps(whole, ensure_ascii=False, separators=(",", ":"))
 
 
 def fits(text: str, most: int) -> bool:

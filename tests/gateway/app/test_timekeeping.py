@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from gateway.app import timekeeping
 from gateway.app.timekeeping import Timekeeping
-from gateway.clock import PlatformTime, Stamp, SystemClock
+from gateway.clock import PlatformTime, Stamp, SystemClock, iso
 from gateway.deliver.wording import Wording
 from gateway.events import Lane, Origin, new_event
 from gateway.health import Health
@@ -157,6 +157,27 @@ async def test_an_alarm_of_a_boot_that_never_was_synchronised_has_bounds_and_no_
     assert alarm["data"]["clock"]["not_before"] == "2027-01-15T08:00:05.000Z"
     assert alarm["data"]["clock"]["not_after"] == "2027-01-15T08:49:44.000Z"
     assert alarm["data"]["delivery"]["age_ms"] is None
+
+
+async def test_the_limits_of_a_silence_are_put_right_each_by_its_own_boot(site: Site) -> None:
+    await site.reboot("boot-2", wall_ms=0)
+    at = site.clock.stamp()
+    for since in ("boot-1", "boot-2"):
+        data = {
+            "link": "air", "from": iso(at.wall_ms - 9), "to": iso(at.wall_ms), "from_mono_ms": 4_000,
+            "to_mono_ms": 5_000, "from_boot": since, "reason": "restart", "dropped": 0, "note": "静默",
+        }  # fmt: skip
+        event = new_event("gateway.gap", ORIGIN, device="gw", at=at, data=data)
+        assert site.outbox.submit(Write((event,)))
+    assert await site.outbox.flush(10)
+    before = [one["data"] for one in await site.sent(Lane.B)]
+    assert [(one["from"][:10], one["to"][:10]) for one in before] == [("2027-01-15", "2027-01-15")] * 2
+    await site.sync(NOON + 86_400_000)
+    other, own = [one["data"] for one in (await site.sent(Lane.B))[:2]]
+    assert (own["from"], own["to"]) == ("2027-01-16T07:59:48.000Z", "2027-01-16T07:59:49.000Z")
+    # The first boot never was synchronised: where its silence began stays as it was told.
+    assert (other["from"], other["to"]) == (before[0]["from"], "2027-01-16T07:59:49.000Z")
+    assert (own["note"], own["clock"]["state"], own["from_mono_ms"]) == ("静默", "corrected", 4_000)
 
 
 async def test_two_boots_in_the_same_wall_minutes_are_told_apart(site: Site) -> None:

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.clock import Clock, Stamp
+from gateway.clock import Boots, Clock, Stamp
 from gateway.collect import Hearing
 from gateway.collect.hearing import last_sign
 from gateway.health import Health
@@ -310,3 +310,12 @@ def test_a_boot_before_this_one_is_earlier_whatever_its_clock_says(bench: Bench)
     before = replace(ALIVE, boot="before", mono_ms=10**12)
     bench.slow = True
     assert bench.start(before).not_durable_since == before
+
+
+def test_of_two_boots_before_this_one_their_order_tells_and_not_the_wall_clock() -> None:
+    boots = Boots()
+    for boot in ("boot-x", "boot-0", BEGAN.boot):
+        boots.begin(boot, floor_ms=0)
+    assert THIRD_BOOT.wall_ms > OTHER_BOOT.wall_ms
+    for alive, recorded in ((OTHER_BOOT, THIRD_BOOT), (THIRD_BOOT, OTHER_BOOT)):
+        assert last_sign(alive, recorded, began=BEGAN, tolerance_ms=2_000, boots=boots) == OTHER_BOOT
