@@ -109,6 +109,11 @@ class Lines:
             await self._give_up(self._idle[:1])
         return answer
 
+    @property
+    def is_doubtful(self) -> bool:
+        """Has an idle connection ended, or said something unasked?"""
+        return any(line.is_doubtful for line in self._idle)
+
     async def trim(self) -> None:
         """Give up lines that nobody has used for long."""
         now = asyncio.get_running_loop().time()
@@ -148,6 +153,11 @@ class _Line:
             headers={**wire.headers, "accept-encoding": "identity"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
+
+    @property
+    def is_doubtful(self) -> bool:
+        """Is there something to be read although nothing was asked: the other end is gone, or the kernel gave it up."""
+        return self._stream is not None and bool(self._stream.get_extra_info("is_readable"))
 
     async def ask(self, ask: Ask, *, limit_s: float) -> Answer:
         """Send a request and read its answer. Raises SessionError; then the line must be closed."""

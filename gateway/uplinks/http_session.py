@@ -49,6 +49,8 @@ class Pace:
     probe: float = 5.0
     brief: float = 5.0  # a wait that a message makes here; for a longer one it goes back
     sign_of_life: float = 60.0
+    look: float = 5.0  # how often an idle connection is looked at: one that was cut is tried at once,
+    early: float = 20.0  # but so long after the last sign of life at the earliest
     jitter: float = 5.0  # together less than the 75 s after which nginx closes an idle connection
     goodbye: float = 2.0
 
@@ -167,12 +169,21 @@ class HttpSession:
         """Say now and then that we are there. It goes over the alarms' connection: so that one is open when needed."""
         pace = self._pace
         phase = zlib.crc32(self._source.encode()) / 2**32
-        await asyncio.sleep(phase * pace.sign_of_life)
+        await self._rest(phase * pace.sign_of_life)
         while True:
             await self._sign()
             await self._alarms.trim()
             await self._bulk.trim()
-            await asyncio.sleep(pace.sign_of_life + _random.uniform(-pace.jitter, pace.jitter))
+            await self._rest(pace.sign_of_life + _random.uniform(-pace.jitter, pace.jitter))
+
+    async def _rest(self, seconds: float) -> None:
+        """Wait for the next sign of life; less long when the platform's end of an idle connection is gone."""
+        pace, began = self._pace, self._loop.time()
+        until = began + seconds
+        while (now := self._loop.time()) < until:
+            if now >= began + pace.early and self._alarms.is_doubtful:
+                return
+            await asyncio.sleep(min(pace.look, until - now))
 
     async def _sign(self) -> None:
         sign = self._speech.sign(epoch=self._epoch, online=True)

@@ -603,6 +603,28 @@ async def test_a_sign_of_life_that_nobody_answers_ends_the_session(platform: Any
     assert site.told.losses[0].code == "GW-NET-05"
 
 
+async def test_an_idle_session_whose_platform_goes_away_is_lost_before_its_next_sign_of_life(
+    platform: Any, site: Any, make: Any
+) -> None:
+    await site.opened(platform, sign_of_life=60.0, look=0.02, early=0.1)
+    await make.until(lambda: len(platform.asked) == 1)
+    await platform.stop()
+    await make.until(lambda: site.told.losses)
+    assert site.told.losses[0].code == "GW-NET-02"
+
+
+async def test_an_idle_connection_that_is_closed_costs_one_early_sign_of_life_and_no_session(
+    platform: Any, site: Any, make: Any
+) -> None:
+    up = await site.opened(platform, sign_of_life=60.0, look=0.02, early=0.1)
+    platform.hang_up()
+    await make.until(lambda: len(platform.asked) == 2)
+    await asyncio.sleep(0.3)
+    assert [one.path for one in platform.asked] == ["/v1/gateways/gw/birth", "/v1/gateways/gw/state"]
+    assert site.told.losses == []
+    assert up.send(Lane.A, make.texts(Lane.A, 1)) == 1
+
+
 async def test_a_fault_of_our_own_is_not_silent(platform: Any, site: Any, make: Any) -> None:
     up = await site.opened(platform)
     up.send(Lane.A, ["{}"])  # no event: the deliverer would never hand it over
