@@ -40,7 +40,7 @@ from gateway.health import Health
 from gateway.journal import configure_log
 from gateway.lifetime import Owner, end_after, sole_owner
 from gateway.operations import Operations, Rooms
-from gateway.outbox import AlarmRow, Expiry, Mark, Outbox, Quota, Route
+from gateway.outbox import AlarmRow, Expiry, Mark, Outbox, Quota, Rescue, Route
 from gateway.outbox.alive import AliveNotes
 from gateway.outbox.replay import KEPT
 from gateway.problems import describe
@@ -159,12 +159,14 @@ class _App:
             alive = group.create_task(self._keep_alive(), name="alive")
             quota = group.create_task(self._quota().run(), name="quota")
             expiry = group.create_task(self._expiry().run(), name="expiry")
+            rescue = group.create_task(Rescue(self._outbox, self._origin, clock=self._clock).run(), name="rescue")
             overdue = group.create_task(self._overdue().run(), name="overdue")
             timekeeping = group.create_task(self._timekeeping.run(), name="timekeeping")
             await self._stop.wait()
             alive.cancel()
             quota.cancel()
             expiry.cancel()
+            rescue.cancel()
             overdue.cancel()
             timekeeping.cancel()
             self._watchdog.end()

@@ -6,9 +6,10 @@ from gateway.outbox.numbers import NumberState
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.quota import Quota
 from gateway.outbox.replay import Replays
+from gateway.outbox.rescue import Rescue
 from gateway.outbox.rows import AlarmRow, CursorRow, DeadLetter, Drop, Letter, Mark, Number, Route, Write
 
 __all__ = [
     "AlarmRow", "CursorRow", "DeadLetter", "DeadLetters", "Drop", "Expiry", "Letter", "Mark", "Number", "NumberState", "Outbox",
-    "Quota", "Replays", "Route", "Write",
+    "Quota", "Replays", "Rescue", "Route", "Write",
 ]  # fmt: skip

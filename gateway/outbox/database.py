@@ -8,6 +8,7 @@ gateway is not touched at all.
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -75,20 +76,26 @@ class Database:
 
     async def replace(self) -> Stock:
         """Set a corrupt database aside and begin a new stream. May be called again after it failed. Raises StoreError."""
-        was_open = self.is_open
         await self.close_store()
         try:
             if self._aside is None:
                 aside = self._aside = set_aside(self.path, now_ms=self._clock.stamp().wall_ms)
-                if not was_open:  # else it is all in memory
-                    self.salvaged = await self.in_reader(lambda: salvage(aside))
+                self.salvaged = await self.in_reader(lambda: salvage(aside))
             else:
                 discard(self.path)  # begun by an earlier try, which failed
         except OSError as failed:
             detail = f"cannot be set aside: {failed}"
             raise StoreError("GW-STO-01", str(self.path), path=str(self.path), detail=detail) from failed
-        store = Store(self.path, self.store.routes)
-        stock = await self.in_writer(lambda: self._opened(store))
+        store, old = Store(self.path, self.store.routes), self.salvaged or Salvaged()
+        numbers = {**old.numbers, **self.store.counters.numbers}  # in memory they are whole, where it ran
+        facts = {**old.facts_to_keep(), "rescue": json.dumps({"file": self._aside.name})}
+
+        def begun() -> Stock:
+            stock = self._opened(store)
+            store.adopt(numbers, old.letters, facts)
+            return stock
+
+        stock = await self.in_writer(begun)
         self.store, self._aside, self.is_open = store, None, True
         return stock
 

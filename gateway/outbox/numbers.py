@@ -75,6 +75,10 @@ class NumberSet:
         """Return the digests of one block."""
         return self._digests[block]
 
+    def blocks(self) -> list[tuple[int, bytes]]:
+        """Return the digests of every block that is known."""
+        return list(self._digests.items())
+
     def copy(self) -> NumberSet:
         """Return an independent copy: a transaction works on it, and it is kept only if the commit succeeds."""
         return NumberSet(self.ranges.copy(), settled=self.settled, digests=self._digests)

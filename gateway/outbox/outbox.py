@@ -66,7 +66,7 @@ class Outbox:
     ) -> None:
         """`retain`: so many sequences stay although everybody has them; `linger_s`: so long telemetry may wait."""
         self._retain = retain
-        self._path = path
+        self.path = path
         self._clock = clock
         self._database = Database(path, routes, clock=clock, hold=hold)
         self._opening: asyncio.Task[StoreError | None] | None = None
@@ -91,6 +91,7 @@ class Outbox:
         self.on_bug: Callable[[Exception], None] = lambda _error: None
         self.on_found: Callable[[list[Mark], list[AlarmRow]], None] = lambda _marks, _alarms: None
         self.was_replaced = False
+        self.to_rescue = ""
         self.refused = 0
         self.poisoned = 0
 
@@ -110,7 +111,7 @@ class Outbox:
         await asyncio.wait({opening}, timeout=OPEN_LIMIT_S)
         try:
             if not opening.done():
-                raise StoreError("GW-STO-01", str(self._path), path=str(self._path), detail="the disk does not answer")
+                raise StoreError("GW-STO-01", str(self.path), path=str(self.path), detail="the disk does not answer")
             self._opening = None
             replaced = opening.result()
         except StoreError as error:
@@ -160,7 +161,7 @@ class Outbox:
         salvaged = self._database.salvaged
         if salvaged is not None:
             self._epochs.load(salvaged.epochs)
-        _log.error("database set aside as corrupt; a new one was begun", path=str(self._path), error=str(error))
+        _log.error("database set aside as corrupt; a new one was begun", path=str(self.path), error=str(error))
         self._take_stock(stock)
         self._corrupt = None
 
@@ -187,6 +188,7 @@ class Outbox:
 
         self._intake.revise(revised)
         stock.retain = self._retain
+        self.to_rescue = self._store.rescue
         self._stock, self._stream = stock, self._store.streamid
         self._dirty.clear()
         self._accepted.clear()
@@ -303,13 +305,16 @@ class Outbox:
 
     # -- in -----------------------------------------------------------------------------------------------------
 
-    def submit(self, write: Write) -> bool:
-        """Queue a write; False (and counted) when the queue is full and the write raises no alarm."""
+    def submit(self, write: Write, *, live: bool = True) -> bool:
+        """Queue a write; False (and counted) when the queue is full and the write raises no alarm.
+
+        Telemetry that is not `live` goes to the backlog in any case.
+        """
         if self._intake.refuses(write):
             self.refused += 1
             return False
         lanes = [event.lane for event in write.events]
-        live = Lane.C in lanes and self.live()
+        live = live and Lane.C in lanes and self.live()
         if self._intake.is_empty:
             self._linger.submitted(self._clock.monotonic())
         placed = zip(lanes, write.events, strict=True)

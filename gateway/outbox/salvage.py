@@ -1,6 +1,7 @@
-"""Takes from a database that cannot be used what people hang on: alarms, marks, numbers and epochs, as far as they go.
+"""Takes from a database that cannot be used what people hang on: alarms, marks, numbers, epochs, cursors and dead letters.
 
-Nothing is changed. Limit: `SALVAGE_S`; what cannot be read until then is left out.
+Nothing is changed. Limits: `SALVAGE_S`; what cannot be read until then is left out; `KEPT_LETTERS` dead letters, those of
+alarms first.
 """
 
 from __future__ import annotations
@@ -10,16 +11,23 @@ import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gateway.errors import StoreError
+from gateway.events import Lane
 from gateway.outbox.inspect import readable
-from gateway.outbox.numbers import NumberSet
-from gateway.outbox.rows import AlarmRow, Mark
+from gateway.outbox.numbers import NumberSet, Ranges, parse_ranges
+from gateway.outbox.rows import AlarmRow, Letter, Mark
 
 SALVAGE_S: Final = 3.0
+KEPT_LETTERS: Final = 1_000
 _STEPS_BETWEEN_LOOKS: Final = 20_000
+_LETTERS: Final = (
+    "SELECT destination, seq, id, noun, device, code, reason, at_ms, body FROM dead_letter "
+    "ORDER BY noun LIKE 'alarm.%' DESC, seq DESC"
+)
 
 T = TypeVar("T")
 NumberKey = tuple[str, str]
@@ -33,12 +41,18 @@ class Salvaged:
     marks: list[Mark] = field(default_factory=list)
     numbers: dict[NumberKey, NumberSet] = field(default_factory=dict)
     facts: dict[str, str] = field(default_factory=dict)
+    cursors: dict[tuple[str, Lane], tuple[int, Ranges]] = field(default_factory=dict)
+    letters: list[Letter] = field(default_factory=list)
 
     @property
     def epochs(self) -> dict[str, int]:
         """The last epoch of each destination that is known."""
         found = ((key[6:], value) for key, value in self.facts.items() if key.startswith("epoch:"))
         return {name: int(value) for name, value in found if value.isdecimal()}
+
+    def facts_to_keep(self) -> dict[str, str]:
+        """What is as true in the next database: the epochs and the table of boots."""
+        return {key: value for key, value in self.facts.items() if key.startswith("epoch:") or key == "boots"}
 
 
 def salvage(path: Path) -> Salvaged:
@@ -51,6 +65,8 @@ def salvage(path: Path) -> Salvaged:
         found.marks += _rows(connection, "SELECT device, key, value FROM mark", _mark)
         found.facts.update(_rows(connection, "SELECT key, value FROM fact", _fact))
         found.numbers = _numbers(connection)
+        found.cursors.update(_rows(connection, "SELECT destination, lane, seq, ahead FROM cursor", _cursor))
+        found.letters += islice(_rows(connection, _LETTERS, _letter), KEPT_LETTERS)
     found.alarms.sort(key=lambda one: one.raised_ms)
     return found
 
@@ -78,6 +94,14 @@ def _mark(row: tuple[Any, ...]) -> Mark:
 
 def _fact(row: tuple[Any, ...]) -> tuple[str, str]:
     return str(row[0]), str(row[1])
+
+
+def _cursor(row: tuple[Any, ...]) -> tuple[tuple[str, Lane], tuple[int, Ranges]]:
+    return (str(row[0]), Lane(row[1])), (int(row[2]), parse_ranges(row[3]))
+
+
+def _letter(row: tuple[Any, ...]) -> Letter:
+    return Letter(*(str(one) if at not in (1, 7) else int(one) for at, one in enumerate(row)))  # type: ignore[arg-type]  # each column by its place
 
 
 def _digest(row: tuple[Any, ...]) -> tuple[NumberKey, int, bytes]:

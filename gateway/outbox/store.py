@@ -24,7 +24,7 @@ from gateway.outbox.inserts import Inserts
 from gateway.outbox.migration import migrate, refuse_newer
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
-from gateway.outbox.rows import Accepted, CursorRow, DeadLetter, Mark, Route, Write
+from gateway.outbox.rows import Accepted, CursorRow, DeadLetter, Letter, Mark, Route, Write
 from gateway.tally import Tally
 
 DELETE_STEP: Final = 500
@@ -80,6 +80,7 @@ class Store:
         self.epochs: dict[str, int] = {}
         self.bases: dict[str, str] = {}
         self.boots = ""
+        self.rescue = ""
         self.streamid = ""
 
     # -- opening ------------------------------------------------------------------------------------------------
@@ -120,6 +121,7 @@ class Store:
                         delivery[destination] = max(delivery[destination], number)
         self.epochs = {key[6:]: int(value) for key, value in facts.items() if key.startswith("epoch:")}
         self.boots = facts.get("boots", "")
+        self.rescue = facts.get("rescue", "")
         recorded = Stamp(**json.loads(facts["recorded"])) if "recorded" in facts else None
         tally = Tally.parse(facts["tally"]) if "tally" in facts else Tally()
         self.counters = Counters(sequence, delivery, recorded=recorded, tally=tally)
@@ -137,6 +139,50 @@ class Store:
         for device, session, text, settled in self._writer.execute(query):
             known = digests.get((device, session))
             self.counters.numbers[device, session] = NumberSet.parse(text, settled=settled, digests=known)
+
+    @asks
+    def adopt(
+        self, numbers: Mapping[tuple[str, str], NumberSet], letters: Sequence[Letter], facts: Mapping[str, str]
+    ) -> None:
+        """Take over, in one transaction, what a database that was set aside knew. Raises StoreError.
+
+        The sequences of its letters are negative: they are of another stream.
+        """
+        wanted = {route.destination for route in self.routes}
+        self._writer.execute("BEGIN IMMEDIATE")
+        try:
+            for (device, session), known in numbers.items():
+                row = (device, session, known.text(), self.counters.sequence, known.settled)
+                self._writer.execute("INSERT OR REPLACE INTO number VALUES (?, ?, ?, ?, ?)", row)
+                self._writer.executemany(
+                    "INSERT OR REPLACE INTO number_digest VALUES (?, ?, ?, ?)",
+                    [(device, session, block, data) for block, data in known.blocks()],
+                )
+            self._writer.executemany(
+                "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [
+                    (
+                        one.destination,
+                        -abs(one.seq),
+                        one.id,
+                        one.noun,
+                        one.device,
+                        one.code,
+                        one.reason,
+                        one.at_ms,
+                        one.body,
+                    )
+                    for one in letters
+                    if one.destination in wanted
+                ],
+            )
+            self._put_facts(facts.items())
+            self._writer.execute("COMMIT")
+        except BaseException:
+            self._roll_back()
+            raise
+        self.counters.numbers.update({key: known.copy() for key, known in numbers.items()})
+        self.rescue = facts.get("rescue", "")
 
     def _tidy(self) -> None:
         known = [route.destination for route in self.routes]

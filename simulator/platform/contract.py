@@ -263,7 +263,7 @@ _FIELDS: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
         "to": _moment,
         "from_mono_ms": _count,
         "to_mono_ms": _count,
-        "reason": _one_of("restart", "link-down", "overflow", "quota", "expired"),
+        "reason": _one_of("restart", "link-down", "overflow", "quota", "expired", "thinned", "corrupt"),
         "dropped": _count,
     },
     "gateway.counts": {

@@ -1,0 +1,122 @@
+"""Brings what a corrupt database still held back into the new one, while the gateway already hears and delivers.
+
+Alarms first, then faults and status, then telemetry; each event keeps its id and gets a new sequence. How far that has come
+is stored with what it brought, so that a gateway that ends meanwhile goes on there. At the end a `gateway.gap` names what
+could not be found. Limits: a step is `wreck.STEP_PAGES` pages, and the next is read when it is durable; `LIMIT_S` in all, then
+the rest counts as lost and is told so.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
+from typing import Any, Final, TypeVar
+
+import structlog
+
+from gateway.clock import Clock, iso
+from gateway.events import Event, Origin, new_event
+from gateway.outbox.epochs import settle
+from gateway.outbox.numbers import Ranges
+from gateway.outbox.outbox import Outbox
+from gateway.outbox.rows import Write
+from gateway.outbox.salvage import salvage
+from gateway.outbox.wreck import Rescued, Wreck, steps
+
+LIMIT_S: Final = 1_800.0
+LOOK_S: Final = 1.0
+PAUSE_S: Final = 0.05
+FACT: Final = "rescue"
+CORRUPT: Final = "corrupt"
+
+_log = structlog.get_logger("outbox")
+T = TypeVar("T")
+
+
+class Rescue:
+    """Looks after the databases that one outbox has set aside. `rescued` counts events since the start."""
+
+    def __init__(self, outbox: Outbox, origin: Origin, *, clock: Clock) -> None:
+        self._outbox = outbox
+        self._origin = origin
+        self._clock = clock
+        self._thread = ThreadPoolExecutor(1, "outbox-rescue")
+        self.rescued = 0
+
+    async def run(self) -> None:
+        """Rescue whatever there is to be rescued, for ever."""
+        while True:
+            if self._outbox.to_rescue and not self._outbox.is_failing:
+                try:
+                    await self.once()
+                except Exception as error:  # noqa: BLE001 - what is old must not end the hearing of what is new
+                    _log.error("what a corrupt database held could not be brought back", exc_info=error)
+                    await self._finish({}, [], is_complete=False)
+            await asyncio.sleep(LOOK_S)
+
+    async def once(self) -> None:
+        """Rescue what the database that was set aside last still holds. Raises OSError when it cannot be read at all."""
+        place = json.loads(self._outbox.to_rescue)
+        path = self._outbox.path.with_name(str(place["file"]))
+        done = bool(place.get("telemetry")), int(place.get("page", 0))
+        salvaged = await self._in_thread(lambda: salvage(path))
+        wreck = await self._in_thread(lambda: Wreck(path, salvaged))
+        deadline = self._clock.monotonic() + LIMIT_S
+        is_complete = True
+        try:
+            for urgent, first in steps(wreck):
+                if self._clock.monotonic() > deadline:
+                    is_complete = False
+                    break
+                found = await self._in_thread(partial(wreck.step, first, urgent=urgent))
+                if found and (not urgent, first) > done:
+                    await self._store(found, {"file": path.name, "telemetry": not urgent, "page": first})
+            missing = await self._in_thread(wreck.missing)
+        finally:
+            await self._in_thread(wreck.close)
+        facts: dict[str, object] = {"stream": salvaged.facts.get("streamid", "")}
+        first_at, last_at = wreck.first, wreck.last
+        if first_at is not None and last_at is not None:
+            facts |= {
+                "from": iso(first_at.wall_ms), "to": iso(last_at.wall_ms), "from_mono_ms": first_at.mono_ms,
+                "to_mono_ms": last_at.mono_ms, "from_boot": first_at.boot, "to_boot": last_at.boot,
+            }  # fmt: skip
+        await self._finish(facts, missing, is_complete=is_complete)
+
+    async def _store(self, found: Sequence[Rescued], place: dict[str, object]) -> None:
+        for one in found:
+            await self._submit(Write((one.event,), only=one.only))
+        await self._durable(facts=((FACT, json.dumps(place)),))
+        self.rescued += len(found)
+
+    async def _finish(self, facts: dict[str, object], missing: Ranges, *, is_complete: bool) -> None:
+        """Tell what could not be found, and that it is over: one transaction."""
+        _log.warning("a corrupt database was gone through", rescued=self.rescued, missing=missing, complete=is_complete)
+        events: tuple[Event, ...] = ()
+        if missing or not is_complete:
+            now = self._clock.stamp()
+            known: dict[str, object] = {
+                "from": iso(now.wall_ms), "to": iso(now.wall_ms), "from_mono_ms": now.mono_ms, "to_mono_ms": now.mono_ms,
+            }  # fmt: skip
+            data = {
+                "link": "outbox", **known, **facts, "reason": CORRUPT, "dropped": sum(b - a + 1 for a, b in missing),
+                "exact": False, "complete": is_complete, "rescued": self.rescued, "sequences": missing,
+            }  # fmt: skip
+            events = (new_event("gateway.gap", self._origin, device=self._origin.gateway, at=now, data=data),)
+        await self._durable(events=events, facts=((FACT, ""),))
+        self._outbox.to_rescue = ""
+
+    async def _durable(self, **more: Any) -> None:
+        done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        await self._submit(Write(**more, on_commit=lambda _rows: settle(done), on_failed=lambda: settle(done)))
+        await done
+
+    async def _submit(self, write: Write) -> None:
+        while not self._outbox.submit(write, live=False):  # noqa: ASYNC110 - the queue tells nobody that it has room
+            await asyncio.sleep(PAUSE_S)
+
+    def _in_thread(self, work: Callable[[], T]) -> asyncio.Future[T]:
+        return asyncio.get_running_loop().run_in_executor(self._thread, work)
