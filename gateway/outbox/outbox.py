@@ -17,6 +17,7 @@ import contextlib
 import random
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -41,6 +42,7 @@ RETRY_CAP_S: Final = 1.0
 REOPEN_CAP_S: Final = 10.0
 AFRESH_AFTER_S: Final = 3.0
 OPEN_LIMIT_S: Final = 5.0
+COUNT_LOOK_S: Final = 0.5
 SLOW_DISK_S: Final = 2.0
 EPOCH_LIMIT_S: Final = 2.0
 MAX_ACCEPTED: Final = 1_000  # not counted beyond, which a disk that takes nothing can lead to
@@ -195,6 +197,40 @@ class Outbox:
 
     async def run(self) -> None:
         """Commit what is submitted, for ever. A failing disk is retried with back-off; nothing submitted is forgotten."""
+        counting = asyncio.create_task(self._count(), name="count the outbox")
+        try:
+            await self._commit_for_ever()
+        finally:
+            counting.cancel()
+
+    async def _count(self) -> None:
+        """Count what was there at the opening, part by part: it does not hold up the start."""
+        while True:
+            stock, lane = self._stock, self._stock.uncounted
+            if lane is None or not self._database.is_open:
+                await asyncio.sleep(COUNT_LOOK_S)
+                continue
+            try:
+                counted = await self._database.ask(partial(stock.ask, lane=lane))
+            except StoreError as error:
+                self._found_corrupt(error)
+                await asyncio.sleep(COUNT_LOOK_S)
+                continue
+            if stock is self._stock:
+                stock.note_counted(lane, counted)
+                self._wake.set()  # more may leave
+
+    def _found_corrupt(self, error: StoreError) -> None:
+        if error.code == "GW-STO-02":
+            self._corrupt = error
+            self._wake.set()
+
+    @property
+    def is_counted(self) -> bool:
+        """Is everything counted that was there at the opening?"""
+        return self._stock.uncounted is None
+
+    async def _commit_for_ever(self) -> None:
         delay = 0.25 if self._is_failing else 0.0
         while True:
             if self._database.is_open and not self._intake.batch:
@@ -485,9 +521,8 @@ class Outbox:
             try:
                 rows = await self._database.ask(lambda reader: reader.fetch(lane, after, limit))
             except StoreError as error:
-                if error.code == "GW-STO-02" and store is self._store:
-                    self._corrupt = error
-                    self._wake.set()
+                if store is self._store:
+                    self._found_corrupt(error)
                 raise
         return rows
 

@@ -13,7 +13,7 @@ from gateway.clock import Stamp
 from gateway.events import Lane, Stored
 from gateway.outbox.connection import TABLES, asks, connect
 from gateway.outbox.numbers import Ranges, within
-from gateway.outbox.rows import AlarmRow, CursorRow, Letter, Mark
+from gateway.outbox.rows import AlarmRow, Counted, CursorRow, Letter, Mark
 
 _COLUMNS: Final = "seq, id, noun, device, recorded_ms, wall_ms, mono_ms, boot, clock, route, body"
 _LAST: Final = 2**63 - 1
@@ -84,12 +84,14 @@ class Reader:
         return int(count), int(alarms)
 
     @asks
-    def lane_heads(self) -> dict[Lane, tuple[int, int, int]]:
-        """Return for each lane the lowest and highest sequence and the number of rows."""
+    def lane_heads(self) -> dict[Lane, tuple[int, int]]:
+        """Return for each lane that has rows the lowest and the highest sequence."""
         heads = {}
         for lane, table in TABLES.items():
-            low, high, count = self._connection.execute(f"SELECT min(seq), max(seq), count(*) FROM {table}").fetchone()  # noqa: S608
-            heads[lane] = (low or 0, high or 0, count)
+            [low] = self._connection.execute(f"SELECT min(seq) FROM {table}").fetchone()  # noqa: S608 - a table of ours
+            [high] = self._connection.execute(f"SELECT max(seq) FROM {table}").fetchone()  # noqa: S608 - apart, each is one look
+            if low is not None:
+                heads[lane] = (low, high)
         return heads
 
     @asks
@@ -106,16 +108,29 @@ class Reader:
         return Stamp(found[0], found[1], self._boot_ids().get(found[2], ""), found[3])
 
     @asks
-    def count_beyond(self, lane: Lane, seq: int, destination: str, *, ahead: Ranges) -> int:
-        """Return how many rows of a lane a destination wants, beyond `seq` and without those in `ahead`."""
-        query = f"FROM {TABLES[lane]} WHERE seq > ? AND instr(route, ?)"
-        facts = (seq, f'"{destination}":')
-        count = int(self._connection.execute(f"SELECT count(*) {query}", facts).fetchone()[0])
-        if count and ahead:
-            last = (ahead[-1][1], *facts)
-            rows = self._connection.execute(f"SELECT seq {query.replace('WHERE', 'WHERE seq <= ? AND')}", last)
-            count -= sum(1 for (one,) in rows if within(ahead, one))
-        return count
+    def count(
+        self, lane: Lane, after: int, upto: int, confirmed: Mapping[str, tuple[int, Ranges]], *, limit: int
+    ) -> Counted:
+        """Count `limit` rows of a lane beyond `after`, at most those up to `upto`; what is `confirmed` waits for nobody."""
+        part = f"FROM (SELECT * FROM {TABLES[lane]} WHERE seq > ? AND seq <= ? ORDER BY seq LIMIT ?)"  # noqa: S608
+        bounds = (after, upto, limit)
+        sums = "".join(", sum(seq > ? AND instr(route, ?) > 0)" for _one in confirmed)
+        facts = [fact for name, (seq, _ahead) in confirmed.items() for fact in (seq, f'"{name}":')]
+        rows, last, *waiting = self._connection.execute(
+            f"SELECT count(*), max(seq){sums} {part}", (*facts, *bounds)
+        ).fetchone()
+        end = upto if rows < limit else last
+        pending = {name: count or 0 for name, count in zip(confirmed, waiting, strict=True)}
+        for name, (seq, ahead) in confirmed.items():
+            if ahead and pending[name]:
+                pending[name] -= self._count_ahead(lane, (max(after, seq), min(end, ahead[-1][1])), name, ahead)
+        query = f"SELECT device, max(seq) {part} GROUP BY device"
+        devices = dict(self._connection.execute(query, bounds).fetchall()) if lane is Lane.D else {}
+        return Counted(end, rows, pending, devices)
+
+    def _count_ahead(self, lane: Lane, between: tuple[int, int], name: str, ahead: Ranges) -> int:
+        query = f"SELECT seq FROM {TABLES[lane]} WHERE seq > ? AND seq <= ? AND instr(route, ?)"  # noqa: S608 - a table of ours
+        return sum(1 for (one,) in self._connection.execute(query, (*between, f'"{name}":')) if within(ahead, one))
 
     @asks
     def between(self, first: int, last: int, destination: str) -> dict[Lane, list[tuple[int, bool]]]:
@@ -135,11 +150,6 @@ class Reader:
             query = f"SELECT count(*) FROM {TABLES[lane]} WHERE seq <= ?"  # noqa: S608
             counts[lane] = int(self._connection.execute(query, (seq,)).fetchone()[0])
         return counts
-
-    @asks
-    def backlog_devices(self) -> dict[str, int]:
-        """Return the devices with telemetry in lane D and the last sequence of each."""
-        return dict(self._connection.execute("SELECT device, max(seq) FROM event_d GROUP BY device").fetchall())
 
     @asks
     def used_bytes(self) -> int:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 from gateway.events import Event, Lane, Stored
@@ -106,6 +106,16 @@ class Accepted:
 
     destination: str
     seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Counted:
+    """What was counted of a lane, up to a sequence: rows, those that each destination waits for, the last of each device."""
+
+    upto: int
+    rows: int
+    pending: Mapping[str, int]
+    devices: Mapping[str, int]
 
 
 @dataclass(frozen=True, slots=True)

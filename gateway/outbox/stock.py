@@ -1,8 +1,11 @@
 """What the database holds, as the event loop needs to know it without asking the disk: one `Stock` for each stream.
 
-Pure: no IO (a `Reader` is only asked when a database is opened). Limits: the last `RECENT_ROWS` of each lane stay in
-memory, so that a destination that keeps up never reads the disk; of what was delivered the last `retain` sequences stay,
-and leave `KEEP_STEP` at a time: to delete them one by one would write each page of the card again and again.
+Pure: no IO (a `Reader` is only asked when a database is opened, and to count on). Limits: the last `RECENT_ROWS` of each lane
+stay in memory, so that a destination that keeps up never reads the disk; of what was delivered the last `retain` sequences
+stay, and leave `KEEP_STEP` at a time: to delete them one by one would write each page of the card again and again. Of what was
+there at the opening lane A is counted at once, of the others `COUNT_STEP` rows, and the rest while the gateway runs: until that
+is done `rows` and `pending` say less than there is, no row leaves uncounted, and new telemetry goes behind the backlog whoever
+it is of.
 """
 
 from __future__ import annotations
@@ -17,10 +20,11 @@ from gateway.errors import StoreError
 from gateway.events import Lane, Stored
 from gateway.outbox.numbers import Ranges, parse_ranges, within
 from gateway.outbox.reader import Reader
-from gateway.outbox.rows import CursorRow
+from gateway.outbox.rows import Counted, CursorRow
 
 RECENT_ROWS: Final = 2_000
 KEEP_STEP: Final = 500
+COUNT_STEP: Final = 10_000
 LANES: Final = tuple(Lane)
 _NOTHING: Final[tuple[int, Callable[[], Ranges]]] = (0, list)
 
@@ -45,6 +49,8 @@ class Stock:
         self._cursors: dict[tuple[str, Lane], tuple[int, Callable[[], Ranges]]] = {}
         self._deleted: dict[Lane, int] = dict.fromkeys(LANES, sequence)
         self._behind: dict[str, list[int]] = {}
+        self._confirmed: dict[Lane, dict[str, tuple[int, Ranges]]] = {}
+        self._uncounted: dict[Lane, tuple[int, int]] = {}
 
     @classmethod
     def read(cls, reader: Reader, destinations: Sequence[str], *, sequence: int, routed: Mapping[str, int]) -> Stock:
@@ -52,17 +58,48 @@ class Stock:
         stock = cls(destinations, sequence=sequence, routed=routed)
         for row in reader.cursors():
             stock._take_cursor(row, reader.path)
-        for lane, (low, high, count) in reader.lane_heads().items():
+        for lane in LANES:
+            stock._confirmed[lane] = {one: stock.cursor(one, lane) for one in destinations}
+        for lane, (low, high) in reader.lane_heads().items():
             stock.last[lane] = stock._recent_from[lane] = max(high, sequence)
-            stock._deleted[lane] = low - 1 if count else stock.last[lane]
-            stock.rows[lane] = count
-            for one in destinations if count else ():
-                seq, ahead = stock.cursor(one, lane)
-                stock.pending[one, lane] = reader.count_beyond(lane, seq, one, ahead=ahead)
-        if stock.rows[Lane.D]:
-            floor = stock._floor(Lane.D)
-            stock._behind = {name: [0, seq] for name, seq in reader.backlog_devices().items() if seq > floor}
+            stock._deleted[lane] = low - 1
+            stock._uncounted[lane] = (low - 1, high)
+            stock.count(reader, lane)
+        while Lane.A in stock._uncounted:  # whoever delivers must know at once whether an alarm waits
+            stock.count(reader, Lane.A)
         return stock
+
+    # -- counting what was there --------------------------------------------------------------------------------
+
+    @property
+    def uncounted(self) -> Lane | None:
+        """A lane of which rows that were there at the opening are not counted yet."""
+        return next(iter(self._uncounted), None)
+
+    def count(self, reader: Reader, lane: Lane) -> None:
+        """Count on in a lane. Raises StoreError."""
+        self.note_counted(lane, self.ask(reader, lane))
+
+    def ask(self, reader: Reader, lane: Lane) -> Counted:
+        """Ask for the next part of a lane. Raises StoreError."""
+        after, upto = self._uncounted[lane]
+        return reader.count(lane, after, upto, self._confirmed[lane], limit=COUNT_STEP)
+
+    def note_counted(self, lane: Lane, counted: Counted) -> None:
+        """Add what was counted to what has happened since."""
+        _after, upto = self._uncounted[lane]
+        self.rows[lane] += counted.rows
+        for destination, waiting in counted.pending.items():
+            self.pending[destination, lane] += waiting
+        floor = self._floor(lane)
+        for device, seq in counted.devices.items():
+            if seq > floor:
+                behind = self._behind.setdefault(device, [0, 0])
+                behind[1] = max(behind[1], seq)
+        if counted.upto < upto:
+            self._uncounted[lane] = (counted.upto, upto)
+        else:
+            del self._uncounted[lane]
 
     def _take_cursor(self, row: CursorRow, path: Path) -> None:
         try:
@@ -75,7 +112,7 @@ class Stock:
 
     def lane_for(self, lane: Lane, device: str, *, live: bool) -> Lane:
         """Return where an event goes: a device with telemetry in the backlog puts its new telemetry behind it."""
-        if lane is not Lane.C or (live and device not in self._behind):
+        if lane is not Lane.C or (live and device not in self._behind and Lane.D not in self._uncounted):
             return lane
         self.expect(device)
         return Lane.D
@@ -202,6 +239,8 @@ class Stock:
         found = {}
         for lane in LANES:
             upto, done = min(self._floor(lane), leaving), self._deleted[lane]
+            if lane in self._uncounted:  # what leaves uncounted would be missing in the count
+                upto = min(upto, self._uncounted[lane][0])
             if self.rows[lane] and upto - done >= (KEEP_STEP if self.retain and upto > self._shed_to else 1):
                 found[lane] = upto
         return found

@@ -18,6 +18,7 @@ from gateway.events import Lane, Stored
 from gateway.outbox import AlarmRow, CursorRow, DeadLetter, Mark, Number, NumberState, Route, Write
 from gateway.outbox import store as store_module
 from gateway.outbox.connection import connect
+from gateway.outbox.rows import Counted
 from gateway.outbox.store import Store
 
 Opener = Callable[..., Store]
@@ -349,9 +350,15 @@ def test_what_is_pending_leaves_out_what_is_confirmed_or_not_wanted(
     store = open_store(meters=("telemetry.meter",))
     commit(store, *(write("telemetry.meter" if n % 2 else "telemetry.environment") for n in range(1, 11)))
     # Wanted are 1, 3, 5, 7, 9. Confirmed: up to 2, and the ranges 4-5 and 9-9 of the lane.
-    assert store.reader.count_beyond(Lane.C, 2, "meters", ahead=[(4, 5), (9, 9)]) == 2
-    assert store.reader.count_beyond(Lane.C, 0, "meters", ahead=[]) == 5
-    assert store.reader.count_beyond(Lane.C, 0, "meter", ahead=[]) == 0
+    confirmed = {"meters": (2, [(4, 5), (9, 9)])}
+    assert store.reader.count(Lane.C, 0, 10, confirmed, limit=100) == Counted(10, 10, {"meters": 2}, {})
+    nothing: dict[str, tuple[int, list[tuple[int, int]]]] = {"meters": (0, []), "meter": (0, [])}
+    assert store.reader.count(Lane.C, 0, 10, nothing, limit=100).pending == {"meters": 5, "meter": 0}
+    # In parts: up to the row that the limit ends at, then the rest.
+    assert store.reader.count(Lane.C, 0, 9, confirmed, limit=4) == Counted(4, 4, {"meters": 1}, {})
+    assert store.reader.count(Lane.C, 4, 9, confirmed, limit=4) == Counted(8, 4, {"meters": 1}, {})
+    assert store.reader.count(Lane.C, 8, 9, confirmed, limit=4) == Counted(9, 1, {"meters": 0}, {})
+    assert store.reader.count(Lane.C, 9, 9, confirmed, limit=4) == Counted(9, 0, {"meters": 0}, {})
 
 
 # Trouble.
