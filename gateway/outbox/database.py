@@ -88,7 +88,10 @@ class Database:
             raise StoreError("GW-STO-01", str(self.path), path=str(self.path), detail=detail) from failed
         store, old = Store(self.path, self.store.routes), self.salvaged or Salvaged()
         numbers = {**old.numbers, **self.store.counters.numbers}  # in memory they are whole, where it ran
-        facts = {**old.facts_to_keep(), "rescue": json.dumps({"file": self._aside.name})}
+        facts = {
+            **old.facts_to_keep(),
+            "rescue": json.dumps({"file": self._aside.name, "sequence": self.store.counters.sequence}),
+        }
 
         def begun() -> Stock:
             stock = self._opened(store)

@@ -3,7 +3,7 @@
 Alarms first, then faults and status, then telemetry; each event keeps its id and gets a new sequence. How far that has come
 is stored with what it brought, so that a gateway that ends meanwhile goes on there. At the end a `gateway.gap` names what
 could not be found. Limits: a step is `wreck.STEP_PAGES` pages, and the next is read when it is durable; `LIMIT_S` in all, then
-the rest counts as lost and is told so.
+the rest counts as lost and is told so. Where nobody knows the last number that was given, that is told as well.
 """
 
 from __future__ import annotations
@@ -63,7 +63,8 @@ class Rescue:
         path = self._outbox.path.with_name(str(place["file"]))
         done = bool(place.get("telemetry")), int(place.get("page", 0))
         salvaged = await self._in_thread(lambda: salvage(path))
-        wreck = await self._in_thread(lambda: Wreck(path, salvaged))
+        sequence = int(place.get("sequence", 0))
+        wreck = await self._in_thread(lambda: Wreck(path, salvaged, sequence=sequence))
         deadline = self._clock.monotonic() + LIMIT_S
         is_complete = True
         try:
@@ -73,11 +74,13 @@ class Rescue:
                     break
                 found = await self._in_thread(partial(wreck.step, first, urgent=urgent))
                 if found and (not urgent, first) > done:
-                    await self._store(found, {"file": path.name, "telemetry": not urgent, "page": first})
+                    await self._store(found, {**place, "telemetry": not urgent, "page": first})
             missing = await self._in_thread(wreck.missing)
         finally:
             await self._in_thread(wreck.close)
-        facts: dict[str, object] = {"stream": salvaged.facts.get("streamid", "")}
+        facts: dict[str, object] = {
+            "stream": salvaged.facts.get("streamid", ""), "highest": wreck.highest, "highest_is_sure": bool(sequence),
+        }  # fmt: skip
         first_at, last_at = wreck.first, wreck.last
         if first_at is not None and last_at is not None:
             facts |= {
@@ -96,7 +99,7 @@ class Rescue:
         """Tell what could not be found, and that it is over: one transaction."""
         _log.warning("a corrupt database was gone through", rescued=self.rescued, missing=missing, complete=is_complete)
         events: tuple[Event, ...] = ()
-        if missing or not is_complete:
+        if missing or not is_complete or not facts.get("highest_is_sure"):
             now = self._clock.stamp()
             known: dict[str, object] = {
                 "from": iso(now.wall_ms), "to": iso(now.wall_ms), "from_mono_ms": now.mono_ms, "to_mono_ms": now.mono_ms,

@@ -40,17 +40,20 @@ class Rescued:
 
 
 class Wreck:
-    """One database that was set aside. Everything reads the disk; OSError where it does not answer."""
+    """One database that was set aside. Everything reads the disk; OSError where it does not answer.
 
-    def __init__(self, path: Path, salvaged: Salvaged) -> None:
+    `sequence` is the last that was given, 0 where nobody knows; then `highest` is the highest that was found: of what came
+    behind it nothing may be known.
+    """
+
+    def __init__(self, path: Path, salvaged: Salvaged, *, sequence: int = 0) -> None:
         self._pages = Pages(path)
         self._cursors = salvaged.cursors
         self._lanes = lanes_of(self._pages, {table: int(lane) for lane, table in TABLES.items()})
         self._seen = bytearray()
         self._base: int | None = None
-        self._highest = (
-            int(salvaged.facts.get("sequence", "0")) if salvaged.facts.get("sequence", "0").isdecimal() else 0
-        )
+        known = salvaged.facts.get("sequence", "0")
+        self.highest = max(sequence, int(known) if known.isdecimal() else 0)
         self.first: Stamp | None = None
         self.last: Stamp | None = None
 
@@ -110,7 +113,7 @@ class Wreck:
             if byte >= len(self._seen):
                 self._seen.extend(bytes(byte + 1 - len(self._seen)))
             self._seen[byte] |= 1 << bit
-            self._highest = max(self._highest, seq)
+            self.highest = max(self.highest, seq)
         if self.first is None or at.wall_ms < self.first.wall_ms:
             self.first = at
         if self.last is None or at.wall_ms > self.last.wall_ms:
@@ -124,7 +127,7 @@ class Wreck:
         """Return the sequences that were given and not found: more than were lost, where some were confirmed out of turn."""
         base = self._base or 0
         ranges: Ranges = []
-        for seq in range(max(base, self._floor()) + 1, self._highest + 1):
+        for seq in range(max(base, self._floor()) + 1, self.highest + 1):
             byte, bit = divmod(seq - base, 8)
             if byte < len(self._seen) and self._seen[byte] >> bit & 1:
                 continue

@@ -169,8 +169,8 @@ async def test_the_new_stream_has_the_old_events_with_their_ids_alarms_first(clo
     await rescue.once()
     assert (rescue.rescued, outbox.to_rescue, outbox.streamid != old) == (200, "", True)
     rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 1_000)]
-    assert {row.id for row in rows} == set(ids)
-    order = [row.noun.partition(".")[0] for row in sorted(rows, key=lambda row: row.seq)]
+    assert {row.id for row in rows if row.noun != "gateway.gap"} == set(ids)
+    order = [row.noun.partition(".")[0] for row in sorted(rows, key=lambda row: row.seq) if row.noun != "gateway.gap"]
     assert order.index("telemetry") > max(at for at, noun in enumerate(order) if noun in ("alarm", "device"))
     alarms = await outbox.fetch(Lane.A, 0, 100)
     assert [ids[row.id] for row in alarms] == sorted(ids[row.id] for row in alarms), "in the order that they had"
@@ -182,7 +182,7 @@ async def test_the_new_stream_has_the_old_events_with_their_ids_alarms_first(clo
 async def test_whatever_was_flipped_the_outbox_opens_delivers_what_is_sound_and_tells_the_rest(
     closed_shelf: Any, event: Maker, seed: int
 ) -> None:
-    """By hand the same was done with 1,000 seeds."""
+    """More of the same was done by hand, with 300 rows and a quarter of the pages."""
     dice = random.Random(seed)  # noqa: S311 - a seed that can be played again
     await closed_shelf.open()
     ids = await fill(closed_shelf, event, 120, seed=seed, each=10)
@@ -205,9 +205,11 @@ async def test_whatever_was_flipped_the_outbox_opens_delivers_what_is_sound_and_
     rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 1_000)]
     delivered = {row.id for row in rows}
     assert {name for name, pages in where.items() if not pages & hit} <= delivered
-    gaps = [json.loads(row.body)["data"] for row in rows if row.noun == "gateway.gap"]
-    told = {seq for gap in gaps for a, b in gap["sequences"] for seq in range(a, b + 1)}
-    assert {seq for name, seq in ids.items() if name not in delivered} <= told
+    [gap] = [json.loads(row.body)["data"] for row in rows if row.noun == "gateway.gap"]
+    told = {seq for a, b in gap["sequences"] for seq in range(a, b + 1)}
+    untold = {seq for name, seq in ids.items() if name not in delivered} - told
+    assert not gap["highest_is_sure"] or not untold
+    assert all(seq > gap["highest"] for seq in untold), "of what came last nobody knows where the number itself is lost"
 
 
 async def test_what_could_not_be_found_is_told_as_a_gap(closed_shelf: Any, event: Maker) -> None:
@@ -251,7 +253,7 @@ async def test_a_gateway_that_ends_meanwhile_goes_on_where_it_was(
     outbox = await closed_shelf.kill()
     await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
     rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 1_000)]
-    assert {row.id for row in rows} == set(ids)
+    assert {row.id for row in rows if row.noun != "gateway.gap"} == set(ids)
     assert len(rows) < 200 + 60, "only the last step came twice, with the same ids"
 
 
