@@ -88,14 +88,21 @@ class Boots:
         return True
 
     def synced(self, boot: str, *, offset_ms: int) -> None:
-        """Note the offset of a boot that has begun."""
-        self._boots[boot] = replace(self._boots[boot], offset_ms=offset_ms)
+        """Note the offset of a boot that has begun. It may be believed against the floor, which then was wrong."""
+        known = self._boots[boot]
+        self._boots[boot] = replace(known, offset_ms=offset_ms, floor_ms=min(known.floor_ms, offset_ms))
 
     def floor_of(self, boot: str) -> int:
-        """Return the latest time, ms since 1970, that had surely passed when a boot began, the last of them or a new one."""
-        before = (max(one.floor_ms, one.offset_ms or 0) for one in self._boots.values() if one.id != boot)
-        own = self._boots.get(boot)
-        return max(own.floor_ms if own else 0, *before, 0)
+        """Return the latest time, ms since 1970, that had surely passed when a boot began, the last of them or a new one.
+
+        What the last synchronised boot knew counts, and nothing before it: its time may have been believed against them.
+        """
+        floor_ms = 0
+        for one in reversed(self._boots.values()):
+            if one.id != boot and one.offset_ms is not None:
+                return max(floor_ms, one.offset_ms)
+            floor_ms = max(floor_ms, one.floor_ms)
+        return floor_ms
 
     # -- times --------------------------------------------------------------------------------------------------
 

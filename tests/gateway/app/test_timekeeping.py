@@ -328,6 +328,21 @@ async def test_a_small_correction_backwards_is_followed_after_a_restart_too(site
     assert site.problems() == []
 
 
+async def test_a_wrong_time_that_was_trusted_once_does_not_keep_later_boots_from_the_right_one(site: Site) -> None:
+    await site.sync(NOON + 3 * 365 * 86_400_000)  # a time server that was years ahead
+    await site.reboot("boot-2", wall_ms=NOON)
+    await site.sync(NOON + 20_000)
+    assert site.problems() == ["GW-CLK-02"]
+    site.wait(86_400)
+    assert site.problems() == []
+    assert site.clock.stamp().wall_ms == NOON + 20_000 + 86_400_000
+    assert await site.outbox.flush(10)
+    await site.reboot("boot-3", wall_ms=NOON + 90_000_000)
+    await site.sync(NOON + 90_020_000)
+    assert site.clock.stamp() == Stamp(NOON + 90_020_000, 16_000, "boot-3", "synced")
+    assert site.problems() == []
+
+
 async def test_timedated_is_asked_only_where_nobody_else_can_tell(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(timekeeping, "ASK_S", 0.01)
     answers: list[bool | None] = [None, False, True]
