@@ -2,7 +2,7 @@
 
 Telemetry that nobody waits for may linger for company, up to `MAX_LINGERING` writes; whatever else comes takes it along.
 Pure: no IO. Limits: `MAX_QUEUED` writes; beyond that telemetry is refused, at `MAX_QUEUED_STATUS` faults and status, too;
-alarms and dead letters never.
+alarms and dead letters never. With something urgent at most `BESIDE_URGENT` events of the rest are committed.
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from gateway.events import Event, Lane
 from gateway.outbox.rows import Write
 
 MAX_QUEUED: Final = 20_000
+BESIDE_URGENT: Final = 20
 MAX_QUEUED_STATUS: Final = 5 * MAX_QUEUED
 MAX_LINGERING: Final = 100
 
@@ -73,9 +74,14 @@ class Intake:
         self._is_hurried = self._is_hurried or not _may_linger(write)
 
     def gather(self, most: int) -> None:
-        """Move what comes next into the batch, until it has at least `most` events."""
+        """Move what comes next into the batch, until it has at least `most` events.
+
+        What hurries takes only `BESIDE_URGENT` of the rest along: it would wait for their storing as well.
+        """
         events = sum(max(1, len(write.events)) for write, _lanes in self.batch)
         for queue in (self._urgent, self._rest):
+            if queue is self._rest and self.batch:
+                most = min(most, events + BESIDE_URGENT)
             while queue and events < most:
                 entry = queue.popleft()
                 events += max(1, len(entry[0].events))
