@@ -24,7 +24,7 @@ class Courtesy:
     def __init__(self) -> None:
         self.part_events = MOST_EVENTS
         self._alarm_until = self._bulk_until = self._session_until = 0.0
-        self._refusals = 0
+        self._refusals = self._misplacements = 0
 
     def alarm_wait(self, now: float) -> float:
         """How long alarms have to wait still."""
@@ -47,6 +47,16 @@ class Courtesy:
         # Hundreds of gateways were told the same time: a tenth of it lies between the first and the last to return.
         hold = jittered(self._refusals, alarm=False) if after_s is None else after_s * _random.uniform(1.0, 1.1)
         self._bulk_until = max(self._bulk_until, now + hold)
+
+    def misplaced(self, now: float) -> bool:
+        """The address for batches is wrong: they wait, longer each time; True when that is news."""
+        self._misplacements += 1
+        self._bulk_until = max(self._bulk_until, now + jittered(self._misplacements, alarm=False))
+        return self._misplacements == 1
+
+    def placed(self) -> None:
+        """A batch was taken at its address."""
+        self._misplacements = 0
 
     def not_now(self, now: float, *, after_s: float | None) -> None:
         """The platform takes no session at the moment."""

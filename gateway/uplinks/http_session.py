@@ -32,6 +32,7 @@ from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
 MOST_REQUESTS: Final = 40
 STRIKES: Final = 3
 _NO_TOKEN: Final = -1
+_TELEMETRY: Final = (Lane.C, Lane.D)
 _TAKEN: Final = True
 OUT_OF_SERVICE: Final = "GW-PLT-04"
 _random = random.Random()  # noqa: S311 - jitter, not a secret
@@ -272,9 +273,13 @@ class HttpSession:
         found = judged.verdict
         if found is Verdict.TAKEN:
             self._taken(part, answer, judged)
+            if lane in _TELEMETRY:
+                self._courtesy.placed()
         elif found is Verdict.LATER:
             self._later(part, judged.code or f"http-{answer.status}", _after(answer))
             self._back_off(answer, alarm=lane is Lane.A)
+        elif found is Verdict.MISPLACED and lane in _TELEMETRY:
+            self._wrong_address(part, answer, ask.url)
         elif found in (Verdict.NO_ENTRY, Verdict.MISPLACED):
             await self._turned_away(self._objection(found, answer, ask.url), alarm=lane is Lane.A)
         elif len(part) > 1:
@@ -302,6 +307,13 @@ class HttpSession:
             self._events.acks(told)
 
     # -- trouble ------------------------------------------------------------------------------------------------
+
+    def _wrong_address(self, part: Part, answer: Answer, url: str) -> None:
+        """Batches have an address of their own: that it is wrong must not cut off the alarms. It is tried now and then."""
+        code = f"http-{answer.status}"
+        if self._courtesy.misplaced(self._loop.time()):
+            _log.error("telemetry finds no address", destination=self._destination, url=url, status=answer.status)
+        self._later(part, code, self._courtesy.bulk_wait(self._loop.time()))
 
     def _back_off(self, answer: Answer, *, alarm: bool) -> None:
         if answer.status in (429, 503):

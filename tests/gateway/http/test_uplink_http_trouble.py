@@ -159,9 +159,12 @@ async def test_an_answer_that_trickles_for_ever_is_given_up(platform: Any, site:
 # Refusals of a session that stands.
 
 
-@pytest.mark.parametrize("lane", [Lane.A, Lane.C])
 @pytest.mark.parametrize(
-    ("status", "code"), [(401, "GW-NET-04"), (403, "GW-NET-04"), (404, "GW-NET-06"), (302, "GW-NET-06")]
+    ("lane", "status", "code"),
+    [
+        *((lane, status, "GW-NET-04") for lane in (Lane.A, Lane.C) for status in (401, 403)),
+        *((Lane.A, status, "GW-NET-06") for status in (404, 405, 410, 415, 302)),
+    ],
 )
 async def test_a_login_or_an_address_that_ceases_to_do_ends_the_session_and_condemns_nothing(
     platform: Any, site: Any, make: Any, lane: Lane, status: int, code: str
@@ -179,6 +182,35 @@ async def test_a_login_or_an_address_that_ceases_to_do_ends_the_session_and_cond
     await up.close()
     assert site.told.order == ["lost"]
     assert not platform.puts("state")  # a session that is lost has nobody to say goodbye to
+
+
+@pytest.mark.parametrize("status", [404, 405, 410, 415, 302])
+async def test_an_address_of_batches_that_is_wrong_costs_no_alarm_and_is_tried_now_and_then(
+    platform: Any, site: Any, make: Any, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr("gateway.uplinks.http_courtesy.jittered", lambda times, *, alarm: 0.2 * times)
+    up = await site.opened(platform, brief=0.05)
+    batches: list[float] = []
+
+    def wrong(asked: Any) -> bytes:
+        if not asked.path.endswith(":batch"):
+            return bytes(make.good(asked))
+        batches.append(asyncio.get_running_loop().time())
+        return bytes(make.reply(status) if len(batches) < 3 else make.good(asked))
+
+    platform.conduct = only_posts(wrong, make)
+    messages = 0
+    while len(batches) < 3:
+        for lane in (Lane.C, Lane.A):
+            up.send(lane, make.texts(lane, 1))
+            messages += 1
+            await make.until(lambda: len(site.told.sent) == messages)  # noqa: B023 - it is waited for here
+    assert site.told.losses == []
+    assert batches[1] - batches[0] >= 0.19
+    assert batches[2] - batches[1] >= 0.39
+    codes = {one.code for one in site.told.acks if one.status is AckStatus.RETRY}
+    assert codes == {f"http-{status}", "on hold"}
+    assert not [one for one in site.told.acks if one.status is AckStatus.REJECTED]
 
 
 async def test_an_alarm_on_its_way_is_not_cut_off_by_what_a_batch_is_told(platform: Any, site: Any, make: Any) -> None:
