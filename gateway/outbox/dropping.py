@@ -16,6 +16,7 @@ from gateway.outbox.rows import Drop, Write
 
 EXPIRED: Final = "expired"
 QUOTA: Final = "quota"
+THINNED: Final = "thinned"
 
 
 async def drop_announced(rows: Sequence[Stored], reason: str, *, outbox: Outbox, origin: Origin, clock: Clock) -> bool:

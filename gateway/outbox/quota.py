@@ -1,8 +1,9 @@
 """Keeps the outbox within its space: what must give way is telemetry, oldest backlog first, and it is announced as a gap.
 
-At four fifths of the limit a problem is raised and rows of lane D, then C, are dropped; the last fifth is for alarms,
-faults and status, which are never dropped. Each drop and its `gateway.gap` event are one transaction. Rows that a
-destination may be sending now are left alone. Limits: looked at every `CHECK_S`, `STEP` rows a step.
+At four fifths of the limit a problem is raised. Of lane D, then of C, the readings of meters are thinned to one an hour, which
+loses nothing of a register, and then the oldest rows are dropped. The last fifth is for alarms, faults and status, which are
+never dropped. Each drop and its `gateway.gap` event are one transaction. Rows that a destination may be sending now are left
+alone. Limits: looked at every `CHECK_S`, `STEP` rows a step, `THIN_STEP` are looked at for what can be thinned.
 """
 
 from __future__ import annotations
@@ -16,14 +17,17 @@ import structlog
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.events import Lane, Origin, Stored
-from gateway.outbox.dropping import QUOTA, drop_announced
+from gateway.outbox.dropping import QUOTA, THINNED, drop_announced
 from gateway.outbox.outbox import Outbox
+from gateway.outbox.thinning import in_few_ranges, superseded
 
 CHECK_S: Final = 2.0
 STEP: Final = 1_000
 FLUSH_S: Final = 5.0
 SPARED: Final = 2_000
+THIN_STEP: Final = 5_000
 SHARE_FOR_TELEMETRY: Final = 0.8
+_LANES: Final = (Lane.D, Lane.C)
 
 _log = structlog.get_logger("outbox")
 
@@ -47,6 +51,7 @@ class Quota:
         self._clock = clock
         self._loaded = loaded
         self._trouble = trouble
+        self._thinned_to: dict[Lane, int] = dict.fromkeys(_LANES, 0)
         self.dropped = 0
 
     async def run(self) -> None:
@@ -77,22 +82,36 @@ class Quota:
                     return
                 used = await self._outbox.used_bytes()
                 continue
-            rows = await self._oldest()
+            reason, rows = await self._next()
             if not rows:
                 return  # only what is never dropped is left
-            if not await self._drop(rows):
+            if not await self._drop(rows, reason):
                 return  # the disk does not keep up: the next look tries again
             used = await self._outbox.used_bytes()
 
-    async def _oldest(self) -> list[Stored]:
-        for lane in (Lane.D, Lane.C):
-            rows = await self._outbox.fetch(lane, self._loaded(lane), SPARED + STEP)
-            if len(rows) > SPARED:
-                return rows[SPARED:]
-        return []
+    async def _next(self) -> tuple[str, Sequence[Stored]]:
+        """Return what gives way next, and why: of the backlog what loses nothing, then its oldest, then of what is live."""
+        for lane in _LANES:
+            spared = await self._outbox.fetch(lane, self._loaded(lane), SPARED + STEP)
+            if len(spared) <= SPARED:
+                continue
+            rows = await self._superseded(lane, spared[SPARED].seq - 1)
+            return (THINNED, rows) if rows else (QUOTA, spared[SPARED:])
+        return QUOTA, ()
 
-    async def _drop(self, rows: Sequence[Stored]) -> bool:
-        if not await drop_announced(rows, QUOTA, outbox=self._outbox, origin=self._origin, clock=self._clock):
+    async def _superseded(self, lane: Lane, after: int) -> Sequence[Stored]:
+        """Return readings of meters that a later one makes needless; none where all was looked at."""
+        after = max(after, self._thinned_to[lane])
+        while rows := await self._outbox.fetch(lane, after, THIN_STEP):
+            gone = superseded(rows)
+            some = in_few_ranges(gone[:STEP])
+            after = self._thinned_to[lane] = rows[-1].seq if len(some) == len(gone) else some[-1].seq
+            if some:
+                return some
+        return ()
+
+    async def _drop(self, rows: Sequence[Stored], reason: str) -> bool:
+        if not await drop_announced(rows, reason, outbox=self._outbox, origin=self._origin, clock=self._clock):
             return False
         self.dropped += len(rows)
         return True

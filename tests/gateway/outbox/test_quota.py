@@ -47,7 +47,7 @@ def watch(box: Outbox, megabytes: float, told: list[float | None]) -> Quota:
 
 
 async def test_below_four_fifths_nothing_is_dropped_and_no_problem_is_raised(outbox: Outbox) -> None:
-    await fill(outbox, "telemetry.meter", 500)
+    await fill(outbox, "telemetry.vital", 500)
     told: list[float | None] = []
     await watch(outbox, 16, told).check()
     assert told == [None]
@@ -58,7 +58,7 @@ async def test_the_oldest_backlog_gives_way_and_the_drop_is_announced_with_its_r
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(quota, "SPARED", 10)
-    await fill(outbox, "telemetry.meter", 3000)
+    await fill(outbox, "telemetry.vital", 3000)
     told: list[float | None] = []
     watched = watch(outbox, 5, told)
     await watched.check()
@@ -77,7 +77,7 @@ async def test_the_oldest_backlog_gives_way_and_the_drop_is_announced_with_its_r
 async def test_the_backlog_gives_way_before_what_is_live(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(quota, "SPARED", 0)
     outbox.live = lambda: True
-    await fill(outbox, "telemetry.meter", 500)
+    await fill(outbox, "telemetry.vital", 500)
     outbox.live = lambda: False
     await fill(outbox, "telemetry.environment", 1000)
     assert outbox.pending("district") == {"A": 0, "B": 0, "C": 500, "D": 1000}
@@ -91,7 +91,7 @@ async def test_alarms_and_faults_are_never_dropped_however_full_it_is(
     monkeypatch.setattr(quota, "SPARED", 0)
     await fill(outbox, "alarm.raised", 300)
     await fill(outbox, "device.fault", 300)
-    await fill(outbox, "telemetry.meter", 1500)
+    await fill(outbox, "telemetry.vital", 1500)
     await watch(outbox, 0.1, []).check()
     pending = outbox.pending("district")
     assert (pending["A"], pending["D"]) == (300, 0)
@@ -108,7 +108,7 @@ async def test_what_was_dropped_does_not_come_back_after_a_restart(
         box.live = lambda: False
         task = asyncio.create_task(box.run())
         if expected is None:
-            await fill(box, "telemetry.meter", 1500)
+            await fill(box, "telemetry.vital", 1500)
             await watch(box, 1.8, []).check()
         else:
             assert sum(box.pending("district").values()) == expected
@@ -123,7 +123,7 @@ async def test_a_drop_that_cannot_be_stored_is_given_up_and_not_waited_for(
 ) -> None:
     """Waiting would end the quota for ever, without a word."""
     monkeypatch.setattr(quota, "SPARED", 10)
-    await fill(outbox, "telemetry.meter", 1500)
+    await fill(outbox, "telemetry.vital", 1500)
     odd: Any = object()
     monkeypatch.setattr(dropping, "new_event", lambda *_, **__: replace(event("gateway.gap", "gw"), body=odd))
     bugs: list[Exception] = []
