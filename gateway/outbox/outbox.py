@@ -39,7 +39,7 @@ from gateway.tally import Totals, seconds_from
 
 MAX_COMMIT_EVENTS: Final = 250
 RETRY_CAP_S: Final = 1.0
-REOPEN_CAP_S: Final = 10.0
+REOPEN_CAP_S: Final = 3.0  # numbered sources keep what they have to say until it is stored
 AFRESH_AFTER_S: Final = 3.0
 OPEN_LIMIT_S: Final = 5.0
 COUNT_LOOK_S: Final = 0.5

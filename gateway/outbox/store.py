@@ -25,6 +25,7 @@ from gateway.outbox.migration import migrate, refuse_newer
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import Accepted, CursorRow, DeadLetter, Letter, Mark, Route, Write
+from gateway.outbox.wal_index import WalIndex
 from gateway.tally import Tally
 
 DELETE_STEP: Final = 500
@@ -70,6 +71,7 @@ class Store:
         self.routes = routes
         self.reader: Reader
         self._writer: sqlite3.Connection
+        self._index = WalIndex(path)
         self._boots: dict[str, int] = {}
         self._boot_ids: dict[int, str] = {}
         self._wanted: dict[str, tuple[str, ...]] = {}
@@ -89,7 +91,12 @@ class Store:
     def open(self) -> None:
         """Open or create the database. Raises StoreError: GW-STO-01 cannot, -02 corrupt, -03 full, -05 newer schema."""
         refuse_newer(self.path)
-        self._writer = connect(self.path)
+        self._index.hold()
+        try:
+            self._writer = connect(self.path)
+        except BaseException:
+            self._index.release()
+            raise
         try:
             migrate(self._writer, self.path)
             self._load()
@@ -97,12 +104,14 @@ class Store:
         except BaseException:
             # Collected later it would delete the WAL of whatever stands at this path by then: that of a new database.
             self._writer.close()
+            self._index.release()
             raise
 
     def close(self) -> None:
         """Close the writer; the WAL is checkpointed by SQLite when the last connection goes, so close the reader first."""
         with contextlib.suppress(sqlite3.Error):
             self._writer.close()
+        self._index.release()
 
     def _load(self) -> None:
         facts = dict(self._writer.execute("SELECT key, value FROM fact"))
