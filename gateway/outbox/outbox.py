@@ -539,7 +539,8 @@ class Outbox:
 
     def accepted(self, destination: str, row: Stored) -> None:
         """Count how long a raised alarm took to be accepted; to be called before the row is confirmed."""
-        if row.noun == "alarm.raised" and len(self._accepted) < MAX_ACCEPTED:
+        is_first = not self._stock.is_again(destination, row.seq)
+        if row.noun == "alarm.raised" and is_first and len(self._accepted) < MAX_ACCEPTED:
             self._accepted.append(Accepted(destination, seconds_from(row.at, self._clock.stamp())))
 
     def totals(self) -> Totals:

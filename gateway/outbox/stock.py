@@ -44,6 +44,7 @@ class Stock:
         self.retain = 0
         self.held_from: int | None = None
         self._shed_to = 0
+        self._again: dict[str, tuple[int, int]] = {}
         self._recent: dict[Lane, deque[Stored]] = {lane: deque() for lane in LANES}
         self._recent_from: dict[Lane, int] = dict.fromkeys(LANES, sequence)
         self._cursors: dict[tuple[str, Lane], tuple[int, Callable[[], Ranges]]] = {}
@@ -218,9 +219,15 @@ class Stock:
             beyond = [one for one in ranges if one[0] > back]
             self._cursors[destination, lane] = (back, lambda: beyond)
             self.pending[destination, lane] += count
+            self._again[destination] = (first, last)
             self._recent[lane].clear()  # it may hold rows that have left the disk: they are not among `wanted`
             self._recent_from[lane] = self.last[lane]
         return count
+
+    def is_again(self, destination: str, seq: int) -> bool:
+        """Was a row accepted before the last replay (of this run)?"""
+        first, last = self._again.get(destination, (0, -1))
+        return first <= seq <= last
 
     def delivered(self, lane: Lane) -> int:
         """Up to which sequence every destination has everything of a lane."""

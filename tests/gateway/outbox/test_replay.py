@@ -169,3 +169,16 @@ async def test_too_long_a_range_and_too_many_alarms_are_refused_and_change_nothi
     assert refusal.value.facts["reason"] == "@refusal.range-too-long"
     assert outbox.cursor("district", Lane.A) == (5, [])
     assert (await shop.replay(1, 3)).count == 3
+
+
+async def test_a_replay_is_not_counted_as_a_time_that_an_alarm_took(shop: Shop, alarm: Maker) -> None:
+    outbox = shop.shelf.outbox
+    await shop.shelf.store(alarm(), alarm())
+    rows = await outbox.fetch(Lane.A, 0, 10)
+    outbox.accepted("district", rows[0])
+    shop.deliver(Lane.A, 2, done=2)
+    await shop.replay(1, 1)
+    for row in rows:
+        outbox.accepted("district", row)
+    await shop.shelf.store(alarm())
+    assert outbox.totals().tally.to_accept["district"].count == 2
