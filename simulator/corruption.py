@@ -2,8 +2,8 @@
 
 Only in a run in which pages of the database were destroyed, and only like this:
 
-- An input is *lost to corruption* when a `gateway.gap` of the link "outbox", which the same destination accepted, has a window
-  that covers it, and says how many events it stands for: each excuses that many inputs and no more.
+- An input is *lost to corruption* when a `gateway.gap` of the link "outbox" with the reason "corrupt", which the same destination
+  accepted, has a window that covers it, and says how many events it stands for: each excuses that many inputs and no more.
 - Numbers that are missing in a stream are excused when that stream ended, or when such a gap was received, and counted.
 - An input may come a second time in another stream: what knew its number was lost with the database. It is counted apart.
 - There may be one new stream for each destruction, and no more.
@@ -22,7 +22,7 @@ from simulator.ledgers import Emission, Ledgers
 
 LINK: Final = "outbox"
 SLACK_S: Final = 2.0
-_OTHER_REASONS: Final = ("quota",)
+REASON: Final = "corrupt"
 
 
 def count_corruptions(ledgers: Ledgers) -> int:
@@ -60,6 +60,6 @@ def announced(ledgers: Ledgers, gaps: Sequence[Mapping[str, Any]]) -> Announced:
         [
             _Announcement(gap["from"], gap["to"], int(gap["dropped"] or 0))
             for gap in gaps
-            if gap["link"] == LINK and gap["reason"] not in _OTHER_REASONS and None not in (gap["from"], gap["to"])
+            if gap["link"] == LINK and gap["reason"] == REASON and None not in (gap["from"], gap["to"])
         ]
     )

@@ -11,6 +11,7 @@ import asyncio
 import json
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
@@ -90,8 +91,10 @@ class Database:
         numbers = {**old.numbers, **self.store.counters.numbers}  # in memory they are whole, where it ran
         facts = {
             **old.facts_to_keep(),
-            "rescue": json.dumps({"file": self._aside.name, "sequence": self.store.counters.sequence}),
-        }
+            "rescue": json.dumps({
+                "file": self._aside.name, "sequence": self.store.counters.sequence, "at": asdict(self._clock.stamp()),
+            }),
+        }  # fmt: skip
 
         def begun() -> Stock:
             stock = self._opened(store)

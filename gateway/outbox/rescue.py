@@ -2,8 +2,9 @@
 
 Alarms first, then faults and status, then telemetry; each event keeps its id and gets a new sequence. How far that has come
 is stored with what it brought, so that a gateway that ends meanwhile goes on there. At the end a `gateway.gap` names what
-could not be found. Limits: a step is `wreck.STEP_PAGES` pages, and the next is read when it is durable; `LIMIT_S` in all, then
-the rest counts as lost and is told so. Where nobody knows the last number that was given, that is told as well.
+could not be found; its window ends when the database was set aside. Limits: a step is `wreck.STEP_PAGES` pages, and the next is
+read when it is durable; `LIMIT_S` in all, then the rest counts as lost and is told so. Where nobody knows the last number that
+was given, that is told as well.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ from typing import Any, Final, TypeVar
 
 import structlog
 
-from gateway.clock import Clock, iso
+from gateway.clock import Clock, Stamp, iso
 from gateway.events import Event, Origin, new_event
 from gateway.outbox.epochs import settle
 from gateway.outbox.numbers import Ranges
@@ -81,7 +82,8 @@ class Rescue:
         facts: dict[str, object] = {
             "stream": salvaged.facts.get("streamid", ""), "highest": wreck.highest, "highest_is_sure": bool(sequence),
         }  # fmt: skip
-        first_at, last_at = wreck.first, wreck.last
+        # What was lost may have come behind all that was found, but not after the database was set aside.
+        first_at, last_at = wreck.first, Stamp(**place["at"]) if "at" in place else wreck.last
         if first_at is not None and last_at is not None:
             facts |= {
                 "from": iso(first_at.wall_ms), "to": iso(last_at.wall_ms), "from_mono_ms": first_at.mono_ms,

@@ -14,6 +14,7 @@ from typing import Any
 
 import pytest
 
+from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Lane
 from gateway.outbox import DeadLetter, Number, NumberState, Rescue, Route, Write
@@ -22,7 +23,7 @@ from gateway.outbox.connection import TABLES
 from gateway.outbox.pages import Pages, lanes_of
 from gateway.outbox.salvage import Salvaged, salvage
 from gateway.outbox.wreck import Wreck, steps
-from tests.gateway.outbox.conftest import ORIGIN
+from tests.gateway.outbox.conftest import NOW_MS, ORIGIN
 
 Maker = Callable[..., Any]
 NOUNS = ("alarm.raised", "device.fault", "telemetry.meter", "telemetry.environment")
@@ -233,6 +234,29 @@ async def test_what_could_not_be_found_is_told_as_a_gap(closed_shelf: Any, event
     assert (gap["link"], gap["reason"], gap["stream"]) == ("outbox", "corrupt", old)
     assert [seq for a, b in gap["sequences"] for seq in range(a, b + 1)] == gone
     assert (gap["dropped"], gap["exact"], gap["complete"], gap["rescued"]) == (len(gone), False, True, 120 - len(gone))
+
+
+async def test_the_window_of_what_was_lost_ends_when_the_database_was_set_aside(
+    closed_shelf: Any, event: Maker
+) -> None:
+    """What came last may be what was lost: nothing that was found is as late."""
+    await closed_shelf.open()
+    await fill(closed_shelf, event, 40, each=4)
+    await closed_shelf.close()
+    where = pages_of(closed_shelf.path)
+    with closed_shelf.path.open("r+b") as file:
+        for page in max(where.values(), key=max):
+            file.seek((page - 1) * 1024)
+            file.write(b"\xa5" * 1024)
+    break_page(closed_shelf.path, "number")
+    closed_shelf.clock.now = Stamp(NOW_MS + 7_000, 1_007_000, "boot-1", "synced")
+    outbox = await closed_shelf.open()
+    closed_shelf.clock.now = Stamp(NOW_MS + 60_000, 1_060_000, "boot-1", "synced")
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 1_000)]
+    [gap] = [json.loads(row.body)["data"] for row in rows if row.noun == "gateway.gap"]
+    assert (gap["from_mono_ms"], gap["to_mono_ms"], gap["to_boot"]) == (1_000_000, 1_007_000, "boot-1")
+    assert (gap["from"], gap["to"]) == ("2027-01-15T08:00:00.000Z", "2027-01-15T08:00:07.000Z")
 
 
 async def test_a_gateway_that_ends_meanwhile_goes_on_where_it_was(

@@ -122,7 +122,7 @@ def test_what_a_destroyed_database_lost_is_excused_when_a_gap_counts_it() -> Non
     inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5), line(3, at=T0 + 9))
     new = taken(3, at=T0 + 9, sequence=2, streamid="two")
     told = replace(
-        gap(1, link="outbox", first=T0 + 4, last=T0 + 6, reason="database", dropped=1), streamid="two"
+        gap(1, link="outbox", first=T0 + 4, last=T0 + 6, reason="corrupt", dropped=1), streamid="two"
     )  # fmt: skip
     report = judged(inputs, (taken(1, at=T0 + 1), told, new), DESTROYED, stream="two")
     assert report["reasons"] == []
@@ -132,7 +132,7 @@ def test_what_a_destroyed_database_lost_is_excused_when_a_gap_counts_it() -> Non
 def test_a_gap_excuses_no_more_inputs_than_it_counts() -> None:
     inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5), line(3, at=T0 + 5.2))
     told = replace(
-        gap(1, link="outbox", first=T0 + 4, last=T0 + 6, reason="database", dropped=1), streamid="two"
+        gap(1, link="outbox", first=T0 + 4, last=T0 + 6, reason="corrupt", dropped=1), streamid="two"
     )  # fmt: skip
     report = judged(inputs, (taken(1, at=T0 + 1), told), DESTROYED, stream="two")
     assert report["reasons"] == ["1 inputs lost"]
