@@ -241,6 +241,7 @@ class Outbox:
                 if self._corrupt is not None:
                     error = self._corrupt
                     await self._begin_anew(error)
+                    self._database.salvaged = None  # whoever asks from now on asks the new one
                     self.on_trouble(error)
                     self.on_stored()  # nobody may confirm rows of the old stream in the new one
                 await self._commit_once()
@@ -280,6 +281,7 @@ class Outbox:
         _log.info("the database is there again", stream=self.streamid, waiting=self.waiting)
         if not was_known:
             self.on_found(await self.marks(), await self.alarms())
+        self._database.salvaged = None
         if replaced is not None:
             self.on_trouble(replaced)
         self.on_stored()

@@ -1,8 +1,17 @@
-"""The outbox against a model in memory: whatever is stored, confirmed, restarted and killed, and in whichever order."""
+"""The outbox against a model in memory: whatever is stored, confirmed, restarted and killed, and in whichever order.
+
+The disk fails as well: any statement of a transaction may meet a full disk or an I/O error (at the connection, for a file
+system cannot be made to fail from Python), and the file may turn out corrupt. Held at every step: the sequence and each
+destination's numbers have no gap; an event that was told durable stays until everybody who wants it has confirmed it, or a
+gap has announced that it gave way; one that was not told is still there to be tried again; a failed transaction leaves
+nothing; a dead letter is durable no later than the confirmation that lets its row go; what is pending is counted right; of a
+corrupt database everything that was not confirmed is in the new stream, with its id, and the numbers are known.
+"""
 
 from __future__ import annotations
 
 import asyncio
+import sqlite3
 import tempfile
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,13 +23,46 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, ru
 
 from gateway.clock import Stamp
 from gateway.deliver.lane_queue import LaneQueue
+from gateway.errors import StoreError
 from gateway.events import Event, Lane, Origin, Stored, new_event
-from gateway.outbox import Mark, Number, NumberState, Outbox, Route, Write
+from gateway.outbox import DeadLetter, Drop, Mark, Number, NumberState, Outbox, Rescue, Route, Write
 from gateway.outbox.numbers import within
 
 ORIGIN = Origin("org", "site", "gw")
 NOUNS = ("alarm.raised", "gateway.gap", "telemetry.meter", "telemetry.environment")
 ROUTES = (Route("all", ("*",)), Route("some", ("alarm.*", "telemetry.meter")))
+
+
+class Faulty:
+    """A connection whose disk fails at the statement that is due, and from then on."""
+
+    def __init__(self, connection: Any) -> None:
+        self._connection = connection
+        self.error: sqlite3.OperationalError | None = None
+        self.after = 0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._connection, name)
+
+    def _may_fail(self, statement: str) -> None:
+        if self.error is not None and not statement.startswith("ROLLBACK"):
+            self.after -= 1
+            if self.after < 0:
+                raise self.error
+
+    def execute(self, statement: str, *values: Any) -> Any:
+        self._may_fail(statement)
+        return self._connection.execute(statement, *values)
+
+    def executemany(self, statement: str, *values: Any) -> Any:
+        self._may_fail(statement)
+        return self._connection.executemany(statement, *values)
+
+
+def disk_error(name: str) -> sqlite3.OperationalError:
+    error = sqlite3.OperationalError(name)
+    error.sqlite_errorname = name
+    return error
 
 
 class StillClock:
@@ -39,6 +81,8 @@ class Durable:
 
     rows: list[Stored] = field(default_factory=list)
     numbers: set[tuple[str, int]] = field(default_factory=set)
+    dropped: set[int] = field(default_factory=set)
+    letters: set[tuple[str, str]] = field(default_factory=set)
     marks: dict[str, str] = field(default_factory=dict)
     surely: dict[str, set[int]] = field(default_factory=lambda: {route.destination: set() for route in ROUTES})
     perhaps: dict[str, set[int]] = field(default_factory=lambda: {route.destination: set() for route in ROUTES})
@@ -69,6 +113,9 @@ class OutboxModel(RuleBasedStateMachine):
         self.queues = {
             (route.destination, lane): self.queue(route.destination, lane) for route in ROUTES for lane in Lane
         }
+        self.disk = Faulty(self.outbox._store._writer)
+        self.outbox._store._writer = self.disk  # type: ignore[assignment]  # a connection all the same
+        self.refused: set[tuple[str, str]] = set()
         self.waiting: list[tuple[Write, list[tuple[str, int]]]] = []
         self.told: list[Stored] = []
 
@@ -105,7 +152,21 @@ class OutboxModel(RuleBasedStateMachine):
     @rule()
     def commit(self) -> None:
         self.told.clear()
-        self.runner.run(self.outbox._commit_once())
+        failed = ""
+        try:
+            self.runner.run(self.outbox._commit_once())
+        except StoreError as error:
+            failed = error.code
+        if failed:
+            assert self.disk.error is not None
+            assert failed in ("GW-STO-01", "GW-STO-03")
+            assert self.told == []
+            unstored = {event.id for event in self.outbox.waiting_events()}
+            assert unstored == {event.id for write, _numbers in self.waiting for event in write.events}
+            return
+        self.settle()
+
+    def settle(self) -> None:
         told = {row.id for row in self.told}
         committed = [entry for entry in self.waiting if entry[0].events[0].id in told]
         assert len(committed) == len(self.told)
@@ -113,11 +174,99 @@ class OutboxModel(RuleBasedStateMachine):
         for write, numbers in committed:
             self.waiting.remove((write, numbers))
             self.durable.numbers.update(numbers)
-            [mark] = write.marks
-            if int(mark.value) > int(self.durable.marks.get(mark.device, "0")):
-                self.durable.marks[mark.device] = mark.value
+            self.durable.dropped.update(row.seq for drop in write.drops for row in drop.rows)
+            for mark in write.marks:
+                if int(mark.value) > int(self.durable.marks.get(mark.device, "0")):
+                    self.durable.marks[mark.device] = mark.value
         for name, perhaps in self.durable.perhaps.items():
             self.durable.surely[name] |= perhaps
+        self.durable.letters |= self.refused
+
+    @rule(name=st.sampled_from(("SQLITE_FULL", "SQLITE_IOERR_WRITE", "SQLITE_IOERR_FSYNC")), after=st.integers(0, 12))
+    def the_disk_fails(self, name: str, after: int) -> None:
+        """At the statement after so many, then at each, until it is mended or the gateway restarted."""
+        self.disk.error, self.disk.after = disk_error(name), after
+
+    @rule()
+    def the_disk_is_mended(self) -> None:
+        self.disk.error = None
+
+    @rule(destination=st.sampled_from([route.destination for route in ROUTES]), lane=st.sampled_from(list(Lane)))
+    def refuse(self, destination: str, lane: Lane) -> None:
+        """A platform refuses a row for good: its letter is handed over, then the row is confirmed."""
+        queue = self.queues[destination, lane]
+        queue.load(self.runner.run(self.outbox.fetch(lane, queue.loaded_to, 1)))
+        for row in queue.take(lambda _device: False, count=1, size=10**6):
+            self.outbox.dead_letter(DeadLetter(destination, row, "no", "why", row.seq))
+            self.refused.add((destination, row.id))
+            assert queue.done(row.seq)
+            self.durable.perhaps[destination].add(row.seq)
+            self.outbox.confirm(destination, lane, seq=queue.cursor, ahead=queue.ahead, done=1)
+        queue.reset()
+
+    @rule(lane=st.sampled_from((Lane.C, Lane.D)), count=st.integers(1, 4))
+    def give_way(self, lane: Lane, count: int) -> None:
+        """The quota drops rows that nobody is sending, with the gap that announces it."""
+        going = {row.seq for write, _numbers in self.waiting for drop in write.drops for row in drop.rows}
+        floor = max(self.outbox.cursor(route.destination, lane)[0] for route in ROUTES)
+        rows = self.runner.run(self.outbox.fetch(lane, floor, count))
+        rows = [
+            row for row in rows if row.seq not in going and not any(row.seq in one for one in self.durable.perhaps.values())
+        ]  # fmt: skip
+        if rows:
+            write = Write(
+                (self.event("gateway.gap", "gw"),), drops=(Drop(lane, tuple(rows)),), on_commit=self.told.extend
+            )
+            assert self.outbox.submit(write)
+            self.waiting.append((write, []))
+
+    @rule()
+    def turn_corrupt(self) -> None:
+        """The file is set aside while running; what it held comes into the new stream, and what waits does, too."""
+        self.disk.error = None
+        if self.outbox._intake.batch or any(write.drops for write, _numbers in self.waiting):
+            self.drain()
+        owed = {row.id for row in self.owed()}
+        self.told.clear()
+
+        async def replaced() -> None:
+            before = self.outbox.streamid
+            self.outbox._corrupt = StoreError("GW-STO-02", "outbox.db")
+            running = asyncio.create_task(self.outbox.run())
+            while self.outbox.streamid == before:
+                await asyncio.sleep(0)
+            await Rescue(self.outbox, ORIGIN, clock=StillClock()).once()
+            assert await self.outbox.flush(20)
+            running.cancel()
+            await asyncio.wait({running})
+
+        self.runner.run(replaced())
+        waited = {event.id for write, _numbers in self.waiting for event in write.events}
+        numbers = {number for _write, its in self.waiting for number in its} | self.durable.numbers
+        marks = {mark.device: mark.value for write, _numbers in self.waiting for mark in write.marks}
+        rows = sorted((row for lane in Lane for row in self.fetched(lane)), key=lambda row: row.seq)
+        assert owed | waited <= {row.id for row in rows}
+        letters = {(one.destination, one.id) for one in self.runner.run(self.outbox.dead_letters(1_000))}
+        assert self.durable.letters <= letters
+        self.durable = Durable(rows, numbers, letters=letters, marks=marks)
+        self.refused = set()
+        self.waiting = []
+        self.disk = Faulty(self.outbox._store._writer)
+        self.outbox._store._writer = self.disk  # type: ignore[assignment]  # a connection all the same
+        self.queues = {
+            (route.destination, lane): self.queue(route.destination, lane) for route in ROUTES for lane in Lane
+        }
+
+    def owed(self) -> list[Stored]:
+        """The rows that somebody has not confirmed."""
+        return [
+            row for row in self.durable.rows
+            if row.seq not in self.durable.dropped and any(row.seq not in self.durable.perhaps[name] for name in row.route)
+        ]  # fmt: skip
+
+    def drain(self) -> None:
+        while self.waiting or self.outbox._dirty or self.outbox.waiting:
+            self.commit()
 
     @rule(
         destination=st.sampled_from([route.destination for route in ROUTES]),
@@ -142,11 +291,12 @@ class OutboxModel(RuleBasedStateMachine):
 
     @rule()
     def restart(self) -> None:
-        while self.waiting or self.outbox._dirty:
-            self.commit()
+        self.disk.error = None
+        self.drain()
         self.runner.run(self.outbox.close())
         self.open()
         assert self.confirmed() == self.durable.surely
+        self.keeps_letters()
 
     @rule()
     def kill(self) -> None:
@@ -155,6 +305,13 @@ class OutboxModel(RuleBasedStateMachine):
         for name, confirmed in self.confirmed().items():
             assert self.durable.surely[name] <= confirmed <= self.durable.perhaps[name]
             self.durable.perhaps[name] = set(confirmed)
+        self.keeps_letters()
+
+    def keeps_letters(self) -> None:
+        """A row that its refusal has let go has left its letter."""
+        found = {(one.destination, one.id) for one in self.runner.run(self.outbox.dead_letters(1_000))}
+        assert self.durable.letters <= found
+        self.durable.letters = found
 
     def confirmed(self) -> dict[str, set[int]]:
         """What the outbox, just opened, takes for confirmed, of the rows that a destination wants."""
@@ -185,8 +342,9 @@ class OutboxModel(RuleBasedStateMachine):
             return
         for lane in Lane:
             there = {row.seq: row for row in self.fetched(lane)}
-            for row in self.durable.rows:
-                if row.lane is lane and any(row.seq not in self.durable.perhaps[name] for name in row.route):
+            assert not there.keys() & self.durable.dropped
+            for row in self.owed():
+                if row.lane is lane:
                     assert there[row.seq] == row
 
     def fetched(self, lane: Lane) -> list[Stored]:
@@ -198,7 +356,7 @@ class OutboxModel(RuleBasedStateMachine):
             return
         for route in ROUTES:
             pending = dict.fromkeys(("A", "B", "C", "D"), 0)
-            for row in self.durable.rows:
+            for row in self.owed():
                 if route.destination in row.route and row.seq not in self.durable.perhaps[route.destination]:
                     pending[row.lane.name] += 1
             assert self.outbox.pending(route.destination) == pending
@@ -221,7 +379,8 @@ class OutboxModel(RuleBasedStateMachine):
             for row in self.durable.rows:
                 if row.device == device and row.lane is Lane.C:
                     before = [one.seq for one in backlog if one.seq < row.seq]
-                    assert all(seq in self.durable.perhaps["all"] for seq in before)
+                    done = self.durable.perhaps["all"] | self.durable.dropped
+                    assert all(seq in done for seq in before)
 
 
 def _with_quick_settings(machine: type[RuleBasedStateMachine]) -> Any:
