@@ -1,6 +1,7 @@
 """Does what one platform accepted agree with itself: order, numbers without a hole, registers that the meter gave?
 
-Limits: a register is compared with what the meter said within 8 s; a meter may be silent for two polls and 2 s.
+Limits: a register is compared with what the meter said within 8 s; a meter may be silent for two polls and 2 s, from when
+the gateway, as it has told in a gap, heard its link again.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ from decimal import Decimal
 from typing import Any, Final
 
 from simulator.corruption import count_corruptions
-from simulator.findings import EVERYTHING, METER, Book, Taken, decimal, moment
+from simulator.findings import EVERYTHING, GAP, METER, Book, Taken, decimal, moment
 from simulator.ledgers import Decision, Ledgers
 
 VALUE_WINDOW_S: Final = 8.0
@@ -85,9 +86,13 @@ def judge_registers(ledgers: Ledgers, taken: Taken, book: Book) -> None:
             if not given.holds(decision.device, register, at=at):
                 book.offence("wrong_values", decision.device, {"id": decision.id, "register": dict(register)})
     end = _end(ledgers)
+    told = [
+        (one.data.get("link"), moment(one.data.get("to")) or 0.0) for one in taken.first.values() if one.type == GAP
+    ]  # fmt: skip
     for device, meter in given.meters.items() if taken.wants(METER) else ():
         allowed = 2 * float(meter.get("every_s") or 0.0) + STALE_SLACK_S
-        if device not in newest or newest[device] < end - allowed:
+        deaf_until = max((at for link, at in told if link == meter.get("link")), default=0.0)
+        if max(newest.get(device, 0.0), deaf_until) < end - allowed:
             age = None if device not in newest else round(end - newest[device], 3)
             book.offence("stale_meters", device, {"age_s": age, "allowed_s": allowed})
 

@@ -6,19 +6,19 @@
 - What staff did with an alarm reaches the platform as well as the alarm itself.
 
 Limits: an answer may have left 50 ms before the mute took hold; a gap may begin 3 s before a kill (the sign of life is
-written once a second, later on a loaded machine) and end 10 s after the new start; a run that ends within 5 s of a start is
-not asked for its gap.
+written once a second, later on a loaded machine) and end 10 s after the new start, or later where nothing was heard on its
+link until then (a start on a loaded machine takes its time); a run that ends within 5 s of a start is not asked for its gap.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from simulator.corruption import count_corruptions
-from simulator.findings import ALARM, GAP, RAISED, Book, Taken, moment
+from simulator.findings import ALARM, GAP, RAISED, TELEMETRY, Book, Taken, moment
 from simulator.ledgers import Decision, Ledgers
 from simulator.ways import healed
 
@@ -47,7 +47,7 @@ def judge_promises(
     _acked_early(ledgers, taken, book)
     if taken.wants(GAP):
         _silent_gaps(ledgers, taken, windows, book)
-        _wide_gaps(ledgers, gaps, book)
+        _wide_gaps(ledgers, taken, gaps, book)
     if taken.wants(RAISED):
         _untold(ledgers, taken, book)
 
@@ -94,20 +94,41 @@ def _silent_gaps(ledgers: Ledgers, taken: Taken, windows: Mapping[str, Sequence[
                 book.offence("silent_gaps", "", {"link": link, "killed": killed, "started": started})
 
 
-def _wide_gaps(ledgers: Ledgers, gaps: Sequence[Mapping[str, Any]], book: Book) -> None:
+def _wide_gaps(ledgers: Ledgers, taken: Taken, gaps: Sequence[Mapping[str, Any]], book: Book) -> None:
     zero = ledgers.scenario.get("start")
     if not isinstance(zero, int | float):
         return
-    dead = _with_disk(ledgers, spans(ledgers, "kill", "start"))
+    kills, heard = spans(ledgers, "kill", "start"), _heard(ledgers, taken)
     for gap in gaps:
         first, last = gap["from"], gap["to"]
         if gap["reason"] != "restart" or first is None or last is None or last <= zero:
             continue
-        if not any(killed - EARLY_GAP_S <= first and last <= started + LATE_GAP_S for killed, started in dead):
+        times = heard[str(gap["link"])]
+        dead = ((killed, _deaf_until(started, times)) for killed, started in _with_disk(ledgers, kills, times))
+        if not any(killed - EARLY_GAP_S <= first and last <= until for killed, until in dead):
             book.offence("wide_gaps", "", {"link": gap["link"], "from": first, "to": last})
 
 
-def _with_disk(ledgers: Ledgers, dead: Sequence[Window]) -> list[Window]:
+def _heard(ledgers: Ledgers, taken: Taken) -> Mapping[str, Sequence[float]]:
+    """When something was heard on each link, as far as it was accepted."""
+    links = {str(device["id"]): str(device.get("link")) for device in ledgers.scenario.get("devices", ())}
+    heard: dict[str, list[float]] = defaultdict(list)
+    for one in taken.first.values():
+        at = moment(one.event.get("time"))
+        if at is not None and (one.type == RAISED or one.type.startswith(TELEMETRY)):
+            heard[links.get(one.device, "")].append(at)
+    for times in heard.values():
+        times.sort()
+    return heard
+
+
+def _deaf_until(started: float, heard: Sequence[float]) -> float:
+    """Until when a gateway may say that it was deaf: for a while after it was started, or until it heard something."""
+    later = bisect_right(heard, started)
+    return max(started + LATE_GAP_S, heard[later] if later < len(heard) else float("inf"))
+
+
+def _with_disk(ledgers: Ledgers, dead: Sequence[Window], heard: Sequence[float]) -> list[Window]:
     """Let a dead time begin when the disk before it gave up, and with the one before it when that was just over.
 
     From then on nothing that was heard could be kept; and a life so short may have ended before it could tell of the former.
@@ -118,7 +139,7 @@ def _with_disk(ledgers: Ledgers, dead: Sequence[Window]) -> list[Window]:
     for killed, started in dead:
         before = [t for t in begun if t <= killed and not any(t < end < killed - DISK_BACK_S for end in over)]
         first = min([killed, *before])
-        if found and first - found[-1][1] <= LATE_GAP_S:  # killed again before it could tell of it
+        if found and first <= _deaf_until(found[-1][1], heard):  # killed again before it could tell of it
             first = found[-1][0]
         found.append((first, started))
     return found

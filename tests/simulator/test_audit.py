@@ -459,6 +459,13 @@ def test_a_meter_that_fell_silent_is_found(taken: tuple[Decision, ...], stop: fl
     assert reasons(report) == ["1 meters without a recent accepted reading"]
 
 
+@pytest.mark.parametrize(("link", "until", "stale"), [("bus-1", 9.0, 0), ("bus-1", 8.0, 1), ("air", 9.0, 1)])
+def test_a_meter_whose_link_was_deaf_until_just_now_need_not_have_spoken(link: str, until: float, stale: int) -> None:
+    told = gap(6, link=link, first=T0 + 8.3, last=T0 + until)
+    report = audit(run(taken=(*TAKEN, told), faults=(Fault(T0 + 14.8, "stop"),)))
+    assert report["stale_meters"] == stale
+
+
 # --- the end of the run ----------------------------------------------------------------------------------------------
 
 

@@ -86,6 +86,14 @@ def test_a_gap_that_does_not_reach_back_to_the_kill_is_no_gap() -> None:
     assert audit(run(RAISED, *late, LATER, faults=KILL))["silent_gaps"] == 2
 
 
+def test_a_gap_may_last_as_long_as_nothing_was_heard_after_a_slow_start() -> None:
+    slow = gap(2, "air", first=T0 + 9.5, last=T0 + 24)
+    first = accepted(4, "alarm.raised", at=T0 + 24.6, alarm="b", kind="call", counter=2)
+    assert audit(run(RAISED, slow, GAPS[1], first, faults=KILL))["wide_gaps"] == 0
+    sooner = accepted(4, "alarm.raised", at=T0 + 22, alarm="b", kind="call", counter=2)
+    assert audit(run(RAISED, slow, GAPS[1], sooner, faults=KILL))["wide_gaps"] == 1
+
+
 def test_a_gap_that_claims_more_than_the_dead_time_is_an_offence() -> None:
     wide = gap(2, "air", first=T0 - 10, last=T0 + 11)
     assert audit(run(RAISED, wide, GAPS[1], LATER, faults=KILL))["wide_gaps"] == 1
