@@ -15,6 +15,7 @@ from typing import Final
 
 from gateway.errors import StoreError
 
+HIGHEST: Final = 9_999  # by the names of the scripts
 _VERSION_AT: Final = slice(60, 64)  # SQLite file format, section 1.3: the user version, big-endian
 
 
@@ -26,7 +27,7 @@ def scripts() -> dict[int, Traversable]:
 
 
 def refuse_newer(path: Path) -> None:
-    """Look at the version without SQLite, which would write beside the file. Raises StoreError GW-STO-05."""
+    """Look at the version without SQLite, which would write beside the file. Raises StoreError: GW-STO-05, or -02: no version."""
     try:
         with path.open("rb") as file:
             header = file.read(100)
@@ -37,6 +38,8 @@ def refuse_newer(path: Path) -> None:
 
 
 def _refuse(path: Path, have: int, *, known: int) -> None:
+    if not 0 <= have <= HIGHEST:  # no gateway ever writes such a number: left alone as newer it would stay for ever
+        raise StoreError("GW-STO-02", str(path), path=str(path), detail=f"schema {have}")
     if have > known:
         raise StoreError("GW-STO-05", str(path), path=str(path), found=have, known=known)
 

@@ -350,6 +350,20 @@ async def test_a_corrupt_database_is_set_aside_at_the_start_and_a_new_stream_beg
     assert await closed_shelf.store(write("alarm.raised")) == [1]
 
 
+@pytest.mark.parametrize("version", [10_000, 915_911_637, 2**31 - 1, -5])
+async def test_a_version_that_no_gateway_writes_is_a_torn_page_and_not_a_newer_gateway(
+    closed_shelf: Any, write: Maker, version: int
+) -> None:
+    """Left alone as a newer one it would keep the gateway without a database for ever."""
+    await closed_shelf.open()
+    await closed_shelf.store(write())
+    closed_shelf.outbox._store._writer.execute(f"PRAGMA user_version={version}")
+    await closed_shelf.close()
+    outbox = await closed_shelf.open()
+    assert (outbox.is_open, closed_shelf.troubles) == (True, ["GW-STO-02"])
+    assert outbox.to_rescue
+
+
 async def test_what_people_hang_on_is_taken_over_from_a_corrupt_database(closed_shelf: Any, alarm: Maker) -> None:
     """An alarm that is open must sound again after the power cut that has torn a page of meter readings."""
     await closed_shelf.open()
