@@ -8,8 +8,8 @@ devices are stopped, everything else `drain_s` more.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
-import os
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator import scenario as score
+from simulator.chaos.destruction import checkpoint, choose, destroy
 from simulator.chaos.disk import Disk, DiskError
 from simulator.chaos.schedule import FAMILY, Planned
 from simulator.chaos.wall_clock import WallClock
@@ -31,8 +32,6 @@ LINES_S: Final = 40.0
 AFTER_START_S: Final = 10.0
 ATTENTION_S: Final = 1.5
 FILL_EVERY_S: Final = 0.1
-MOST_PAGE_BYTES: Final = 65_536
-_PAGE_SIZE_AT: Final = 16  # sqlite.org/fileformat2.html, section 1.3
 
 # What must be shown while it lasts, as the beginning of a problem's code.
 SHOWN: Final = {"certificate-other-authority": "GW-NET-03", "disk-read-only": "GW-STO-", "start-read-only": "GW-STO-"}
@@ -222,12 +221,12 @@ class ChaosStage(Stage):
             await disk.read_only(on=False)
 
     async def _corrupt_running(self, one: Planned) -> None:
-        self._destroy(one)
+        await self._destroy(one)
         await asyncio.sleep(one.for_s)
 
     async def _corrupt_dead(self, one: Planned) -> None:
         async def destroy() -> None:
-            self._destroy(one)
+            await self._destroy(one)
 
         async with self._process:
             await self._kill(destroy)
@@ -240,22 +239,15 @@ class ChaosStage(Stage):
         async with self._process:
             await self._kill(lose)
 
-    def _destroy(self, one: Planned) -> None:
-        """Overwrite pages of the database, the first excepted: with zeros, as cards do, or with ones."""
+    async def _destroy(self, one: Planned) -> None:
+        """Overwrite pages of the database, the first excepted."""
         rng = random.Random(f"{self.plan.seed} {one.number}")  # noqa: S311 - as above
-        file = os.open(self.run / "data" / "outbox.db", os.O_RDWR)
-        try:
-            # The size of a page stands in the header, big-endian, 1 for 65,536.
-            page_bytes = int.from_bytes(os.pread(file, 2, _PAGE_SIZE_AT), "big") or MOST_PAGE_BYTES
-            page_bytes = MOST_PAGE_BYTES if page_bytes == 1 else page_bytes
-            pages = os.fstat(file).st_size // page_bytes
-            chosen = rng.sample(range(1, pages), min(int(one.facts["pages"]), pages - 1)) if pages > 1 else []
-            if chosen:
-                self.mark("corrupt", pages=chosen)
-            for page in chosen:
-                os.pwrite(file, rng.choice((b"\0", b"\xff")) * page_bytes, page * page_bytes)
-        finally:
-            os.close(file)
+        database = self.run / "data" / "outbox.db"
+        with contextlib.suppress(TimeoutError):
+            await checkpoint(database)
+        chosen = choose(database, int(one.facts["pages"]), rng)
+        self.mark("corrupt" if chosen else "nothing to destroy", pages=chosen)
+        destroy(database, chosen, rng)
 
     async def _jump(self, one: Planned) -> None:
         if self._clock is None:
