@@ -20,9 +20,11 @@ from typing import Any, Final
 from simulator.corruption import count_corruptions
 from simulator.findings import ALARM, GAP, RAISED, TELEMETRY, Book, Taken, moment
 from simulator.ledgers import Decision, Ledgers
+from simulator.true_time import JUMP
 from simulator.ways import healed
 
 MUTE_SLACK_S: Final = 0.05
+OFFSET_STEP_S: Final = 0.001  # an offset is told in whole milliseconds
 GAP_SLACK_S: Final = 0.05
 EARLY_GAP_S: Final = 3.0
 LATE_GAP_S: Final = 10.0
@@ -76,10 +78,22 @@ def _acked_early(ledgers: Ledgers, taken: Taken, book: Book) -> None:
     for one in taken.first.values():
         n = one.data.get("n")
         acked = ledgers.acked_at.get((one.device, n)) if isinstance(n, int) else None
-        recorded = moment(one.event.get("recordedtime"))
+        recorded = _recorded(one, ledgers)
         # recordedtime is taken before the commit and cut to milliseconds: an honest acknowledgement is always later.
         if acked is not None and recorded is not None and acked < recorded:
             book.offence("acked_early", one.device, {"id": one.id, "n": n, "acked": acked, "recorded": recorded})
+
+
+def _recorded(one: Decision, ledgers: Ledgers) -> float | None:
+    """When an event was recorded, by the machine's clock: the gateway may go by another, some milliseconds off."""
+    recorded, clock, boot = moment(one.event.get("recordedtime")), one.data.get("clock"), ledgers.scenario.get("boot")
+    jumped = any(fault.fault == JUMP for fault in ledgers.faults)  # then it has been put right already
+    if recorded is None or jumped or not isinstance(clock, Mapping) or not isinstance(boot, Mapping):
+        return recorded
+    offset_ms = clock.get("offset_ms")
+    if clock.get("boot") != boot["id"] or not isinstance(offset_ms, int):
+        return recorded
+    return recorded - (offset_ms / 1000 - float(boot["zero"])) - OFFSET_STEP_S
 
 
 def _silent_gaps(ledgers: Ledgers, taken: Taken, windows: Mapping[str, Sequence[Window]], book: Book) -> None:

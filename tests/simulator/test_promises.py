@@ -109,3 +109,15 @@ def test_what_staff_did_must_reach_the_platform_too() -> None:
     closed = accepted(3, "alarm.closed", at=T0 + 4, alarm="a")
     whole = run(RAISED, accepted(2, "alarm.acknowledged", at=T0 + 3, alarm="a"), closed, alarms=alarms)
     assert reasons(audit(whole)) == []
+
+
+def test_a_recording_by_a_clock_of_the_gateway_s_own_is_compared_by_the_machine_s() -> None:
+    line = Emission(T0 + 5, T0 + 5, "board", "line", n=7, session="x", value={"call": 1})
+    clock = {"boot": "b1", "mono_ms": 5_000, "offset_ms": int(T0 * 1000) + 20, "state": "synced"}  # 20 ms fast
+    told = accepted(2, "alarm.raised", at=T0 + 5.2, device="board", kind="call", n=7, session="x", clock=clock)
+
+    def early(acked: float) -> int:
+        ledgers = run(RAISED, told, emissions=(PRESS, line), acked_at={("board", 7): acked})
+        return int(audit(replace(ledgers, scenario={**SCENARIO, "boot": {"id": "b1", "zero": T0}}))["acked_early"])
+
+    assert (early(T0 + 5.135), early(T0 + 5.125)) == (0, 1)
