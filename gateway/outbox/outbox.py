@@ -15,27 +15,25 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import random
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final
 
 import structlog
 
 from gateway.clock import Boots, Clock, Stamp
 from gateway.errors import StoreError
-from gateway.events import Event, Lane, Stored, new_id, wants
-from gateway.outbox.database import Database
+from gateway.events import Event, Lane, wants
 from gateway.outbox.epochs import Epochs, settle
+from gateway.outbox.holding import Holding
 from gateway.outbox.intake import MAX_QUEUED, Entry, Intake
-from gateway.outbox.linger import DELETE_PAUSE_S, Linger
-from gateway.outbox.numbers import NumberSet, NumberState, Ranges, within
-from gateway.outbox.reader import Reader
-from gateway.outbox.rows import Accepted, AlarmRow, DeadLetter, Letter, Mark, Route, Write
+from gateway.outbox.linger import DELETE_PAUSE_S
+from gateway.outbox.numbers import NumberState
+from gateway.outbox.rows import Accepted, AlarmRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.stock import LANES, Stock
-from gateway.outbox.store import DELETE_STEP, Store
-from gateway.tally import Totals, seconds_from
+from gateway.outbox.store import DELETE_STEP
 
 MAX_COMMIT_EVENTS: Final = 250
 RETRY_CAP_S: Final = 1.0
@@ -45,15 +43,13 @@ OPEN_LIMIT_S: Final = 5.0
 COUNT_LOOK_S: Final = 0.5
 SLOW_DISK_S: Final = 2.0
 EPOCH_LIMIT_S: Final = 2.0
-MAX_ACCEPTED: Final = 1_000  # not counted beyond, which a disk that takes nothing can lead to
 
 __all__ = ["MAX_QUEUED", "Outbox"]
 
 _log = structlog.get_logger("outbox")
-T = TypeVar("T")
 
 
-class Outbox:
+class Outbox(Holding):
     """What was accepted and not yet delivered everywhere. Used from one event loop."""
 
     def __init__(
@@ -67,39 +63,25 @@ class Outbox:
         linger_s: float = 0.0,
     ) -> None:
         """`retain`: so many sequences stay although everybody has them; `linger_s`: so long telemetry may wait."""
+        super().__init__(path, routes, clock=clock, hold=hold, linger_s=linger_s)
         self._retain = retain
-        self.path = path
-        self._clock = clock
-        self._database = Database(path, routes, clock=clock, hold=hold)
         self._opening: asyncio.Task[StoreError | None] | None = None
         self._stream = ""
-        self._provisional = new_id()
         self._failing_since: float | None = None
-        self._stock = Stock([route.destination for route in routes])
         self._intake = Intake()
         self._is_failing = False
-        self._corrupt: StoreError | None = None
-        self._wake = asyncio.Event()
-        self._dirty: dict[tuple[str, Lane], None] = {}
-        self._linger = Linger(linger_s)
-        self._accepted: list[Accepted] = []
         self._epochs = Epochs()
         self._file_bytes = 0
         self.last_recorded: Stamp | None = None
         self.boots = Boots()
         self.live: Callable[[], bool] = lambda: True
         self.on_stored: Callable[[], None] = lambda: None
-        self.on_trouble: Callable[[StoreError | None], None] = lambda _error: None
         self.on_bug: Callable[[Exception], None] = lambda _error: None
         self.on_found: Callable[[list[Mark], list[AlarmRow]], None] = lambda _marks, _alarms: None
         self.was_replaced = False
         self.to_rescue = ""
         self.refused = 0
         self.poisoned = 0
-
-    @property
-    def _store(self) -> Store:
-        return self._database.store
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -220,16 +202,6 @@ class Outbox:
                 stock.note_counted(lane, counted)
                 self._wake.set()  # more may leave
 
-    def _found_corrupt(self, error: StoreError) -> None:
-        if error.code == "GW-STO-02":
-            self._corrupt = error
-            self._wake.set()
-
-    @property
-    def is_counted(self) -> bool:
-        """Is everything counted that was there at the opening?"""
-        return self._stock.uncounted is None
-
     async def _commit_for_ever(self) -> None:
         delay = 0.25 if self._is_failing else 0.0
         while True:
@@ -295,22 +267,6 @@ class Outbox:
             except TimeoutError:
                 return
 
-    @property
-    def stock(self) -> Stock:
-        """What the database holds: for replays."""
-        return self._stock
-
-    def rewound(self, destination: str) -> None:
-        """Confirmations of a destination were taken back: that must become durable."""
-        known = (lane for lane in LANES if self._stock.has_cursor(destination, lane))
-        self._dirty.update(dict.fromkeys((destination, lane) for lane in known))
-        self._wake.set()
-
-    def shed(self) -> bool:
-        """Let go of the oldest of what is kept although it was delivered; False where there is nothing of it."""
-        self._wake.set()
-        return self._stock.shed()
-
     def _left_s(self) -> float | None:
         """For how long the next commit can wait; None: until it is woken."""
         if self._epochs.wait or self._corrupt is not None or not self._intake.may_linger:
@@ -361,27 +317,6 @@ class Outbox:
         if self._is_failing and Lane.A in lanes:
             asyncio.get_running_loop().call_soon(self.on_stored)  # not stored, but there to be sent
         return True
-
-    def number_state(self, device: str, session: str, n: int, *, digest: int = 0) -> NumberState:
-        """Judge the number of an acknowledged input, and what it says, against what is durable."""
-        numbers = self._numbers.get((device, session))
-        return numbers.state(n, digest) if numbers else NumberState.NEW
-
-    def settled_number(self, device: str, session: str) -> int:
-        """Return up to which number a source had surely received its acknowledgements; -1 where nothing is known."""
-        numbers = self._numbers.get((device, session))
-        return numbers.settled if numbers else -1
-
-    @property
-    def _numbers(self) -> Mapping[tuple[str, str], NumberSet]:
-        if not self._database.is_open and self._database.salvaged is not None:
-            return self._database.salvaged.numbers
-        return self._store.counters.numbers
-
-    @property
-    def is_open(self) -> bool:
-        """Is there a database at the moment?"""
-        return self._database.is_open
 
     @property
     def waiting(self) -> int:
@@ -492,136 +427,11 @@ class Outbox:
                 self._stock.withdraw(event.device)
         self._intake.settle()
 
-    # -- out ----------------------------------------------------------------------------------------------------
-
-    @property
-    def streamid(self) -> str:
-        """The stream that the sequence belongs to; a new one begins when a database had to be replaced."""
-        return self._store.streamid or self._provisional
-
-    @property
-    def sequence(self) -> int:
-        """The last sequence given: also the number of events stored since the stream began."""
-        return self._store.counters.sequence
-
-    def last(self, lane: Lane) -> int:
-        """The highest sequence stored in a lane."""
-        return self._stock.last[lane]
-
-    def cursor(self, destination: str, lane: Lane) -> tuple[int, Ranges]:
-        """Return up to where a destination has confirmed a lane, and what beyond it."""
-        return self._stock.cursor(destination, lane)
-
-    async def fetch(self, lane: Lane, after: int, limit: int) -> list[Stored]:
-        """Return up to `limit` rows beyond `after`, in order: from memory when they are recent, else from the disk.
-
-        Raises StoreError.
-        """
-        rows = self._stock.recent(lane, after, limit)
-        if rows is None:
-            store = self._store
-            try:
-                rows = await self._database.ask(lambda reader: reader.fetch(lane, after, limit))
-            except StoreError as error:
-                if store is self._store:
-                    self._found_corrupt(error)
-                raise
-        return rows
-
-    def confirm(self, destination: str, lane: Lane, *, seq: int, ahead: Callable[[], Ranges], done: int) -> None:
-        """Note that a destination has everything of a lane up to `seq` and what `ahead` gives; `done` rows are new.
-
-        `ahead` is asked when the confirmation is written, so that it must tell of everything confirmed until then.
-        """
-        self._stock.confirm(destination, lane, seq=seq, ahead=ahead, done=done)
-        has_less_time = self._linger.confirmed(done, now=self._clock.monotonic(), is_first=not self._dirty)
-        if has_less_time or (destination, lane) not in self._dirty:
-            self._wake.set()
-        self._dirty[destination, lane] = None
-
-    def accepted(self, destination: str, row: Stored) -> None:
-        """Count how long a raised alarm took to be accepted; to be called before the row is confirmed."""
-        is_first = not self._stock.is_again(destination, row.seq)
-        if row.noun == "alarm.raised" and is_first and len(self._accepted) < MAX_ACCEPTED:
-            self._accepted.append(Accepted(destination, seconds_from(row.at, self._clock.stamp())))
-
-    def totals(self) -> Totals:
-        """Return where everything stands, for the counts of a period."""
-        routed = dict(self._stock.routed)
-        pending = {one: sum(self._stock.pending[one, lane] for lane in LANES) for one in routed}
-        return Totals(self._store.counters.tally, max(self._stock.last.values()), routed, pending)
-
-    @property
-    def bases(self) -> Mapping[str, str]:
-        """What each period was counted from when the database was opened."""
-        return self._store.bases
-
-    def awaited(self, lane: Lane, rows: Sequence[Stored]) -> dict[str, list[Stored]]:
-        """Return which of some rows of a lane each destination has not confirmed."""
-        return self._stock.awaited(lane, rows)
-
-    def pending(self, destination: str) -> dict[str, int]:
-        """Return how many rows each lane still holds for a destination."""
-        return {lane.name: self._stock.pending[destination, lane] for lane in LANES}
-
-    def pending_in(self, destination: str, lane: Lane) -> int:
-        """Return how many rows one lane still holds for a destination."""
-        return self._stock.pending[destination, lane]
-
-    def alarms_pending(self, destination: str) -> bool:
-        """Is an alarm waiting for a destination?"""
-        return self._stock.pending[destination, Lane.A] > 0
-
-    async def pending_alarm_ids(self, destination: str) -> frozenset[str]:
-        """Return the ids of the alarm events that a destination has not confirmed. Raises StoreError."""
-        seq, ahead = self.cursor(destination, Lane.A)
-        found: set[str] = set()
-        while rows := await self.fetch(Lane.A, seq, 1000):
-            found.update(row.id for row in rows if destination in row.route and not within(ahead, row.seq))
-            seq = rows[-1].seq
-        return frozenset(found)
+    # -- of a destination ---------------------------------------------------------------------------------------
 
     def dead_letter(self, letter: DeadLetter) -> None:
         """Keep a copy of what a destination refused for good."""
         self.submit(Write(dead=(letter,)))
-
-    # -- reading ------------------------------------------------------------------------------------------------
-
-    async def marks(self) -> list[Mark]:
-        """Return what was judged last of each device; nothing where that cannot be read: every press is then new."""
-        salvaged = self._database.salvaged
-        return salvaged.marks if salvaged else await self._readable(lambda reader: reader.marks())
-
-    async def alarms(self) -> list[AlarmRow]:
-        """Return the kept alarms, oldest first; nothing where they cannot be read."""
-        salvaged = self._database.salvaged
-        return salvaged.alarms if salvaged else await self._readable(lambda reader: reader.alarms())
-
-    async def _readable(self, question: Callable[[Reader], list[T]]) -> list[T]:
-        """A bad page is no reason to hear nobody: it is told, and a corrupt database replaced as soon as the gateway runs."""
-        if not self._database.is_open:
-            return []
-        try:
-            return await self._database.ask(question)
-        except StoreError as error:
-            _log.error("a part of the database cannot be read", error=str(error), facts=error.facts)
-            if error.code == "GW-STO-02":
-                self._corrupt = error
-            else:
-                self.on_trouble(error)
-            return []
-
-    async def dead_letters(self, limit: int = 100) -> list[Letter]:
-        """Return the newest dead letters. Raises StoreError."""
-        return await self.read(lambda reader: reader.letters(limit=limit))
-
-    async def read(self, work: Callable[[Reader], T]) -> T:
-        """Read something that nobody needs all the time. Raises StoreError."""
-        return await self._database.ask(work)
-
-    async def used_bytes(self) -> int:
-        """Return the bytes of the database that hold something. Raises StoreError."""
-        return await self._database.ask(lambda reader: reader.used_bytes())
 
     async def next_epoch(self, destination: str) -> int:
         """Count one more connection of a destination, durably if the disk answers within `EPOCH_LIMIT_S`.
