@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import Callable
 from functools import wraps
@@ -44,19 +45,34 @@ def connect(path: Path) -> sqlite3.Connection:
 
 
 def may_write(path: Path) -> bool:
-    """Would a new connection be allowed to write? Nothing is written."""
+    """Would a new connection be allowed to write, once the old ones are closed? Nothing is kept of the trial.
+
+    Connections of one process share the index of the WAL: one that was opened while the disk could not be written makes all
+    later ones read-only, too. So the disk itself is asked, and such an answer is not believed.
+    """
+    trial = path.with_name("trial")
+    try:
+        descriptor = os.open(trial, os.O_WRONLY | os.O_CREAT | os.O_CLOEXEC, 0o600)
+        os.close(descriptor)
+        trial.unlink()
+    except OSError:
+        return False
     try:
         connection = connect(path)
-    except sqlite3.Error:
-        return False
+    except sqlite3.Error as error:
+        return _is_read_only(error, path)
     try:
         connection.execute("BEGIN IMMEDIATE")
         connection.execute("ROLLBACK")
-    except sqlite3.Error:
-        return False
+    except sqlite3.Error as error:
+        return _is_read_only(error, path)
     finally:
         connection.close()
     return True
+
+
+def _is_read_only(error: sqlite3.Error, path: Path) -> bool:
+    return getattr(error, "sqlite_errorname", "").startswith("SQLITE_READONLY") and os.access(path, os.W_OK)
 
 
 def asks(method: Callable[Concatenate[H, P], T]) -> Callable[Concatenate[H, P], T]:

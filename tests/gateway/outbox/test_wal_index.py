@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.errors import StoreError
+from gateway.outbox.connection import may_write
 from gateway.outbox.store import Store
 from gateway.outbox.wal_index import INDEX_BYTES, WalIndex
 
@@ -137,6 +138,25 @@ def test_a_full_disk_that_has_room_for_the_wal_that_is_there_is_enough(small_blo
     (small_blocks / "outbox.db-shm").unlink()
     fill_up(small_blocks, leaving=100)
     assert said(OPEN, path) == ("opened", 0)
+
+
+def test_a_store_opened_on_a_read_only_disk_may_write_anew_when_the_disk_may(small_blocks: Path) -> None:
+    """What the first connection found read-only stays so for every other of the process."""
+    path = small_blocks / "outbox.db"
+    killed(path, writes=1)
+    assert system("mount", "-o", "remount,ro", small_blocks)
+    store = Store(path, [])
+    store.open()
+    assert not may_write(path)
+    assert system("mount", "-o", "remount,rw", small_blocks)
+    assert may_write(path)
+    store.reader.close()
+    store.close()
+    store.open()
+    store._put_facts([("kept", "again")])
+    store.reader.close()
+    store.close()
+    assert sorted(one.name for one in small_blocks.iterdir()) == ["lost+found", "outbox.db"]
 
 
 def test_a_long_wal_gets_a_long_index(tmp_path: Path) -> None:
