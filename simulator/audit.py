@@ -228,15 +228,18 @@ class _Road:
                 self._book.counts["held"] += 1
             elif is_merged(emission, self.taken, ledgers=self._ledgers):
                 self._book.counts["merged"] += 1
+            elif emission.n is None and self._is_unheard(emission):  # asked first: it uses up no announcement
+                self._book.counts["unheard"] += 1
+                self._book.devices[emission.device]["unheard"] += 1
             elif self.announced.excuses(emission):
                 self._book.counts["corrupted"] += 1
             elif emission.n is not None:
                 self._book.offence("lost", emission.device, {"why": "an acknowledged input", "n": emission.n, **facts})
-            elif any(_inside(emission, window) for window in self.windows.get(self._link(emission.device), ())):
-                self._book.counts["unheard"] += 1
-                self._book.devices[emission.device]["unheard"] += 1
             else:
                 self._book.offence("lost", emission.device, {"why": "outside every gap received", **facts})
+
+    def _is_unheard(self, emission: Emission) -> bool:
+        return any(_inside(emission, window) for window in self.windows.get(self._link(emission.device), ()))
 
     def summary(self) -> dict[str, Any]:
         """Return this destination's figures for the report."""

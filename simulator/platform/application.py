@@ -18,6 +18,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from zlib import crc32
 
 from simulator.platform.conduct import Conduct
 from simulator.platform.contract import Address, defect, noun_of, number, sender_of
@@ -25,6 +26,7 @@ from simulator.platform.gateways import Roster
 from simulator.platform.ledger import Decision, Ledger, Status, read_ledger
 
 MAX_IDS: Final = 2_000_000
+_STREAM: Final = 0xFFFFFFFF
 _SHOWN: Final = 2_000
 
 
@@ -139,9 +141,11 @@ class Application:
             return Status.RETRY, "after-retry"
         known = self._ids.get(_key(event["id"]))
         if known is not None:
-            # The same id with another number is another event: somebody minted an id twice.
-            given = number(event.get("sequence"))
-            return (Status.REJECTED, "id-reused") if known and given and known != given else (Status.DUPLICATE, "")
+            # The same id with another number is another event: somebody minted an id twice. In another stream it is the same,
+            # brought back from a database that had to be replaced.
+            given = _place(number(event.get("sequence")), _said(event, "streamid"))
+            reused = known and given and known != given and known & _STREAM == given & _STREAM
+            return (Status.REJECTED, "id-reused") if reused else (Status.DUPLICATE, "")
         if conduct.poisons(event["id"], event["type"]):
             return Status.REJECTED, "poisoned"
         if conduct.rejects(event["id"], event["type"]):
@@ -163,7 +167,7 @@ class Application:
         self.by_type.setdefault(noun_of(decision.type), Counter())[status.value] += 1
         sequence = number(decision.sequence)
         if status is Status.ACCEPTED:
-            self._ids[_key(decision.id)] = sequence or 0
+            self._ids[_key(decision.id)] = _place(sequence, decision.streamid)
         if address is not None and address.gateway:
             self.roster[address].note(decision, sequence)
 
@@ -225,6 +229,11 @@ def _line(event: object, status: Status, lane: str, *, way: int, code: str = "")
 def _said(event: Mapping[str, Any], name: str) -> str:
     value = event.get(name)
     return value if isinstance(value, str) else ""
+
+
+def _place(sequence: int | None, stream: str) -> int:
+    """A number and the stream that it is of in one figure; 0 where there is no number."""
+    return sequence << 32 | crc32(stream.encode()) if sequence else 0
 
 
 def _key(event_id: str) -> int:

@@ -183,6 +183,13 @@ async def test_an_id_that_was_minted_twice_is_rejected(tmp_path: Path) -> None:
         assert await gateway.ask("alarm", other) == [{"id": uid(1), "status": "rejected", "code": "id-reused"}]
 
 
+async def test_an_event_that_comes_again_in_another_stream_is_a_duplicate(tmp_path: Path) -> None:
+    async with platform_and_gateway(tmp_path) as (_platform, gateway):
+        await gateway.ask("alarm", alarm(1))
+        rescued = alarm(2) | {"id": uid(1), "streamid": uid(999)}
+        assert await gateway.ask("alarm", rescued) == [{"id": uid(1), "status": "duplicate"}]
+
+
 @pytest.mark.parametrize(
     ("lane", "content", "acks"),
     [
