@@ -154,7 +154,9 @@ class _Road:
             emission = inputs.of(decision)
             facts: dict[str, Any] = {"id": decision.id, "type": decision.type, "time": decision.event.get("time")}
             alarm = decision.type == RAISED
-            if emission is None or not _fits(emission, decision):
+            if self._told_again(decision):
+                self._book.counts["doubled_by_corruption"] += 1
+            elif emission is None or not _fits(emission, decision):
                 self._book.offence("phantom", decision.device, facts)
             elif alarm in told[id(emission)] and self._forgotten(decision, told[id(emission)][alarm]):
                 self._book.counts["doubled_by_corruption"] += 1
@@ -177,6 +179,15 @@ class _Road:
     def _forgotten(self, decision: Decision, other: Decision) -> bool:
         """Did a database go between two events of one input, and with it the memory of the first?"""
         return bool(count_corruptions(self._ledgers)) and decision.streamid != other.streamid
+
+    def _told_again(self, decision: Decision) -> bool:
+        """Is this an open alarm that was told anew because its database went? It is one that this platform knows."""
+        if not (count_corruptions(self._ledgers) and decision.data.get("retold") is True):
+            return False
+        alarm = decision.event.get("correlationid")
+        return any(
+            one.event.get("correlationid") == alarm and one.id != decision.id for one in self.taken.first.values()
+        )
 
     def _is_input(self, decision: Decision) -> bool:
         """Alarms, and what a controller says: each must have been caused by a device."""

@@ -75,7 +75,10 @@ def _unconfirmed(ledgers: Ledgers, taken: Taken, book: Book) -> None:
 
 
 def _acked_early(ledgers: Ledgers, taken: Taken, book: Book) -> None:
+    begun = min(taken.first.values(), key=lambda one: one.t).streamid if taken.first else ""
     for one in taken.first.values():
+        if count_corruptions(ledgers) and one.streamid != begun:  # recorded a second time, perhaps: it was brought back
+            continue
         n = one.data.get("n")
         acked = ledgers.acked_at.get((one.device, n)) if isinstance(n, int) else None
         recorded = _recorded(one, ledgers)

@@ -161,6 +161,17 @@ def test_an_input_that_comes_again_after_its_number_was_destroyed_is_counted_apa
     assert judged(inputs, decisions, stream="two")["duplicated"] == 1
 
 
+def test_an_alarm_that_is_told_anew_after_its_database_went_is_no_phantom() -> None:
+    first = taken(1, at=T0 + 1)
+    first = replace(first, event={**first.event, "correlationid": "one"})
+    again = replace(taken(9, at=T0 + 9, sequence=1, streamid="two"), id="id-again", type=RAISED)
+    again = replace(again, event={**again.event, "correlationid": "one", "data": {"kind": "call", "retold": True}})
+    report = judged((line(1, at=T0 + 1),), (first, again), DESTROYED, stream="two", sequence=1)
+    assert (report["phantom"], report["doubled_by_corruption"]) == (0, 1)
+    other = replace(again, event={**again.event, "correlationid": "another"})
+    assert judged((line(1, at=T0 + 1),), (first, other), DESTROYED, stream="two", sequence=1)["phantom"] == 1
+
+
 # -- events refused, and events that no disk took -----------------------------------------------------------------
 
 
