@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from simulator.corruption import count_corruptions
+from simulator.corruption import LINK, count_corruptions
 from simulator.findings import ALARM, GAP, RAISED, TELEMETRY, Book, Taken, moment
 from simulator.ledgers import Decision, Ledgers
 from simulator.true_time import JUMP
@@ -102,11 +102,12 @@ def _recorded(one: Decision, ledgers: Ledgers) -> float | None:
 def _silent_gaps(ledgers: Ledgers, taken: Taken, windows: Mapping[str, Sequence[Window]], book: Book) -> None:
     links = sorted({str(device["link"]) for device in ledgers.scenario.get("devices", ()) if device.get("link")})
     last = max((one.t for one in taken.first.values()), default=0.0)
+    lost = windows.get(LINK, ()) if count_corruptions(ledgers) else ()  # the gap itself may have gone with a database
     for killed, started in spans(ledgers, "kill", "start"):
         if last < started + SETTLE_S:
             continue
         for link in links:
-            told = windows.get(link, ())
+            told = (*windows.get(link, ()), *lost)
             if not any(a - GAP_SLACK_S <= killed and started <= b + GAP_SLACK_S for a, b in told):
                 book.offence("silent_gaps", "", {"link": link, "killed": killed, "started": started})
 

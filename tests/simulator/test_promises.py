@@ -81,6 +81,13 @@ def test_a_kill_without_a_gap_on_each_link_is_an_offence() -> None:
     assert report["offences"][-1]["link"] == "wire-1"
 
 
+def test_a_gap_that_went_with_a_database_is_told_by_the_gap_of_the_outbox() -> None:
+    lost = gap(3, "outbox", first=T0 + 9, last=T0 + 12)
+    decisions = (RAISED, GAPS[0], lost, LATER)
+    assert audit(run(*decisions, faults=(*KILL, Fault(T0 + 12, "corrupt"))))["silent_gaps"] == 0
+    assert audit(run(*decisions, faults=KILL))["silent_gaps"] == 1
+
+
 def test_a_gap_that_does_not_reach_back_to_the_kill_is_no_gap() -> None:
     late = tuple(gap(n, link, first=T0 + 10.2, last=T0 + 11) for n, link in ((2, "air"), (3, "wire-1")))
     assert audit(run(RAISED, *late, LATER, faults=KILL))["silent_gaps"] == 2
