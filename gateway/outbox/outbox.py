@@ -363,7 +363,7 @@ class Outbox(Holding):
         # Confirmations and deletions wait while a dead letter may still be queued, and while a poisoned write is looked for.
         alone = intake.is_urgent or intake.is_suspect
         confirmed = () if alone else tuple(self._dirty)
-        cursors = [self._stock.cursor_row(*key) for key in confirmed]
+        cursors = self._stock.cursor_rows(confirmed, sequence=self.sequence)
         delete = {} if alone else self._stock.deletable()
         now_ms = self._clock.stamp().wall_ms
         accepted: list[Accepted] = []

@@ -65,7 +65,8 @@ class Rescue:
         done = bool(place.get("telemetry")), int(place.get("page", 0))
         salvaged = await self._in_thread(lambda: salvage(path))
         sequence = int(place.get("sequence", 0))
-        wreck = await self._in_thread(lambda: Wreck(path, salvaged, sequence=sequence))
+        destinations = self._outbox.stock.destinations
+        wreck = await self._in_thread(lambda: Wreck(path, salvaged, destinations=destinations, sequence=sequence))
         deadline = self._clock.monotonic() + LIMIT_S
         is_complete = True
         try:

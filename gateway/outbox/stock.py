@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -71,6 +71,11 @@ class Stock:
         return stock
 
     # -- counting what was there --------------------------------------------------------------------------------
+
+    @property
+    def destinations(self) -> tuple[str, ...]:
+        """Everybody who is delivered to."""
+        return self._destinations
 
     @property
     def uncounted(self) -> Lane | None:
@@ -193,10 +198,26 @@ class Stock:
             for device in [one for one, (waiting, last) in self._behind.items() if not waiting and last <= floor]:
                 del self._behind[device]
 
-    def cursor_row(self, destination: str, lane: Lane) -> CursorRow:
-        """Return a confirmation as it is stored."""
-        seq, ahead = self._cursors[destination, lane]
-        return CursorRow(destination, lane, seq, json.dumps(ahead(), separators=(",", ":")))
+    def cursor_rows(self, confirmed: Collection[tuple[str, Lane]], *, sequence: int) -> list[CursorRow]:
+        """Return the confirmations of destinations as they are stored; `sequence` is the last that was given.
+
+        All lanes of a destination, and one that it has whole up to there: else it could not be told, when a page is lost,
+        what had been delivered and had left, and what not.
+        """
+        rows = []
+        for destination in dict.fromkeys(destination for destination, _lane in confirmed):
+            for lane in LANES:
+                seq, ahead = self._cursors.get((destination, lane), _NOTHING)
+                if self._has_whole(destination, lane, seq):
+                    rows.append(CursorRow(destination, lane, sequence, "[]"))
+                elif (destination, lane) in self._cursors:
+                    rows.append(CursorRow(destination, lane, seq, json.dumps(ahead(), separators=(",", ":"))))
+        return rows
+
+    def _has_whole(self, destination: str, lane: Lane, seq: int) -> bool:
+        # By the cursor, not by a count: what it does not cover must come again after a restart.
+        is_empty = not self.rows[lane] and not self.pending[destination, lane]
+        return lane not in self._uncounted and (is_empty or seq >= self.last[lane])
 
     def has_cursor(self, destination: str, lane: Lane) -> bool:
         """Has a destination confirmed anything of a lane?"""

@@ -9,7 +9,7 @@ the sequences of `MOST_ROWS` rows are kept track of; `RANGES` ranges, the last o
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from operator import index
@@ -43,12 +43,16 @@ class Wreck:
     """One database that was set aside. Everything reads the disk; OSError where it does not answer.
 
     `sequence` is the last that was given, 0 where nobody knows; then `highest` is the highest that was found: of what came
-    behind it nothing may be known.
+    behind it nothing may be known. `destinations` are those that are delivered to: of one that has not confirmed anything
+    there is no cursor.
     """
 
-    def __init__(self, path: Path, salvaged: Salvaged, *, sequence: int = 0) -> None:
+    def __init__(
+        self, path: Path, salvaged: Salvaged, *, destinations: Collection[str] = (), sequence: int = 0
+    ) -> None:
         self._pages = Pages(path)
         self._cursors = salvaged.cursors
+        self._destinations = {*destinations, *(destination for destination, _lane in self._cursors)}
         self._lanes = lanes_of(self._pages, {table: int(lane) for lane, table in TABLES.items()})
         self._seen = bytearray()
         self._base: int | None = None
@@ -120,8 +124,9 @@ class Wreck:
             self.last = at
 
     def _floor(self) -> int:
-        """Up to where everything was confirmed by everybody."""
-        return min((upto for upto, _ahead in self._cursors.values()), default=0)
+        """Up to where everything was confirmed by everybody: nobody knows of which lane a row was that is gone."""
+        known = (self._cursors.get((one, lane), (0, []))[0] for one in self._destinations for lane in Lane)
+        return min(known, default=0)
 
     def missing(self) -> Ranges:
         """Return the sequences that were given and not found: more than were lost, where some were confirmed out of turn."""

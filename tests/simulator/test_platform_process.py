@@ -136,6 +136,7 @@ async def test_every_fault_can_be_switched_from_outside(tmp_path: Path) -> None:
             "mute_p": 0.125,
             "slow_ms": 20.0,
             "double_acks": True,
+            "poisoned": 0,
         }
         switched_off: list[tuple[str, dict[str, Any]]] = [
             ("unstall", {"where": "application"}),

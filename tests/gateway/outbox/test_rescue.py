@@ -236,6 +236,55 @@ async def test_what_could_not_be_found_is_told_as_a_gap(closed_shelf: Any, event
     assert (gap["dropped"], gap["exact"], gap["complete"], gap["rescued"]) == (len(gone), False, True, 120 - len(gone))
 
 
+async def test_what_one_platform_has_and_another_never_confirmed_is_told_when_it_is_lost(
+    closed_shelf: Any, event: Maker
+) -> None:
+    closed_shelf.routes = [Route("district", ("*",)), Route("family", ("*",))]
+    outbox = await closed_shelf.open()
+    ids = await fill(closed_shelf, event, 120, each=4)
+    for lane, count in ((Lane.A, 30), (Lane.B, 30), (Lane.D, 60)):
+        outbox.confirm("district", lane, seq=outbox.last(lane), ahead=list, done=count)
+    assert await outbox.flush(10)
+    await closed_shelf.close()
+    where = pages_of(closed_shelf.path)
+    alarm = next(one for one, seq in ids.items() if seq > 40 and seq % 4 == 1 and len(where[one]) == 1)
+    [page] = where[alarm]
+    gone = sorted(ids[one] for one, pages in where.items() if page in pages)
+    with closed_shelf.path.open("r+b") as file:
+        file.seek((page - 1) * 1024)
+        file.write(b"\xa5" * 1024)
+    break_page(closed_shelf.path, "number")
+    outbox = await closed_shelf.open()
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    [gap] = [json.loads(row.body)["data"] for row in await outbox.fetch(Lane.B, 0, 1_000) if row.noun == "gateway.gap"]
+    assert ids[alarm] in gone
+    assert [seq for a, b in gap["sequences"] for seq in range(a, b + 1)] == gone
+
+
+async def test_what_was_delivered_and_left_is_not_told_as_lost(closed_shelf: Any, event: Maker) -> None:
+    """Alarms come seldom: their confirmation must not stand for months while readings come and go."""
+    outbox = await closed_shelf.open()
+    await fill(closed_shelf, event, 4)
+    for lane, count in ((Lane.A, 1), (Lane.B, 1), (Lane.D, 2)):
+        outbox.confirm("district", lane, seq=outbox.last(lane), ahead=list, done=count)
+    for _ in range(60):
+        closed_shelf.outbox.submit(Write((event("telemetry.meter", "dev-1"),)))
+    assert await outbox.flush(10)
+    outbox.confirm("district", Lane.D, seq=outbox.last(Lane.D), ahead=list, done=60)
+    assert await outbox.flush(10)
+    for _ in range(4):
+        closed_shelf.outbox.submit(Write((event("alarm.raised", "dev-2"),)))
+    assert await outbox.flush(10)
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "number")
+    outbox = await closed_shelf.open()
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    rows = await outbox.fetch(Lane.A, 0, 1_000)
+    gaps = [json.loads(row.body)["data"] for row in await outbox.fetch(Lane.B, 0, 1_000) if row.noun == "gateway.gap"]
+    assert len(rows) == 4
+    assert [gap["sequences"] for gap in gaps] == []
+
+
 async def test_the_window_of_what_was_lost_ends_when_the_database_was_set_aside(
     closed_shelf: Any, event: Maker
 ) -> None:
