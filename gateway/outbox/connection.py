@@ -14,8 +14,9 @@ from gateway.events import Lane
 
 TABLES: Final = {Lane.A: "event_a", Lane.B: "event_b", Lane.C: "event_c", Lane.D: "event_d"}
 BUSY_LIMIT_S: Final = 5.0
-# docs/decisions/0004-what-an-event-costs-the-card.md has the measurement. 4 MiB of WAL, whatever the size of a page.
-PAGE_BYTES: Final = 1024
+# A page is a block of the file system: a block that holds a page which the WAL does not have cannot be mended after a power
+# cut. docs/decisions/0004-what-an-event-costs-the-card.md has the measurements. 4 MiB of WAL.
+PAGE_BYTES: Final = 4096
 CHECKPOINT_PAGES: Final = 4 * 1024 * 1024 // PAGE_BYTES
 
 

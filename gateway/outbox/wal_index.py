@@ -5,9 +5,10 @@ blocks the rest of each 4096 are holes, and to touch a hole that the disk has no
 room is taken first, where a full disk is an error. SQLite would cut the file again when it finds that nobody has it open:
 a lock that says that somebody has (`walformat.html`, byte 128 "DMS") keeps it from that, held by an open file description,
 as the file's own process does not see its POSIX locks. To close any descriptor of the file would drop those of SQLite: this
-one stays open until the connections are closed. Limits: `INDEX_BYTES` is enough for 32 MiB of WAL in pages of 1 KiB, where
-it is checkpointed at 4; a longer WAL that was left, or a full disk that has not that much, gets what that WAL needs and
-4 MiB more. A file system that writes elsewhere each time, or gives no room in advance, is not made safer.
+one stays open until the connections are closed. Limits: `INDEX_BYTES` is enough for 128 MiB of WAL in pages of 4 KiB, where
+it is checkpointed at 4, or 32 MiB in pages of 1 KiB, as an older database may have; a longer WAL that was left, or a full
+disk that has not that much, gets what that WAL needs in the smaller pages and 4 MiB more. A file system that writes
+elsewhere each time, or gives no room in advance, is not made safer.
 """
 
 from __future__ import annotations
@@ -20,12 +21,11 @@ from pathlib import Path
 from typing import Final
 
 from gateway.errors import StoreError
-from gateway.outbox.connection import PAGE_BYTES
 
 INDEX_BYTES: Final = 256 * 1024
 _REGION_BYTES: Final = 32 * 1024
 _REGION_FRAMES: Final = 4096  # of the first: 34 less
-_FRAME_BYTES: Final = PAGE_BYTES + 24
+_FRAME_BYTES: Final = 1024 + 24  # in the smallest pages that a database of ours was ever begun with: it keeps them
 _DMS: Final = 128
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 

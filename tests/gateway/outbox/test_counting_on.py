@@ -87,8 +87,8 @@ async def test_a_bad_page_that_the_count_meets_has_the_database_replaced(
     leaves = sorted(pages.leaves(pages.roots()["event_d"]))
     pages.close()
     with closed_shelf.path.open("r+b") as file:
-        file.seek((leaves[len(leaves) // 2] - 1) * 1024)
-        file.write(b"\xa5" * 1024)
+        file.seek((leaves[len(leaves) // 2] - 1) * 4096)
+        file.write(b"\xa5" * 4096)
     outbox = await closed_shelf.open(running=False)
     before = outbox.streamid
     closed_shelf.run()

@@ -521,15 +521,17 @@ async def test_closing_lets_go_of_every_file(closed_shelf: Any, write: Maker) ->
     assert [one for one in held if one.parent == closed_shelf.path.parent] == []
 
 
-async def test_a_new_database_has_small_pages_and_an_old_one_keeps_its_own(closed_shelf: Any, write: Maker) -> None:
+async def test_a_page_of_a_new_database_is_a_block_and_an_old_one_keeps_its_own(
+    closed_shelf: Any, write: Maker
+) -> None:
     await closed_shelf.open()
     await closed_shelf.store(write())
-    assert closed_shelf.sql("PRAGMA page_size") == [(1024,)]
+    assert closed_shelf.sql("PRAGMA page_size") == [(4096,)]
     await closed_shelf.close()
     with sqlite3.connect(closed_shelf.path) as connection:
-        connection.executescript("PRAGMA journal_mode=DELETE; PRAGMA page_size=4096; VACUUM")
+        connection.executescript("PRAGMA journal_mode=DELETE; PRAGMA page_size=1024; VACUUM")
     connection.close()
     await closed_shelf.open()
     assert await closed_shelf.store(write()) == [2]
-    assert closed_shelf.sql("PRAGMA page_size") == [(4096,)]
+    assert closed_shelf.sql("PRAGMA page_size") == [(1024,)]
     assert closed_shelf.sequences() == [1, 2]

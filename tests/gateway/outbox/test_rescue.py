@@ -26,6 +26,7 @@ from gateway.outbox.wreck import Wreck, steps
 from tests.gateway.outbox.conftest import NOW_MS, ORIGIN
 
 Maker = Callable[..., Any]
+PAGE = 4096
 NOUNS = ("alarm.raised", "device.fault", "telemetry.meter", "telemetry.environment")
 
 
@@ -34,7 +35,7 @@ async def fill(shelf: Any, event: Maker, count: int, *, seed: int = 1, each: int
     dice = random.Random(seed)  # noqa: S311 - a seed that can be played again
     shelf.outbox.live = lambda: False
     for n in range(count):
-        one = event(NOUNS[n % 4], f"dev-{n % 7}", text="x" * dice.choice((10, 300, 2_500)))
+        one = event(NOUNS[n % 4], f"dev-{n % 7}", text="x" * dice.choice((10, 300, 5_000)))
         shelf.outbox.submit(Write((one,)))
         if n % each == each - 1:
             assert await shelf.outbox.flush(20)
@@ -109,13 +110,13 @@ async def test_whatever_pages_are_flipped_every_row_of_the_others_is_found(
     ids = await fill(closed_shelf, event, 160, seed=seed)
     await closed_shelf.close()
     where = pages_of(closed_shelf.path)
-    size = closed_shelf.path.stat().st_size // 1024
+    size = closed_shelf.path.stat().st_size // PAGE
     dice = random.Random(seed)  # noqa: S311 - a seed that can be played again
     hit = set(dice.sample(range(1, size + 1), dice.randint(1, max(1, size // 6))))
     with closed_shelf.path.open("r+b") as file:
         for page in hit:
-            file.seek((page - 1) * 1024 + dice.choice((0, 0, dice.randrange(1024))))
-            file.write(dice.randbytes(dice.choice((8, 200, 1024)))[: page * 1024 - file.tell()])
+            file.seek((page - 1) * PAGE + dice.choice((0, 0, dice.randrange(PAGE))))
+            file.write(dice.randbytes(dice.choice((8, 200, PAGE)))[: page * PAGE - file.tell()])
     untouched = {name for name, pages in where.items() if not pages & hit}
     rescued = found(closed_shelf.path, Salvaged())
     assert untouched <= rescued.keys()
@@ -189,12 +190,12 @@ async def test_whatever_was_flipped_the_outbox_opens_delivers_what_is_sound_and_
     ids = await fill(closed_shelf, event, 120, seed=seed, each=10)
     await closed_shelf.close()
     where = pages_of(closed_shelf.path)
-    size = closed_shelf.path.stat().st_size // 1024
+    size = closed_shelf.path.stat().st_size // PAGE
     hit = set(dice.sample(range(1, size + 1), max(1, size // 5)))
     with closed_shelf.path.open("r+b") as file:
         for page in hit:
-            file.seek((page - 1) * 1024)
-            file.write(dice.randbytes(dice.choice((8, 200, 1024))))
+            file.seek((page - 1) * PAGE)
+            file.write(dice.randbytes(dice.choice((8, 200, PAGE))))
     outbox = await closed_shelf.open()
     before = outbox.streamid
     for lane in Lane:  # as the delivery does: the rest of what is corrupt shows itself
@@ -223,8 +224,8 @@ async def test_what_could_not_be_found_is_told_as_a_gap(closed_shelf: Any, event
     [page] = where[name]
     gone = sorted(ids[one] for one, pages in where.items() if page in pages)
     with closed_shelf.path.open("r+b") as file:
-        file.seek((page - 1) * 1024)
-        file.write(b"\xa5" * 1024)
+        file.seek((page - 1) * PAGE)
+        file.write(b"\xa5" * PAGE)
     break_page(closed_shelf.path, "number")
     outbox = await closed_shelf.open()
     await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
@@ -251,8 +252,8 @@ async def test_what_one_platform_has_and_another_never_confirmed_is_told_when_it
     [page] = where[alarm]
     gone = sorted(ids[one] for one, pages in where.items() if page in pages)
     with closed_shelf.path.open("r+b") as file:
-        file.seek((page - 1) * 1024)
-        file.write(b"\xa5" * 1024)
+        file.seek((page - 1) * PAGE)
+        file.write(b"\xa5" * PAGE)
     break_page(closed_shelf.path, "number")
     outbox = await closed_shelf.open()
     await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
@@ -295,8 +296,8 @@ async def test_the_window_of_what_was_lost_ends_when_the_database_was_set_aside(
     where = pages_of(closed_shelf.path)
     with closed_shelf.path.open("r+b") as file:
         for page in max(where.values(), key=max):
-            file.seek((page - 1) * 1024)
-            file.write(b"\xa5" * 1024)
+            file.seek((page - 1) * PAGE)
+            file.write(b"\xa5" * PAGE)
     break_page(closed_shelf.path, "number")
     closed_shelf.clock.now = Stamp(NOW_MS + 7_000, 1_007_000, "boot-1", "synced")
     outbox = await closed_shelf.open()
