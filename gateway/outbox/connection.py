@@ -33,7 +33,15 @@ T = TypeVar("T")
 
 def connect(path: Path) -> sqlite3.Connection:
     """Open a connection that survives a power cut with everything that it has committed."""
-    connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False, timeout=BUSY_LIMIT_S)
+    # psow=0: a commit ends with a block of the WAL, so that no later one writes a block again that holds it. A card that
+    # spoils what it is writing when the power goes would take the commit before with it.
+    connection = sqlite3.connect(
+        f"{path.absolute().as_uri()}?psow=0",
+        uri=True,
+        isolation_level=None,
+        check_same_thread=False,
+        timeout=BUSY_LIMIT_S,
+    )
     try:
         connection.execute(f"PRAGMA page_size={PAGE_BYTES}")  # of a new database; an old one keeps its own
         connection.execute("PRAGMA journal_mode=WAL")

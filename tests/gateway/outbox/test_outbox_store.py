@@ -426,3 +426,27 @@ def test_what_a_write_cannot_store_is_not_blamed_on_the_disk(
         store.commit([(Write((replace(event(), **field),)), (Lane.C,))], [], now_ms=0, delete={})
     assert not isinstance(caught.value, StoreError)
     assert not store._writer.in_transaction
+
+
+def frames(path: Path) -> list[tuple[int, int, bytes]]:
+    """Where each frame of the WAL begins, how many pages the database has after it (0: no commit), and its page."""
+    data = path.with_name("outbox.db-wal").read_bytes()
+    size = 24 + 4096
+    return [
+        (at, int.from_bytes(data[at + 4 : at + 8], "big"), data[at + 24 : at + size])
+        for at in range(32, len(data) - size + 1, size)
+    ]
+
+
+def test_no_commit_shares_a_block_of_the_wal_with_a_later_one(
+    open_store: Maker, write: Maker, commit: Maker, tmp_path: Path
+) -> None:
+    store = open_store()
+    for n in range(20):
+        end = len(frames(tmp_path / "outbox.db"))
+        commit(store, write(text="x" * 97 * n))
+        new = frames(tmp_path / "outbox.db")[end:]
+        durable = next(at for at, committed, _page in new if committed) + 24 + 4096
+        last, _committed, page = new[-1]
+        assert page == next(page for _at, committed, page in new if committed), "only repeated"
+        assert durable <= (last + 24 + 4096) // 4096 * 4096, "the next one begins in a later block"
