@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from bisect import bisect_left
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from decimal import Decimal
 from typing import Any, Final
 
@@ -47,17 +47,33 @@ def judge_numbers(ledgers: Ledgers, taken: Taken, book: Book, *, is_announced: b
         # What was destroyed with a database cannot come: see corruption.
         excused = destroyed and (is_announced or stream != outbox.get("stream"))
         of_stream = [decision for decision in done.values() if decision.streamid == stream]
+        elsewhere: set[int] = set()
+        if (
+            destroyed
+        ):  # what was brought back comes with a new number, again, and to those only who had not confirmed it
+            known = {decision.id for decision in of_stream}
+            again = {one.id: one for one in ledgers.decisions[taken.destination] if _is_again(one, stream)}
+            of_stream += [one for name, one in again.items() if name not in known]
+            everywhere = (one for decisions in ledgers.decisions.values() for one in decisions)
+            elsewhere = {one.sequence for one in everywhere if one.streamid == stream}
         if taken.types == EVERYTHING:
-            _judge_series("sequence", of_stream, taken, book, floor=stored, excused=excused)
+            _judge_series("sequence", of_stream, taken, book, floor=stored, excused=excused, elsewhere=elsewhere)
         _judge_series("deliveryseq", of_stream, taken, book, floor=0, excused=excused)
 
 
+def _is_again(decision: Decision, stream: str) -> bool:
+    return decision.streamid == stream and decision.status == "duplicate"
+
+
 def _judge_series(
-    name: str, decisions: Sequence[Decision], taken: Taken, book: Book, *, floor: int, excused: bool
-) -> None:
+    name: str, decisions: Sequence[Decision], taken: Taken, book: Book, *, floor: int, excused: bool,
+    elsewhere: Collection[int] = (),
+) -> None:  # fmt: skip
     numbers = Counter(int(getattr(decision, name)) for decision in decisions)
     del numbers[0]  # an event that could not be stored carries no number
-    missing = [number for number in range(1, max(*numbers, floor, 0) + 1) if number not in numbers]
+    missing = [
+        number for number in range(1, max(*numbers, floor, 0) + 1) if number not in numbers and number not in elsewhere
+    ]
     if missing and excused:
         book.counts["corrupted_numbers"] += len(missing)
     elif missing:

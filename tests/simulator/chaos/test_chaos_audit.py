@@ -161,6 +161,19 @@ def test_an_input_that_comes_again_after_its_number_was_destroyed_is_counted_apa
     assert judged(inputs, decisions, stream="two")["duplicated"] == 1
 
 
+def test_what_was_brought_back_after_it_had_been_accepted_fills_its_new_number() -> None:
+    again = taken(1, at=T0 + 9, sequence=1, streamid="two", status="duplicate")
+    decisions = (taken(1, at=T0 + 1), again, taken(2, at=T0 + 10, sequence=2, streamid="two"))
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 10))
+    broken = Fault(T0 + 8, "corrupt")
+    assert judged(inputs, decisions, broken, sequence=2, stream="two")["reasons"] == []
+    report = judged(inputs, (decisions[0], decisions[2]), broken, sequence=2, stream="two")
+    assert report["reasons"] == [
+        "1 numbers missing in the gateway's sequence",
+        "1 numbers missing in the delivery sequence",
+    ]
+
+
 def test_an_alarm_that_is_told_anew_after_its_database_went_is_no_phantom() -> None:
     first = taken(1, at=T0 + 1)
     first = replace(first, event={**first.event, "correlationid": "one"})
