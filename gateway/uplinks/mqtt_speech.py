@@ -1,11 +1,13 @@
 """What is said over MQTT and what comes back: natively, or as a profile has it. `mqtt` keeps the connection.
 
-Pure: no IO. Limits: of a profile's messages the last `MOST_ASKED` are remembered until they are answered.
+Pure: no IO. Limits: of a profile's messages the last `MOST_ASKED` are remembered until they are answered; they are
+numbered from a random number below 2^31.
 """
 
 from __future__ import annotations
 
 import json
+import secrets
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import count
@@ -23,6 +25,7 @@ from gateway.profiles.profile import Place
 from gateway.uplinks.uplink import Ack, AckStatus, unsaid
 
 MOST_ASKED: Final = 1_000
+_FIRST_NUMBERS: Final = 2**31  # Alink takes up to 2^32 - 1: room for as many messages again
 _MAX_RETRY_AFTER_S: Final = 3600.0
 _TOPIC_OF_LANE: Final = {Lane.A: "alarm", Lane.B: "event", Lane.C: "telemetry", Lane.D: "telemetry"}
 _STATUSES: Final = {
@@ -129,7 +132,9 @@ class ProfileSpeech:
         self._profile = profile
         self._place = place
         self._destination = destination
-        self._numbers = count(1)  # never used again: a late answer must not confirm another event
+        # Never used again, nor by the process before or by another path at the same broker, which hear the same topic:
+        # a late or a strange answer must not confirm another event.
+        self._numbers = count(secrets.randbelow(_FIRST_NUMBERS))
         self._asked: dict[str, str] = {}
         self.answers = rendered_text(profile.reply_topic, place.values(), profile.words)
 

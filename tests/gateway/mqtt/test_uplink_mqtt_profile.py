@@ -86,8 +86,8 @@ async def platform(broker: Any, ear: Any) -> AsyncIterator[Platform]:
     await session.close()
 
 
-def uplink(port: int, profile: str = "alink") -> MqttUplink:
-    endpoint = Endpoint("127.0.0.1", port, "org-site-gw")
+def uplink(port: int, profile: str = "alink", *, client_id: str = "org-site-gw") -> MqttUplink:
+    endpoint = Endpoint("127.0.0.1", port, client_id)
     return MqttUplink(
         endpoint, ORIGIN, destination="district", profile=load_profile(profile), parameters=PARAMETERS
     )  # fmt: skip
@@ -186,6 +186,29 @@ async def test_a_late_reply_of_an_earlier_connection_confirms_nothing(
     platform.say({"id": late, "code": 200})
     await wait_until(lambda: made.malformed_acks == 1)
     assert (told.acks, again.acks) == ([], [])
+
+
+async def test_a_late_reply_to_another_process_or_path_confirms_nothing(
+    broker: Any, up: Up, platform: Platform, wait_until: Any
+) -> None:
+    """All of them hear the same reply topic: their numbers must not be the same."""
+    made, told = up
+    platform.answer = lambda _content: None
+    other, heard = uplink(broker.port, client_id="org-site-gw-2"), Told()
+    await other.open(heard.events, epoch=1, birth={})
+    call(made, 1)
+    await wait_until(lambda: len(platform.taken) == 1)
+    event = call(other, 2)
+    await wait_until(lambda: len(platform.taken) == 2)
+    first, second = (content["id"] for _topic, content in platform.taken)
+    platform.say({"id": first, "code": 460})
+    await wait_until(lambda: told.acks and other.malformed_acks)
+    assert heard.acks == []
+    platform.say({"id": second, "code": 200})
+    await wait_until(lambda: heard.acks and made.malformed_acks)
+    assert heard.acks == [Ack(event, AckStatus.ACCEPTED)]
+    assert len(told.acks) == 1
+    await other.close()
 
 
 def test_whatever_an_event_says_no_wildcard_gets_into_a_topic() -> None:
