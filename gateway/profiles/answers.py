@@ -69,7 +69,7 @@ class Rule:
 
     def _results(self, answer: Any, asked: Collection[str]) -> tuple[dict[str, tuple[Meaning, str]], int]:
         listed = found(answer, self.results) if self.results else _ABSENT
-        if listed is _ABSENT or listed is None:
+        if listed in (_ABSENT, None, "", {}):
             return {}, 0
         if not isinstance(listed, list):
             return {}, 1

@@ -1,7 +1,8 @@
 """What is said over HTTP and what the answers mean: natively, or as a profile has it. `http_session` carries it.
 
 Pure: no IO. Limits: those of the profile; a message that its words make too long goes in halves, one event that is too long
-alone is refused. An answer without a code that can be read is no acceptance.
+alone is refused. An answer without a code that can be read is no acceptance, nor is one with results of which none can be
+read, or that counts as many failures as there were events.
 """
 
 from __future__ import annotations
@@ -187,6 +188,8 @@ class ProfileSpeech:
             return Judged(found, unread=1)
         names = {one.said.name: one.id for one in part}
         decision = rule.decide(content, names)
+        if decision.failed >= len(part) and decision.meaning is Meaning.OK and not decision.results:
+            return Judged(Verdict.LATER, (), decision.unread, f"failed: {decision.failed} of {len(part)}")
         if decision.failed:
             _log.warning(
                 "a platform took a message and says that some of its events failed, not which",
@@ -209,6 +212,8 @@ def _judged(decision: Decision, names: dict[str, str]) -> Judged:
     if meaning is None or acks:  # what single events were told counts; those that were told nothing wait
         return Judged(Verdict.TAKEN, acks, decision.unread, code)
     if meaning in (Meaning.OK, Meaning.DUPLICATE):
+        if decision.unread:  # it did say something of single events, which may be that they failed
+            return Judged(Verdict.TAKEN, (), decision.unread, code)
         return Judged(Verdict.TAKEN, [_ack(one, meaning, code) for one in names.values()], decision.unread, code)
     verdicts = {
         Meaning.RETRY: Verdict.LATER,

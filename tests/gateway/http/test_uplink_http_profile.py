@@ -162,6 +162,46 @@ async def test_a_number_of_failures_marks_the_batch_done_and_is_logged(
     assert "failed=2" in said
 
 
+@pytest.mark.parametrize(("lane", "number", "failed"), [(Lane.A, 1, 1), (Lane.A, 1, 2), (Lane.C, 5, 5)])
+async def test_where_everything_failed_nothing_is_accepted(
+    platform: Any, site: Any, make: Any, lane: Lane, number: int, failed: int
+) -> None:
+    platform.conduct = business(make, 0, failed=failed)
+    up = await opened(site, platform)
+    events = sent(up, make, lane, number)
+    await make.until(lambda: site.told.sent)
+    assert [(ack.id, ack.status, ack.code) for ack in site.told.acks] == [
+        (one, AckStatus.RETRY, f"failed: {failed} of {number}") for one in events
+    ]
+    assert site.told.losses == []
+
+
+@pytest.mark.parametrize("code", [0, 409])
+@pytest.mark.parametrize("lane", [Lane.A, Lane.C])
+@pytest.mark.parametrize(
+    "results", [[{"id": "another form", "code": 500}], [{"id": "x", "status": 500}], {"x": 500}, "1 failed"]
+)
+async def test_results_of_which_none_can_be_read_are_no_acceptance(
+    platform: Any, site: Any, make: Any, code: int, lane: Lane, results: object
+) -> None:
+    platform.conduct = business(make, code, results=results)
+    up = await opened(site, platform)
+    sent(up, make, lane)
+    await make.until(lambda: site.told.sent)
+    assert (site.told.acks, up.unreadable_answers, site.told.losses) == ([], 1, [])
+
+
+@pytest.mark.parametrize("results", [[], {}, "", None])
+async def test_a_code_counts_where_nothing_is_said_of_single_events(
+    platform: Any, site: Any, make: Any, results: object
+) -> None:
+    platform.conduct = business(make, 0, results=results)
+    up = await opened(site, platform)
+    [event] = sent(up, make, Lane.A)
+    await make.until(lambda: site.told.sent)
+    assert [(ack.id, ack.status) for ack in site.told.acks] == [(event, AckStatus.ACCEPTED)]
+
+
 async def test_a_batch_with_poison_in_it_is_halved_until_one_is_left(platform: Any, site: Any, make: Any) -> None:
     poison: list[str] = []
 

@@ -73,7 +73,12 @@ def test_results_are_those_of_single_events() -> None:
         ([{"id": "a"}, {"code": 0}, 5, None], 4),
         ({"a": 0}, 1),
         ("none", 1),
+        (True, 1),
+        (0, 1),
         (None, 0),
+        ("", 0),
+        ({}, 0),
+        ([], 0),
     ],
 )
 def test_results_that_cannot_be_believed_are_counted(results: object, unread: int) -> None:
