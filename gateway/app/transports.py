@@ -6,14 +6,12 @@ HTTP's library is loaded only where a path needs it: it costs memory that a smal
 from __future__ import annotations
 
 import base64
-import contextlib
 from collections.abc import Callable
 
 from gateway.clock import SYNCED, Doubt, PlatformTime, SystemClock
 from gateway.config import Destination
 from gateway.config.secret import Secret
 from gateway.config.settings import DestinationPath
-from gateway.errors import SecretError
 from gateway.events import Origin
 from gateway.health import Health
 from gateway.mqtt_session import Endpoint
@@ -42,7 +40,7 @@ def paths_of(
 
 
 def authorization(path: DestinationPath) -> str:
-    """Return the value of an HTTP path's Authorization header, "" for none; reads its secrets (RFC 6750, RFC 7617)."""
+    """Return the value of an HTTP path's Authorization header, "" for none (RFC 6750, RFC 7617). Raises SecretError."""
     if path.token is not None:
         return f"Bearer {_said(path.token)}"
     if path.username:
@@ -94,7 +92,5 @@ def _moment(clock: SystemClock) -> Moment | None:
 
 
 def _said(secret: Secret | None) -> str:
-    """Return a secret, "" where it cannot be had: that was told as a finding; the login fails, loudly, and its events wait."""
-    with contextlib.suppress(SecretError):
-        return secret.text() if secret else ""
-    return ""
+    """Return a secret, "" where none is configured. Raises SecretError: a login without it would hide the cause."""
+    return secret.text() if secret else ""

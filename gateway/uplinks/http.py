@@ -25,7 +25,7 @@ from gateway.events import Lane, Origin
 from gateway.profiles import Profile
 from gateway.profiles.profile import Place
 from gateway.tls import Tls, tls_context
-from gateway.uplinks.credentials import in_thread, secret_text
+from gateway.uplinks.credentials import Credential, in_thread
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Lines, Wire, host_and_port
 from gateway.uplinks.http_session import HttpSession, Pace
@@ -62,6 +62,7 @@ class HttpUplink:
         on_time: Callable[[PlatformTime], None] | None = None,
     ) -> None:  # fmt: skip
         self._endpoint = endpoint
+        self._authorization = Credential(endpoint.authorization, destination=destination)
         self._destination = destination
         self._pace = pace or Pace()
         self._courtesy = Courtesy()
@@ -108,7 +109,13 @@ class HttpUplink:
             courtesy=self._courtesy, pace=self._pace, unreadable=self._not_read,
             on_time=self._on_time, time_url=f"{self._endpoint.url.rstrip('/')}/v1/time",
         )  # fmt: skip
-        await session.open(dict(birth))
+        try:
+            await session.open(dict(birth))
+        except SessionError as refusal:
+            told = self._authorization.explained(refusal)
+            if told is refusal:
+                raise
+            raise told from refusal
         self._session = session
 
     def send(self, lane: Lane, texts: list[str]) -> int:
@@ -126,7 +133,7 @@ class HttpUplink:
     async def _wire(self, host: str, port: int) -> tuple[Wire, str]:
         """Read what is needed, and look whether the name is known: httpx would not tell it from a dead line in time."""
         endpoint = self._endpoint
-        authorization = await secret_text(endpoint.authorization, host=host, port=port, limit_s=self._pace.open)
+        authorization = await self._authorization.text(host=host, port=port, limit_s=self._pace.open)
         try:
             async with asyncio.timeout(self._pace.open):
                 tls = endpoint.tls

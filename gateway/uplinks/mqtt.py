@@ -26,7 +26,7 @@ from gateway.events import Lane, Origin
 from gateway.mqtt_session import Endpoint, MqttSession, NotSpoken, Version
 from gateway.profiles import Profile
 from gateway.profiles.profile import Place
-from gateway.uplinks.credentials import secret_text
+from gateway.uplinks.credentials import Credential
 from gateway.uplinks.mqtt_speech import Published, parse_acks, refused, speech_of
 from gateway.uplinks.uplink import Ack, UplinkEvents
 
@@ -55,7 +55,7 @@ class MqttUplink:
     ) -> None:  # fmt: skip
         """`password` is asked anew for each session, and may block; without it the endpoint's own holds for ever."""
         self._endpoint = endpoint
-        self._password = password
+        self._password = Credential(password, destination=destination) if password is not None else None
         self._destination = destination
         self._speech = speech_of(profile, Place(origin, parameters or {}), destination=destination)
         self._unsent = count(_UNSENT)
@@ -91,16 +91,17 @@ class MqttUplink:
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
         """Connect, subscribe to the acknowledgements, publish state and birth.
 
-        The password is read anew: one that was renewed since the last login was refused is used for the next one.
+        The password is read anew: one that was renewed since the last login was refused is used for the next one, and
+        one that cannot be read now is the last that could.
         """
         self._epoch = epoch
         self._refused.clear()
         self._is_refused = False
         if self._password is not None:
             end = self._endpoint
-            self._endpoint = replace(end, password=await secret_text(self._password, host=end.host, port=end.port))
+            self._endpoint = replace(end, password=await self._password.text(host=end.host, port=end.port))
         self._events = events
-        self._session = session = await self._connected(events)
+        self._session = session = await self._let_in(events)
         try:
             if self._speech.answers:
                 await session.subscribe(self._speech.answers)
@@ -109,6 +110,15 @@ class MqttUplink:
         except BaseException:
             await self.close()
             raise
+
+    async def _let_in(self, events: UplinkEvents) -> MqttSession:
+        try:
+            return await self._connected(events)
+        except SessionError as refusal:
+            told = self._password.explained(refusal) if self._password is not None else refusal
+            if told is refusal:
+                raise
+            raise told from refusal
 
     async def _connected(self, events: UplinkEvents) -> MqttSession:
         """Connect in the version that is configured, or in the first of both that the broker speaks."""

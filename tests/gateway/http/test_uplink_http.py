@@ -325,6 +325,28 @@ async def test_a_credential_that_cannot_be_had_is_a_login_that_fails(platform: A
     assert platform.asked == []
 
 
+async def test_a_credential_that_can_no_longer_be_read_is_the_last_that_was(
+    platform: Any, site: Any, make: Any
+) -> None:
+    told: list[str] = ["Bearer one"]
+
+    def once() -> str:
+        if not told:
+            raise SecretError("GW-CFG-21", "file:/pw", path="/pw", reason="@hint.empty")
+        return told.pop()
+
+    up = site.uplink(f"http://127.0.0.1:{platform.port}", authorization=once)
+    for epoch in (1, 2):
+        await site.open(up, epoch)
+        await up.close()
+    assert {one.headers["authorization"] for one in platform.asked} == {"Bearer one"}
+    platform.conduct = lambda _asked: make.reply(401)
+    error = await site.refused(up)
+    assert (error.code, error.facts["error"], error.facts["status"]) == (
+        "GW-NET-04", "HTTP 401; logged in with what was read earlier: GW-CFG-21 /pw", 401,
+    )  # fmt: skip
+
+
 @pytest.mark.parametrize(
     "credential",
     ["Bearer canary\r\nX-Evil: 1", "Bearer canary\n", "Bearer cänary", " canary", "Bearer canary ", "Bearer "],

@@ -9,8 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
+from gateway.app import transports
 from gateway.clock import SystemClock
+from gateway.config import Destination
+from gateway.config.secret import Secret
+from gateway.config.settings import DestinationPath
 from gateway.deliver import Deliverer, DeliveryCallbacks
 from gateway.errors import SecretError, SessionError
 from gateway.events import Lane, Origin, Sending, Stored, new_event, sending_text
@@ -366,4 +371,47 @@ async def test_a_password_that_cannot_be_had_is_a_login_that_fails(told: Any) ->
     with pytest.raises(SessionError) as refused:
         await up.open(Told().events, epoch=1, birth=BIRTH)
     assert (refused.value.code, refused.value.facts["error"]) == ("GW-NET-04", "GW-CFG-21 /pw")
+    assert told.packets == []
+
+
+async def test_a_password_file_that_can_no_longer_be_read_takes_no_login_away_that_worked(
+    told: Any, packets: Any, tmp_path: Path
+) -> None:
+    file = tmp_path / "pw"
+    file.write_text("s3cret\n")
+    file.chmod(0o600)
+    path = DestinationPath(
+        url=f"mqtt://127.0.0.1:{told.port}", username="gw-01", password=Secret(f"file:{file}"),
+    )  # fmt: skip
+    destination = Destination(id="district", path=(path,))
+    up = transports._mqtt(path, ORIGIN, destination, number=1, clock=CLOCK)
+    with capture_logs() as logs:
+        await up.open(Told().events, epoch=1, birth=BIRTH)
+        await up.close()
+        file.write_text("")
+        for epoch in (2, 3):
+            await up.open(Told().events, epoch=epoch, birth=BIRTH)
+            await up.close()
+    assert [body[-8:] for kind, body in told.packets if kind >> 4 == 1] == [b"\x00\x06s3cret"] * 3
+    assert [(one["log_level"], one["error"]) for one in logs] == [("error", f"GW-CFG-21 {file}")]
+    told.connack = packets.connack(0x86)
+    with pytest.raises(SessionError) as refused:
+        await up.open(Told().events, epoch=4, birth=BIRTH)
+    assert (refused.value.code, refused.value.facts["error"]) == (
+        "GW-NET-04", f"CONNACK reason 0x86; logged in with what was read earlier: GW-CFG-21 {file}",
+    )  # fmt: skip
+    file.write_text("renewed")
+    with pytest.raises(SessionError) as refused:
+        await up.open(Told().events, epoch=5, birth=BIRTH)
+    assert refused.value.facts["error"] == "CONNACK reason 0x86"
+
+
+async def test_no_login_goes_out_with_an_empty_password_where_none_was_ever_read(told: Any, tmp_path: Path) -> None:
+    path = DestinationPath(
+        url=f"mqtt://127.0.0.1:{told.port}", username="gw-01", password=Secret(f"file:{tmp_path}/none"),
+    )  # fmt: skip
+    up = transports._mqtt(path, ORIGIN, Destination(id="district", path=(path,)), number=1, clock=CLOCK)
+    with pytest.raises(SessionError) as refused:
+        await up.open(Told().events, epoch=1, birth=BIRTH)
+    assert (refused.value.code, refused.value.facts["error"]) == ("GW-NET-04", f"GW-CFG-21 {tmp_path}/none")
     assert told.packets == []
