@@ -1,8 +1,9 @@
 """The care lifecycle of an alarm: ACTIVE, ACKED, CLOSED. A pure state machine: no IO, the clock is handed in.
 
 Raising never fails. A repeat press counts up; after an acknowledgement it makes the alarm ACTIVE again. An emergency never
-closes by itself: only a person closes it, with a name and a reason. Limits: one open alarm for each (device, kind);
-the last `KEPT_CLOSED` closed ones are remembered; how far an alarm has come at the platforms is known for its newest event.
+closes by itself: only a person closes it, with a name and a reason. Limits: one open alarm for each (device, kind),
+and those that an unreadable database gave back late; the last `KEPT_CLOSED` closed ones are remembered; how far an alarm
+has come at the platforms is known for its newest event.
 """
 
 from __future__ import annotations
@@ -95,8 +96,9 @@ class AlarmBook:
         self._told: dict[str, Stamp] = {}
 
     def load(self, documents: Iterable[str]) -> list[Alarm]:
-        """Take the stored alarms back, and return those that are open: they are announced again.
+        """Take the stored alarms back, oldest first, and return those that are open: they are announced again.
 
+        Two of one device and kind are there where `recall` brought the older one back: it goes on standing beside.
         One that cannot be read is logged whole and left out: it must not keep the others from being announced.
         """
         for document in documents:
@@ -108,7 +110,7 @@ class AlarmBook:
             if alarm.state is AlarmState.CLOSED:
                 self._remember_closed(alarm)
             else:
-                self._open[alarm.device, alarm.kind] = alarm
+                self._take(alarm)
                 self._by_event[alarm.last_event] = alarm.id
         return list(self._open.values())
 
@@ -120,11 +122,18 @@ class AlarmBook:
         newer, ours = self._open, {alarm.id for alarm in (*self._open.values(), *self._closed.values())}
         self._open = {}
         found = [alarm for alarm in self.load(documents) if alarm.id not in ours]
-        self._open = dict(newer)
-        for alarm in found:
-            key = (alarm.device, alarm.kind)
-            self._open[key if key not in newer else (alarm.device, f"{alarm.kind} {alarm.id}")] = alarm
+        self._open = {}
+        for alarm in (*found, *newer.values()):
+            self._take(alarm)
         return found
+
+    def _take(self, alarm: Alarm) -> None:
+        """Take an open alarm; presses count for the newest of its device and kind, an older one stands beside it."""
+        key = (alarm.device, alarm.kind)
+        older = self._open.pop(key, None)
+        if older is not None and older.id != alarm.id:
+            self._open[older.device, f"{older.kind} {older.id}"] = older
+        self._open[key] = alarm
 
     # -- transitions --------------------------------------------------------------------------------------------
 

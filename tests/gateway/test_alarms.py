@@ -230,6 +230,35 @@ def test_a_restart_brings_back_what_was_open_and_what_was_closed(book: AlarmBook
     assert again.raise_alarm(CALL).alarm.presses == 3
 
 
+def test_an_older_open_alarm_of_the_same_device_that_was_recalled_outlives_further_restarts(book: AlarmBook) -> None:
+    before = AlarmBook(Origin("org", "site", "gw"))
+    oldest = before.raise_alarm(CALL).alarm
+    newest = book.raise_alarm(replace(CALL, at=LATER)).alarm
+    assert book.recall([document(oldest)]) == [oldest]
+    newest = book.acknowledge(newest.id, "Li Na", LATER).alarm
+
+    again = AlarmBook(Origin("org", "site", "gw"))
+    assert again.load([document(oldest), document(newest)]) == [oldest, newest]
+    assert [(one["id"], one["state"]) for one in again.listed(LATER, with_closed=False)] == [
+        (oldest.id, "ACTIVE"), (newest.id, "ACKED"),
+    ]  # fmt: skip
+    pressed = again.raise_alarm(replace(CALL, at=LATER)).alarm
+    assert (pressed.id, pressed.presses) == (newest.id, 2)
+    assert again.close(oldest.id, "Li Na", "helped up", at=LATER).alarm.id == oldest.id
+    assert [one["id"] for one in again.listed(LATER, with_closed=False)] == [newest.id]
+
+
+def test_two_open_alarms_of_one_device_are_both_recalled_beside_one_that_was_raised_since(book: AlarmBook) -> None:
+    stored = [AlarmBook(Origin("org", "site", "gw")).raise_alarm(CALL).alarm for _ in range(2)]
+    newest = book.raise_alarm(replace(CALL, at=LATER)).alarm
+    assert book.recall([document(one) for one in stored]) == stored
+    assert book.open_count == 3
+    assert book.raise_alarm(replace(CALL, at=LATER)).alarm.id == newest.id
+    empty = AlarmBook(Origin("org", "site", "gw"))
+    assert empty.recall([document(one) for one in stored]) == stored
+    assert empty.open_count == 2
+
+
 @pytest.mark.parametrize(
     "broken",
     [
