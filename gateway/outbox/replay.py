@@ -3,8 +3,8 @@
 What every destination has stays for a while: the last `KEPT` sequences of the stream (some 5 MB; all of it is counted at
 each start, so more would cost time there), unless the space is needed: the quota takes them before anything else, and
 they were delivered, so it is no gap. A replay takes confirmations back, durably:
-after a restart it goes on. Limits: `MOST` sequences and `MOST_ALARMS` alarms a request, for an alarm that is raised
-meanwhile goes behind those that are replayed.
+after a restart it goes on. Limits: `MOST` sequences a request, and `MOST_ALARMS` alarms together with those that wait for
+the destination already, for an alarm that is raised meanwhile goes behind those that are replayed.
 """
 
 from __future__ import annotations
@@ -62,9 +62,10 @@ class Replays:
                     raise ControlError("GW-CTL-03", destination, reason="@refusal.not-stored")
                 wanted = {lane: [seq for seq, is_wanted in rows if is_wanted] for lane, rows in found.items()}
                 alarms = len(stock.confirmed(destination, Lane.A, wanted[Lane.A]))
-                if alarms > MOST_ALARMS:
-                    reason = "@refusal.too-many-alarms"
-                    raise ControlError("GW-CTL-03", f"{first}-{last}", reason=reason, count=alarms, most=MOST_ALARMS)
+                waiting = stock.pending.get((destination, Lane.A), 0)  # what an earlier replay put back is among them
+                if alarms and alarms + waiting > MOST_ALARMS:
+                    facts = {"count": alarms, "most": MOST_ALARMS} | ({"waiting": waiting} if waiting else {})
+                    raise ControlError("GW-CTL-03", f"{first}-{last}", reason="@refusal.too-many-alarms", **facts)
                 count = sum(stock.rewind(destination, lane, first, last, wanted=wanted[lane]) for lane in Lane)
             finally:
                 stock.held_from = None

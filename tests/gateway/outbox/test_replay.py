@@ -11,6 +11,7 @@ from gateway.errors import ControlError
 from gateway.events import Lane
 from gateway.outbox import Outbox, Replays, Route
 from gateway.outbox import stock as stock_module
+from gateway.problems import describe
 
 Maker = Callable[..., Any]
 
@@ -169,6 +170,27 @@ async def test_too_long_a_range_and_too_many_alarms_are_refused_and_change_nothi
     assert refusal.value.facts["reason"] == "@refusal.range-too-long"
     assert outbox.cursor("district", Lane.A) == (5, [])
     assert (await shop.replay(1, 3)).count == 3
+
+
+async def test_alarms_that_wait_already_count_for_the_limit_of_a_replay(
+    shop: Shop, alarm: Maker, write: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await shop.shelf.store(*(alarm() for _ in range(5)), write())
+    shop.deliver(Lane.A, 5, done=5)
+    shop.deliver(Lane.C, 6, done=1)
+    monkeypatch.setattr("gateway.outbox.replay.MOST_ALARMS", 3)
+    assert (await shop.replay(1, 2)).count == 2
+    with pytest.raises(ControlError) as refusal:
+        await shop.replay(3, 4)
+    assert refusal.value.facts == {"reason": "@refusal.too-many-alarms", "count": 2, "most": 3, "waiting": 2}
+    told = [describe("GW-CTL-03", lang, "3-4", refusal.value.facts).title for lang in ("zh", "en")]
+    assert "还有 2 条在排队" in told[0]
+    assert "2 alarms are in it, 2 wait already; at most 3 at once" in told[1]
+    assert shop.shelf.outbox.pending_in("district", Lane.A) == 2
+    assert (await shop.replay(3, 3)).count == 1
+    assert (await shop.replay(6, 6)).count == 1  # telemetry delays no alarm
+    shop.deliver(Lane.A, 5, done=3)
+    assert (await shop.replay(3, 5)).count == 3
 
 
 async def test_a_replay_is_not_counted_as_a_time_that_an_alarm_took(shop: Shop, alarm: Maker) -> None:
