@@ -5,11 +5,11 @@ certificate that has no Authority Key Identifier (VERIFY_X509_STRICT), so that a
 upgraded; and it accepts an authority's intermediate certificate as the anchor (VERIFY_X509_PARTIAL_CHAIN), which 3.11 is told.
 
 OpenSSL judges a certificate's dates by the machine's clock, and Python's ssl cannot give it another time. After a power
-cut that clock may stand years back, and no certificate would be valid yet. So while it is not trusted OpenSSL is told to
+cut that clock may stand years back, and no certificate would be valid yet. So while NTP does not stand by it OpenSSL is told to
 leave the dates (X509_V_FLAG_NO_CHECK_TIME: name, authority and signatures are checked as ever), and the platform's own
-certificate is held against the gateway's time at the end of each handshake, before a byte of ours is sent: expired is
-refused in any case; not yet valid only by a clock that is trusted, for the true time can only be later. Limit: the dates
-of the authorities above it are not looked at then; Python 3.11 does not hand them out.
+certificate is held against the earliest time that can be at the end of each handshake, before a byte of ours is sent:
+expired is refused in any case; not yet valid only by a clock that is trusted. Limit: the dates of the authorities above
+it are not looked at then; Python 3.11 does not hand them out.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ _NO_CHECK_TIME: Final = 0x200000  # openssl/x509_vfy.h; ssl.VerifyFlags has no n
 
 @dataclass(frozen=True, slots=True)
 class Moment:
-    """The gateway's own time, seconds since 1970. Not `is_sure`: it may be later."""
+    """A time to judge by, seconds since 1970. Not `is_sure`: the earliest that can be, the true one may be later."""
 
     wall_s: float
     is_sure: bool
@@ -38,7 +38,7 @@ class Moment:
 class Tls:
     """Certificates: the platform's authority (None: the system's), and the gateway's own pair for mutual TLS.
 
-    `moment` gives the time to judge dates by, where the machine's clock is not to be trusted; None: by that clock.
+    `moment` gives the time to judge dates by, where NTP does not stand by the machine's clock; None: by that clock.
     """
 
     ca_file: Path | None = None

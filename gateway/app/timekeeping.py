@@ -79,13 +79,16 @@ class Timekeeping:
             if last is None:
                 continue
             if last.boot != boot:
-                (floors if last.clock == SYNCED else leasts).append(last.wall_ms)
+                known = boots[last.boot]
+                is_floor = last.clock == SYNCED and known is not None and known.is_floor
+                (floors if is_floor else leasts).append(last.wall_ms)
             elif last is self._alive:  # the time of a commit belongs to no event's boot time
                 offset_ms = last.wall_ms - last.mono_ms
                 leasts.append(offset_ms)
                 if last.clock == SYNCED and trusted_ms is None:
                     trusted_ms = offset_ms  # told again: the database that knew it is gone
-        self._clock.know(floor_ms=max(floors), least_ms=max(leasts), trusted_ms=trusted_ms)
+        by = "platform" if own is not None and own.is_told else "stored"
+        self._clock.know(floor_ms=max(floors), least_ms=max(leasts), trusted_ms=trusted_ms, by=by)
         return max(floors)
 
     def store_again(self) -> None:
@@ -121,7 +124,17 @@ class Timekeeping:
         is_new = offset_ms is not None and (self._told_ms is None or abs(offset_ms - self._told_ms) > TELL_MS)
         if offset_ms is not None and is_new and not self._is_telling:
             self._tell(now, offset_ms)
+        elif not is_new and trust.by == "ntp":
+            self._confirm()
         self._judge(now)
+
+    def _confirm(self) -> None:
+        """Note that a synchronisation stands by what a platform had told: nothing to tell, but a floor from now on."""
+        boots, boot = self._outbox.boots, self._clock.boot
+        own = boots[boot]
+        if own is not None and own.is_told and own.offset_ms is not None:
+            boots.synced(boot, offset_ms=own.offset_ms)
+            self.store_again()
 
     def _tell(self, now: Stamp, offset_ms: int) -> None:
         data: dict[str, object] = {"kind": "clock", "by": self._clock.trust.by}
@@ -130,7 +143,8 @@ class Timekeeping:
         gateway = self._origin.gateway
         event = new_event("gateway.health", self._origin, device=gateway, at=now, data=data)
         before = self._outbox.boots[self._clock.boot]
-        self._outbox.boots.synced(self._clock.boot, offset_ms=offset_ms)
+        is_told = self._clock.trust.by == "platform"
+        self._outbox.boots.synced(self._clock.boot, offset_ms=offset_ms, is_told=is_told)
 
         def stored() -> None:
             self._is_telling, self._told_ms = False, offset_ms

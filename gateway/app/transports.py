@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 from collections.abc import Callable
 
-from gateway.clock import SYNCED, Doubt, PlatformTime, SystemClock
+from gateway.clock import BUILT_MS, SYNCED, Doubt, PlatformTime, SystemClock
 from gateway.config import Destination
 from gateway.config.secret import Secret
 from gateway.config.settings import DestinationPath
@@ -80,15 +80,22 @@ def _http(
 
 
 def _tls(path: DestinationPath, clock: SystemClock) -> Tls | None:
-    return Tls(path.ca_file, path.cert_file, path.key_file, lambda: _moment(clock)) if path.tls else None
+    return Tls(path.ca_file, path.cert_file, path.key_file, lambda: moment_of(clock)) if path.tls else None
 
 
-def _moment(clock: SystemClock) -> Moment | None:
-    """Return the time to judge certificates by; None where the machine's clock is trusted, and it is the one that says so."""
-    at = clock.stamp()
-    if at.clock == SYNCED and clock.trust.doubt is Doubt.NONE:
+def moment_of(clock: SystemClock) -> Moment | None:
+    """Return the time to judge certificates by; None where a synchronisation stands by the machine's clock.
+
+    Else the earliest of what is known, not before the build: a platform or a clock chip that runs ahead must not make
+    every certificate an expired one, for over the connection that is then refused nobody could put the time right.
+    """
+    at, trust = clock.stamp(), clock.trust
+    if trust.by == "ntp" and trust.doubt is Doubt.NONE:
         return None
-    return Moment(at.wall_ms / 1000, is_sure=at.clock == SYNCED)
+    known = [at.wall_ms, at.mono_ms + trust.raw_ms]
+    if at.clock != SYNCED:
+        known.append(at.mono_ms + trust.floor_ms)  # both others may be the machine's clock, which may run ahead
+    return Moment(max(BUILT_MS, min(known)) / 1000, is_sure=False)
 
 
 def _said(secret: Secret | None) -> str:

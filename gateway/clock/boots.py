@@ -21,11 +21,20 @@ CORRECTED: Final = "corrected"
 
 @dataclass(frozen=True, slots=True)
 class Boot:
-    """One boot. `floor_ms`: a time, ms since 1970, that had surely passed when it began. `offset_ms` + boot time is the time."""
+    """One boot. `floor_ms`: a time, ms since 1970, that had surely passed when it began. `offset_ms` + boot time is the time.
+
+    `is_told`: a platform said so, and nobody else. It may be wrong, so it is no floor for what comes later.
+    """
 
     id: str
     floor_ms: int
     offset_ms: int | None = None
+    is_told: bool = False
+
+    @property
+    def is_floor(self) -> bool:
+        """Had a time of this boot that was called synced surely passed?"""
+        return self.offset_ms is not None and not self.is_told
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,7 +62,10 @@ class Boots:
     def load(self, text: str) -> None:
         """Take back what `text()` wrote. What cannot be read is left out: events of these boots stay as they are."""
         try:
-            found = [Boot(str(one["boot"]), index(one["floor_ms"]), _offset(one)) for one in json.loads(text or "[]")]
+            found = [
+                Boot(str(one["boot"]), index(one["floor_ms"]), _offset(one), one.get("is_told") is True)
+                for one in json.loads(text or "[]")
+            ]
         except (ValueError, TypeError, KeyError, AttributeError):
             return
         self._boots = {one.id: one for one in found}
@@ -66,12 +78,17 @@ class Boots:
             return
         for name, one in known.items():
             stored = self._boots.pop(name, one)
-            offset_ms = stored.offset_ms if one.offset_ms is None else one.offset_ms
-            self._boots[name] = Boot(name, max(one.floor_ms, stored.floor_ms), offset_ms)
+            told = stored if one.offset_ms is None else one
+            floor_ms = max(one.floor_ms, stored.floor_ms)
+            self._boots[name] = Boot(name, floor_ms, told.offset_ms, told.is_told)
 
     def text(self) -> str:
         """Return all of it as JSON."""
-        boots = [{"boot": one.id, "floor_ms": one.floor_ms, "offset_ms": one.offset_ms} for one in self._boots.values()]
+        boots = [
+            {"boot": one.id, "floor_ms": one.floor_ms, "offset_ms": one.offset_ms}
+            | ({"is_told": True} if one.is_told else {})
+            for one in self._boots.values()
+        ]
         return json.dumps(boots, separators=(",", ":"))
 
     def __getitem__(self, boot: str) -> Boot | None:
@@ -87,19 +104,21 @@ class Boots:
             del self._boots[next(iter(self._boots))]
         return True
 
-    def synced(self, boot: str, *, offset_ms: int) -> None:
+    def synced(self, boot: str, *, offset_ms: int, is_told: bool = False) -> None:
         """Note the offset of a boot that has begun. It may be believed against the floor, which then was wrong."""
         known = self._boots[boot]
-        self._boots[boot] = replace(known, offset_ms=offset_ms, floor_ms=min(known.floor_ms, offset_ms))
+        floor_ms = min(known.floor_ms, offset_ms)
+        self._boots[boot] = replace(known, offset_ms=offset_ms, floor_ms=floor_ms, is_told=is_told)
 
     def floor_of(self, boot: str) -> int:
         """Return the latest time, ms since 1970, that had surely passed when a boot began, the last of them or a new one.
 
         What the last synchronised boot knew counts, and nothing before it: its time may have been believed against them.
+        What only a platform told is passed over.
         """
         floor_ms = 0
         for one in reversed(self._boots.values()):
-            if one.id != boot and one.offset_ms is not None:
+            if one.id != boot and one.is_floor and one.offset_ms is not None:
                 return max(floor_ms, one.offset_ms)
             floor_ms = max(floor_ms, one.floor_ms)
         return floor_ms

@@ -80,9 +80,9 @@ class SystemClock:
         state = self.stamp().clock
         return UNSYNCED if state == FLOORED else state
 
-    def know(self, *, floor_ms: int, least_ms: int, trusted_ms: int | None) -> None:
+    def know(self, *, floor_ms: int, least_ms: int, trusted_ms: int | None, by: str = "stored") -> None:
         """Take over what was stored, as `Trust.know` does."""
-        self.trust.know(floor_ms=floor_ms, least_ms=least_ms, trusted_ms=trusted_ms)
+        self.trust.know(floor_ms=floor_ms, least_ms=least_ms, trusted_ms=trusted_ms, by=by)
         self._look(self._boot_ns() // 1_000_000)
 
     def bus_says(self, *, synced: bool) -> None:

@@ -4,7 +4,8 @@ An offset is CLOCK_REALTIME minus CLOCK_BOOTTIME in milliseconds. Slewing moves 
 when somebody sets the clock; what is trusted once in a boot is therefore kept, and serves on when the synchronisation is
 lost (the free-running oscillator of a Pi then errs by some seconds a day; nobody has to be asked for that).
 
-The floor is a moment that has surely passed: the build of this version, or the last time that was trusted. What a
+The floor is a moment that has surely passed: the build of this version, or the last time that a synchronisation stood
+by. A platform's time is none: one that errs must be put right by the next that answers, in this boot and later. What a
 synchronised clock says is believed at once unless it lies before the floor, `MOST_AHEAD_MS` beyond it, or `MOST_STEP_MS`
 from what was trusted in this boot. Such an offset is believed only when a platform's own clock agrees within
 `AGREEMENT_MS`, or when the synchronisation has stood by it for `PATIENCE_MS`. Until then, and whenever the clock is set
@@ -40,7 +41,10 @@ class Doubt(StrEnum):
 
 
 class Trust:
-    """The judgement of one boot. `raw_ms` is the machine's offset, `by` who made the trusted one: "ntp" or "platform"."""
+    """The judgement of one boot. `raw_ms` is the machine's offset, `by` who made the trusted one.
+
+    "ntp", "platform", or "stored": an earlier run of this boot trusted it, and who stood by it then is not known.
+    """
 
     def __init__(self, raw_ms: int, *, floor_ms: int = BUILT_MS) -> None:
         self.raw_ms = raw_ms
@@ -51,7 +55,7 @@ class Trust:
         self._platform_ms: int | None = None
         self._vouched_from: int | None = None
 
-    def know(self, *, floor_ms: int, least_ms: int, trusted_ms: int | None = None) -> None:
+    def know(self, *, floor_ms: int, least_ms: int, trusted_ms: int | None = None, by: str = "stored") -> None:
         """Take over what was stored, as offsets: the last trusted time, the last time of any kind, this boot's own offset.
 
         They only raise what is known already; what a torn file says of another century is left out.
@@ -60,7 +64,9 @@ class Trust:
             self._floor_ms = max(self._floor_ms, floor_ms)
         self._least_ms = max(self._floor_ms, least_ms if least_ms <= self._floor_ms + MOST_AHEAD_MS else 0)
         if self._trusted_ms is None and trusted_ms is not None and BUILT_MS - TOLERANCE_MS <= trusted_ms <= _LAST_MS:
-            self._trusted_ms, self.by = trusted_ms, "stored"
+            self._trusted_ms, self.by = trusted_ms, by
+        elif self.by == "stored":
+            self.by = by  # the sign of life gave the offset, the database knows whose it was
 
     def look(self, raw_ms: int, *, vouched: bool, now_ms: int) -> None:
         """Take the machine's offset at boot time `now_ms`; `vouched`: a synchronisation stands by it now."""
@@ -77,12 +83,13 @@ class Trust:
     def told(self, platform_ms: int) -> None:
         """A platform has said its time, over a connection that proves who it is: as an offset.
 
-        It is believed where nothing better is: no synchronisation in this boot, and a time that can be.
+        It is believed where nothing better is: no synchronisation in this boot, and a time that can be. What a platform
+        told before is not better: either may be the one that errs.
         """
         self._platform_ms = platform_ms
         can_be = self._floor_ms - TOLERANCE_MS <= platform_ms <= self._floor_ms + MOST_AHEAD_MS
         is_near = self._trusted_ms is None or abs(platform_ms - self._trusted_ms) <= MOST_STEP_MS
-        if self.by != "ntp" and can_be and is_near:
+        if self.by != "ntp" and can_be and (is_near or self.by == "platform"):
             self._believe(platform_ms, "platform")
 
     def _believe(self, offset_ms: int, by: str) -> None:

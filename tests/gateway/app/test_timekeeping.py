@@ -13,7 +13,7 @@ from structlog.testing import capture_logs
 
 from gateway.app import timekeeping
 from gateway.app.timekeeping import Timekeeping
-from gateway.clock import PlatformTime, Stamp, SystemClock, iso
+from gateway.clock import BUILT_MS, PlatformTime, Stamp, SystemClock, iso
 from gateway.deliver.wording import Wording
 from gateway.events import Lane, Origin, new_event
 from gateway.health import Health
@@ -22,6 +22,7 @@ from gateway.outbox import Outbox, Route, Write
 GOLDEN = Path(__file__).parent.parent.parent / "data" / "native"
 ORIGIN = Origin("org", "site", "gw")
 NOON = 1_800_000_000_000  # 2027-01-15T08:00:00Z
+DAY_MS = 86_400_000
 YEARS_10_MS = 10 * 365 * 86_400_000
 
 
@@ -256,6 +257,50 @@ async def test_a_platform_s_time_is_told_and_serves_until_the_network_s_comes(si
     await site.sync(NOON + 11_500)
     assert site.clock.trust.by == "ntp"
     assert site.problems() == []
+
+
+async def tell(site: Site, wall_ms: int) -> None:
+    """A platform says its time, and what follows of it is stored."""
+    site.keeping.platform_says("district", PlatformTime(wall_ms, site.boot_ms, site.boot_ms))
+    site.keeping.tick()
+    assert await site.outbox.flush(10)
+
+
+@pytest.mark.parametrize("right", ["a platform", "the network"])
+async def test_a_platform_that_was_wrong_once_does_not_bind_the_next_boot(site: Site, right: str) -> None:
+    await tell(site, NOON + 200 * DAY_MS)
+    await site.store("alarm.raised")
+    assert site.clock.stamp().wall_ms == NOON + 200 * DAY_MS
+    await site.reboot("boot-2", wall_ms=NOON + 60_000)
+    assert site.clock.stamp().clock == "floored"  # no stamp goes back, but
+    assert site.clock.trust.floor_ms == BUILT_MS  # nothing is ruled out
+    if right == "a platform":
+        await tell(site, site.wall_ms)
+    else:
+        await site.sync(NOON + 71_000)
+    assert (site.clock.stamp().clock, site.clock.stamp().wall_ms) == ("synced", site.wall_ms)
+    assert site.problems() == []
+
+
+async def test_a_platform_that_was_wrong_is_put_right_after_a_restart_in_the_same_boot(site: Site) -> None:
+    await tell(site, NOON + 200 * DAY_MS)
+    await site.stop()
+    site.wait(10)
+    await site.start()
+    assert site.clock.trust.by == "platform"
+    await tell(site, site.wall_ms)
+    assert site.clock.stamp().wall_ms == NOON + 10_000
+    told = await site.sent(Lane.B)
+    assert [one["data"].get("corrected_from_ms") for one in told] == [None, NOON + 200 * DAY_MS - 5_000]
+
+
+async def test_a_platform_s_time_is_a_floor_once_the_network_stands_by_it(site: Site) -> None:
+    await tell(site, NOON)
+    await site.sync(NOON + 11_000)
+    assert len(await site.sent(Lane.B)) == 1  # the same offset: nothing new to tell
+    await site.reboot("boot-2", wall_ms=0)
+    assert site.clock.trust.floor_ms == NOON + 11_000
+    assert site.problems() == ["GW-CLK-02"]
 
 
 @pytest.mark.parametrize(("skew_ms", "problems"), [(59_000, []), (-61_000, ["GW-CLK-04"]), (61_000, ["GW-CLK-04"])])

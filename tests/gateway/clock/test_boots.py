@@ -7,6 +7,7 @@ import pytest
 from gateway.clock import Boot, Boots, Stamp, Told
 
 NOON = 1_800_000_000_000
+YEAR_MS = 365 * 86_400_000
 
 
 def three_boots() -> Boots:
@@ -122,3 +123,19 @@ def test_a_table_that_could_be_read_only_later_joins_what_came_since() -> None:
     boots.recall("{")
     boots.recall("")
     assert boots.text() == before
+
+
+def test_what_only_a_platform_told_is_no_floor_until_a_synchronisation_stands_by_it() -> None:
+    boots = three_boots()
+    boots.begin("fourth", floor_ms=NOON + 70_000)
+    boots.synced("fourth", offset_ms=NOON + YEAR_MS, is_told=True)
+    again = Boots()
+    again.load(boots.text())
+    assert again["fourth"] == Boot("fourth", NOON + 70_000, NOON + YEAR_MS, is_told=True)
+    assert again.told(Stamp(1, 9_000, "fourth", "unsynced")).wall_ms == NOON + YEAR_MS + 9_000
+    assert again.floor_of("fifth") == NOON + 70_000
+    again.recall(three_boots().text())
+    assert again.floor_of("fifth") == NOON + 70_000
+    again.synced("fourth", offset_ms=NOON + YEAR_MS)
+    assert again.floor_of("fifth") == NOON + YEAR_MS
+    assert "is_told" not in again.text()

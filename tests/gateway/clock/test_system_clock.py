@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 YEARS_10_MS = 10 * 365 * 86_400_000
 HOUR_MS = 3_600_000
+DAY_MS = 86_400_000
 
 
 def ms(text: str) -> int:
@@ -253,3 +254,23 @@ def test_the_synchronisation_is_worth_more_than_a_platform_s_time(machine: Machi
     machine.wait(11)
     assert clock.stamp().wall_ms == 1_800_000_011_000
     assert clock.trust.by == "ntp"
+
+
+@pytest.mark.parametrize("wrong_ms", [200 * DAY_MS, -200 * DAY_MS])
+def test_a_platform_that_errs_is_put_right_by_the_next_one(machine: Machine, wrong_ms: int) -> None:
+    clock = machine.clock()
+    clock.platform_says(machine.wall_ms + wrong_ms, at_ms=machine.boot_ms)
+    assert clock.stamp().wall_ms == 1_800_000_000_000 + wrong_ms
+    clock.platform_says(machine.wall_ms, at_ms=machine.boot_ms)
+    assert clock.stamp() == Stamp(1_800_000_000_000, 5_000, "boot-1", "synced")
+
+
+@pytest.mark.parametrize(("by", "wall_ms"), [("stored", 1_800_000_000_000), ("platform", 1_817_280_000_000)])
+def test_what_an_earlier_run_trusted_yields_to_a_platform_only_where_a_platform_told_it(
+    machine: Machine, by: str, wall_ms: int
+) -> None:
+    clock = machine.clock()
+    clock.know(floor_ms=0, least_ms=0, trusted_ms=machine.offset_ms)  # by the sign of life
+    clock.know(floor_ms=0, least_ms=0, trusted_ms=machine.offset_ms, by=by)  # by the database
+    clock.platform_says(machine.wall_ms + 200 * DAY_MS, at_ms=machine.boot_ms)
+    assert clock.stamp().wall_ms == wall_ms
