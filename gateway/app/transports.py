@@ -60,7 +60,7 @@ def _mqtt(
     )  # fmt: skip
     return MqttUplink(
         endpoint, origin, destination=destination.id, password=lambda: _said(path.password), profile=profile,
-        parameters=destination.parameters,
+        parameters=destination.parameters, finish=destination.finish,
     )  # fmt: skip
 
 

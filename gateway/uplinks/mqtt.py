@@ -17,7 +17,7 @@ import contextlib
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from itertools import count
-from typing import Final
+from typing import Final, Literal
 
 import structlog
 
@@ -37,6 +37,7 @@ _WINDOW: Final = 40
 _LONGEST: Final = 256 * 1024 * 1024
 _PACKET_HEAD: Final = 32  # fixed header, topic length and last level, packet identifier, properties
 _UNSENT: Final = 1_000_000  # tokens of messages that were never sent lie beyond every packet identifier
+_NO_SUBSCRIBER: Final = 0x10  # MQTT 5.0 section 3.4.2.1
 _UNREACHABLE: Final = ("GW-NET-01", "GW-NET-02")
 _log = structlog.get_logger("uplink")
 
@@ -51,12 +52,16 @@ class MqttUplink:
 
     def __init__(
         self, endpoint: Endpoint, origin: Origin, *, destination: str, password: Callable[[], str] | None = None,
-        profile: Profile | None = None, parameters: Mapping[str, str] | None = None,
+        profile: Profile | None = None, parameters: Mapping[str, str] | None = None, finish: Literal["L1", "L2"] = "L2",
     ) -> None:  # fmt: skip
-        """`password` is asked anew for each session, and may block; without it the endpoint's own holds for ever."""
+        """`password` is asked anew for each session, and may block; without it the endpoint's own holds for ever.
+
+        With `finish` "L1" an event that the broker took and nobody has subscribed to is not delivered.
+        """
         self._endpoint = endpoint
         self._password = Credential(password, destination=destination) if password is not None else None
         self._destination = destination
+        self._needs_subscriber = finish == "L1"
         self._speech = speech_of(profile, Place(origin, parameters or {}), destination=destination)
         self._unsent = count(_UNSENT)
         self._is_refused = False
@@ -190,6 +195,8 @@ class MqttUplink:
 
     def _confirmed(self, mid: int, reason: int, events: UplinkEvents) -> None:
         ok = reason < 0x80  # MQTT 5.0 section 2.4: reason codes from 0x80 are failures
+        if reason == _NO_SUBSCRIBER and self._needs_subscriber and mid not in self._greetings:
+            ok = False  # nobody will tell that it is lost
         if not ok:
             what = "state or birth" if mid in self._greetings else "an event"
             if what not in self._refused:  # once a session

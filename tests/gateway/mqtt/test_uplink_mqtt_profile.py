@@ -6,11 +6,13 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
+from gateway.app.transports import paths_of
 from gateway.clock import SystemClock
+from gateway.config import Destination, DestinationPath
 from gateway.deliver import Deliverer, DeliveryCallbacks
 from gateway.events import Lane, Origin, Sending, Stored, new_event, sending_text
 from gateway.health import Health
@@ -18,7 +20,7 @@ from gateway.mqtt_session import Endpoint
 from gateway.outbox import Outbox, Route, Write
 from gateway.profiles import load_profile
 from gateway.profiles.reading import parse_profile
-from gateway.uplinks import Ack, AckStatus, UplinkEvents
+from gateway.uplinks import Ack, AckStatus, Uplink, UplinkEvents
 from gateway.uplinks.mqtt import MqttUplink
 from gateway.uplinks.path import PlatformPath
 from gateway.uplinks.paths import Paths
@@ -86,10 +88,13 @@ async def platform(broker: Any, ear: Any) -> AsyncIterator[Platform]:
     await session.close()
 
 
-def uplink(port: int, profile: str = "alink", *, client_id: str = "org-site-gw") -> MqttUplink:
+def uplink(
+    port: int, profile: str = "alink", *, client_id: str = "org-site-gw", finish: Literal["L1", "L2"] = "L2"
+) -> MqttUplink:
     endpoint = Endpoint("127.0.0.1", port, client_id)
     return MqttUplink(
-        endpoint, ORIGIN, destination="district", profile=load_profile(profile), parameters=PARAMETERS
+        endpoint, ORIGIN, destination="district", profile=load_profile(profile), parameters=PARAMETERS,
+        finish=finish,
     )  # fmt: skip
 
 
@@ -237,7 +242,7 @@ async def test_an_alarm_that_cannot_be_said_is_refused_in_the_next_turn(up: Up, 
 class Road:
     """An outbox and its deliverer, running."""
 
-    def __init__(self, folder: Path, made: MqttUplink, *, finish: str) -> None:
+    def __init__(self, folder: Path, made: Uplink, *, finish: str) -> None:
         self.outbox = Outbox(folder / "outbox.db", [Route("district", ("*",))], clock=CLOCK)
         self.health = Health(CLOCK)
         self.levels: list[tuple[str, str]] = []
@@ -313,3 +318,36 @@ async def test_a_platform_without_answers_has_it_when_the_broker_has(
     [(topic, payload)] = ear.messages
     assert topic == "v1/gateway/telemetry"
     assert json.loads(payload)["call-1"][0]["values"]["event_id"] == event
+
+
+async def test_what_nobody_has_subscribed_to_is_not_delivered_where_delivery_is_all(
+    told: Any, wait_until: Any, tmp_path: Path
+) -> None:
+    """MQTT 5.0 section 3.4.2.1: the broker took it (0x10), and threw it away."""
+    told.publish_reason = 0x10
+    path = DestinationPath(f"mqtt://127.0.0.1:{told.port}")
+    configured = Destination("district", profile="thingsboard", finish="L1", path=(path,))
+    made = paths_of(configured, ORIGIN, clock=CLOCK, health=Health(CLOCK), on_time=lambda _said: None)
+    async with Road(tmp_path, made._lines[0].path.uplink, finish="L1") as road:
+        event = road.submit("alarm.raised", "call-1", **CALL)
+        assert await road.outbox.flush(10)
+        await wait_until(lambda: "GW-PLT-03" in {one.code for one in road.health.current()})
+        await wait_until(lambda: told.kinds().count(3) >= 2, 30)
+        assert (road.pending, {level for _event, level in road.levels}) == (1, {"SENT"})
+        told.publish_reason = 0
+        await wait_until(lambda: road.pending == 0, 30)
+        assert road.levels[-1] == (event, "L1")
+
+
+@pytest.mark.parametrize(("finish", "is_delivered"), [("L1", False), ("L2", True)])
+async def test_a_puback_without_subscribers_counts_by_what_finishes_an_event(
+    told: Any, wait_until: Any, finish: Literal["L1", "L2"], is_delivered: bool
+) -> None:
+    told.publish_reason = 0x10
+    heard = Told()
+    made = uplink(told.port, finish=finish)
+    await made.open(heard.events, epoch=1, birth={})
+    call(made)
+    await wait_until(lambda: heard.sent)
+    assert [ok for _token, ok in heard.sent] == [is_delivered]
+    await made.close()
