@@ -91,21 +91,20 @@ def _apart(
     them apart, by tenants; that is told and tried.
     """
     kept: dict[KeyPath, Destination] = {}
-    first_at: dict[tuple[str, int], tuple[KeyPath, str]] = {}
+    logins: dict[tuple[str, int], dict[str, KeyPath]] = {}
     for at, one in running.items():
         paths = []
         for path in one.path:
-            end = (path.host, path.port)
-            other = first_at.setdefault(end, (at, path.username)) if path.transport == "mqtt" else (at, "")
-            if other[0] == at:
-                paths.append(path)
-                continue
-            is_other_login = other[1] != path.username
-            notes.add(
-                found.SAME_BROKER, (*at, "path"), effect=found.KEPT if is_other_login else found.SET_ASIDE,
-                value=path.url, other=notes.where(other[0]),
-            )  # fmt: skip
+            there = logins.setdefault((path.host, path.port), {}) if path.transport == "mqtt" else {}
+            is_other_login = path.username not in there
+            if there:
+                other = next(iter(there.values())) if is_other_login else there[path.username]
+                notes.add(
+                    found.SAME_BROKER, (*at, "path"), effect=found.KEPT if is_other_login else found.SET_ASIDE,
+                    value=path.url, other=notes.where(other),
+                )  # fmt: skip
             if is_other_login:
+                there[path.username] = at
                 paths.append(path)
         if paths:
             kept[at] = replace(one, path=tuple(paths))

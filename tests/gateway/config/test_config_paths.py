@@ -417,6 +417,18 @@ def test_with_another_login_at_the_same_broker_it_is_told_and_tried(check: Check
     assert [(one.severity, one.effect) for one in findings if one.code == "GW-CFG-47"] == [("problem", "kept")]
 
 
+def test_a_third_destination_at_one_broker_with_the_login_of_the_second_is_set_aside(check: Check) -> None:
+    third = '[[destination]]\nid = "f"\n' + path("mqtts://a", 'username = "y"')
+    first_two = two(path("mqtts://a", 'username = "x"'), path("mqtts://a", 'username = "y"'))
+    settings, findings = check(first_two + third)
+    assert settings is not None
+    assert [one.id for one in settings.destinations] == ["d", "e"]
+    assert [(one.where, one.effect, one.facts["other"]) for one in findings if one.code == "GW-CFG-47"] == [
+        ("destination[2] (e).path", "kept", "destination[1] (d)"),
+        ("destination[3] (f).path", "set-aside", "destination[2] (e)"),
+    ]
+
+
 @pytest.mark.parametrize(
     ("one", "other"), [("mqtts://a", "mqtts://b"), ("https://a", "https://a"), ("mqtts://a", "mqtts://a:1883")]
 )
