@@ -18,7 +18,7 @@ SEVERITIES: Final[tuple[Severity, ...]] = ("problem", "warning", "notice")
 
 # Codes of the configuration that tell of a thing that works, but not as well or not as meant.
 _CONFIG_WARNINGS: Final = frozenset({30, 33, 35, 37, 42, 44, 45, 48})
-_CONFIG_CODES: Final = range(1, 52)
+_CONFIG_CODES: Final = range(1, 53)
 
 _SERIAL_DOWN: Final = tuple(f"GW-SER-{n:02d}" for n in range(1, 8))
 _NO_NETWORK: Final = ("GW-NET-10", "GW-NET-11")

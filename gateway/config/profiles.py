@@ -1,16 +1,17 @@
 """What a destination's profile demands of it: a file that can be read, paths that it is spoken over, values that it needs.
 
 A destination whose profile nobody can use is set aside, and its events wait. A level that the platform cannot tell is not
-waited for: then delivered is done, and that is said.
+waited for: then delivered is done, and that is said. Limit: one path where the platform gives the client id.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 from gateway.config import findings as found
 from gateway.config.findings import Findings, close_to
+from gateway.config.positions import KeyPath
 from gateway.config.settings import Destination, DestinationPath
 from gateway.config.tables import Entry
 from gateway.errors import ProfileError
@@ -55,16 +56,27 @@ def paths_fit_for(
     if profile.transport == "any":
         return paths
     wrong = [one for one in paths if one.transport != profile.transport]
-    written = table.get("path")
-    for number, one in enumerate(written if isinstance(written, list) else ()):
-        url = one.get("url") if isinstance(one, dict) else None
-        if url in [path.url for path in wrong]:
-            facts = {"profile": profile.name, "transport": profile.transport, "url": url}
-            notes.add(found.PROFILE_TRANSPORT, (*entry.at, "path", number, "url"), effect=found.SET_ASIDE, **facts)
+    _left_out(found.PROFILE_TRANSPORT, wrong, profile, at=entry.at, notes=notes, table=table)
     usable = tuple(one for one in paths if one not in wrong)
+    if profile.client:  # the platform gives one client id, and paths are kept connected side by side
+        _left_out(found.ONE_CLIENT_ID, usable[1:], profile, at=entry.at, notes=notes, table=table)
+        usable = usable[:1]
     if paths and not usable:
         notes.set_aside(entry.at)
     return usable
+
+
+def _left_out(
+    code: str, paths: Sequence[DestinationPath], profile: Profile, *, at: KeyPath, notes: Findings,
+    table: Mapping[str, object],
+) -> None:  # fmt: skip
+    urls = [path.url for path in paths]
+    written = table.get("path")
+    for number, one in enumerate(written if isinstance(written, list) else ()):
+        url = one.get("url") if isinstance(one, dict) else None
+        if url in urls:
+            facts = {"profile": profile.name, "transport": profile.transport, "url": url}
+            notes.add(code, (*at, "path", number, "url"), effect=found.SET_ASIDE, **facts)
 
 
 def finish_of(
