@@ -33,6 +33,7 @@ LIMIT_S: Final = LOGIN_S + CONFIRM_S + ACCEPT_S
 REFUSED: Final = "GW-NET-12"
 UNANSWERED: Final = "GW-NET-13"
 _MQTT_FAILURE: Final = 0x80  # MQTT 5.0 section 2.4
+_NO_SUBSCRIBER: Final = 0x10  # section 3.4.2.1: where delivery is all, it is none
 _TAKEN: Final = (AckStatus.ACCEPTED, AckStatus.DUPLICATE)
 
 
@@ -147,7 +148,7 @@ async def _followed(
             reason = await confirmed
     except TimeoutError:
         return Rehearsal(1, REFUSED, f"no PUBACK within {CONFIRM_S:g} s")
-    if reason >= _MQTT_FAILURE:
+    if reason >= _MQTT_FAILURE or (finish == "L1" and reason == _NO_SUBSCRIBER):
         return Rehearsal(1, REFUSED, f"PUBACK reason 0x{reason:02X}")
     if finish == "L1":
         return Rehearsal(3)

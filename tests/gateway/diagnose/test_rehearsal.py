@@ -137,6 +137,20 @@ async def test_a_profile_that_can_only_do_the_transport_is_content_with_that(cen
     assert (done.reached, done.code) == (3, "")
 
 
+@pytest.mark.parametrize(
+    ("reason", "reached", "code", "detail"),
+    [(0x00, 3, "", ""), (0x10, 1, "GW-NET-12", "PUBACK reason 0x10"), (0x97, 1, "GW-NET-12", "PUBACK reason 0x97")],
+)
+async def test_where_the_transport_is_all_a_message_without_subscribers_is_not_delivered(
+    reason: int, reached: int, code: str, detail: str
+) -> None:
+    loop = asyncio.get_running_loop()
+    confirmed: asyncio.Future[int] = loop.create_future()
+    confirmed.set_result(reason)
+    done = await rehearsal._followed(confirmed, loop.create_future(), "L1")
+    assert (done.reached, done.code, done.detail) == (reached, code, detail)
+
+
 @pytest.mark.parametrize("speaks", ["mqtt", "http"])
 async def test_an_application_that_rejects_is_told_with_its_code(centre: Centre, tmp_path: Path, speaks: str) -> None:
     async with platform(tmp_path, speaks) as there:
