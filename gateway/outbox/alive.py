@@ -80,7 +80,8 @@ class AliveNotes:
             self.write_last(at)
             return
         last = self._on_card
-        if last is None or last.boot != at.boot or at.mono_ms - last.mono_ms >= CARD_EVERY_S * 1000:
+        is_old = last is None or last.boot != at.boot or at.mono_ms - last.mono_ms >= CARD_EVERY_S * 1000
+        if is_old or (last is not None and at.mono_ms < last.mono_ms):  # it may have been deaf from before
             self._write_card(at)
 
     def write_last(self, at: Stamp) -> None:

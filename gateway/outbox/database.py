@@ -8,7 +8,10 @@ gateway is not touched at all.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
+import os
+import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
@@ -18,7 +21,7 @@ from typing import TypeVar
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.outbox.connection import may_write
-from gateway.outbox.quarantine import discard, set_aside
+from gateway.outbox.quarantine import discard, free_name, set_aside
 from gateway.outbox.reader import Reader
 from gateway.outbox.reserve import Reserve
 from gateway.outbox.rows import Route
@@ -45,6 +48,8 @@ class Database:
         self._destinations = tuple(route.destination for route in routes)
         self._reserve = Reserve(path.with_name("reserve"))
         self._aside: Path | None = None
+        self._place: dict[str, object] = {}
+        self._note = path.with_name(f"{path.name}.replacing")
         self._writer = ThreadPoolExecutor(1, "outbox-writer")
         self._reader = ThreadPoolExecutor(1, "outbox-reader")
 
@@ -52,6 +57,8 @@ class Database:
 
     async def open(self) -> Stock:
         """Open or create the database and take stock of it. Raises StoreError."""
+        if self._aside is None:
+            self._aside = await self.in_writer(self._interrupted)
         if self._aside is not None:  # its place is empty: what would be begun there must count as a replacement
             raise StoreError("GW-STO-02", str(self.path), path=str(self.path), detail="set aside")
         stock = await self.in_writer(lambda: self._opened(self.store))
@@ -79,35 +86,68 @@ class Database:
         """Set a corrupt database aside and begin a new stream. May be called again after it failed. Raises StoreError."""
         await self.close_store()
         try:
-            if self._aside is None:
-                aside = self._aside = set_aside(self.path, now_ms=self._clock.stamp().wall_ms)
-                self.salvaged = await self.in_reader(lambda: salvage(aside))
-            else:
-                discard(self.path)  # begun by an earlier try, which failed
+            aside = await self.in_writer(self._make_place)
         except OSError as failed:
             detail = f"cannot be set aside: {failed}"
             raise StoreError("GW-STO-01", str(self.path), path=str(self.path), detail=detail) from failed
-        store, old = Store(self.path, self.store.routes), self.salvaged or Salvaged()
+        if self.salvaged is None:
+            self.salvaged = await self.in_reader(lambda: salvage(aside))
+        store, old = Store(self.path, self.store.routes), self.salvaged
         numbers = {**old.numbers, **self.store.counters.numbers}  # in memory they are whole, where it ran
-        facts = {
-            **old.facts_to_keep(),
-            "rescue": json.dumps({
-                "file": self._aside.name, "sequence": self.store.counters.sequence, "at": asdict(self._clock.stamp()),
-            }),
-        }  # fmt: skip
+        facts = {**old.facts_to_keep(), "rescue": json.dumps(self._place)}
 
         def begun() -> Stock:
             stock = self._opened(store)
-            store.adopt(numbers, old.letters, facts)
+            try:
+                store.adopt(numbers, old, facts)
+            except BaseException:
+                store.reader.close()
+                store.close()
+                raise
+            with contextlib.suppress(OSError):  # what it stands for is in the database now
+                self._note.unlink()
             return stock
 
         stock = await self.in_writer(begun)
         self.store, self._aside, self.is_open = store, None, True
         return stock
 
+    def _make_place(self) -> Path:
+        """Set the database aside, with a note for whoever comes after a crash; or clear what an earlier try left."""
+        if self._aside is not None:
+            discard(self.path)
+            return self._aside
+        now = self._clock.stamp()
+        aside = free_name(self.path, now_ms=now.wall_ms)
+        self._place = {"file": aside.name, "sequence": self.store.counters.sequence, "at": asdict(now)}
+        with self._note.open("w", encoding="utf-8") as note:
+            json.dump(self._place, note)
+            note.flush()
+            os.fsync(note.fileno())
+        self.salvaged = None
+        set_aside(self.path, aside)
+        self._aside = aside
+        return aside
+
+    def _interrupted(self) -> Path | None:
+        """Return the database that an earlier process had set aside without getting a new one ready in its place."""
+        try:
+            place = json.loads(self._note.read_text(encoding="utf-8"))
+            aside = self.path.with_name(str(place["file"]))
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, KeyError, TypeError):  # torn before anything was renamed: it is made durable first
+            return None
+        if aside.exists() and not _has_adopted(self.path):
+            self._place = place
+            return aside
+        with contextlib.suppress(OSError):
+            self._note.unlink()
+        return None
+
     async def look(self) -> None:
         """Read what people hang on from a database that cannot be opened, as far as it goes."""
-        self.salvaged = await self.in_reader(lambda: salvage(self.path))
+        self.salvaged = await self.in_reader(lambda: salvage(self._aside or self.path))
 
     async def may_write(self) -> bool:
         """Would a new connection be allowed to write?"""
@@ -143,3 +183,14 @@ class Database:
     def in_reader(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Do something in the thread that reads."""
         return asyncio.get_running_loop().run_in_executor(self._reader, work)
+
+
+def _has_adopted(path: Path) -> bool:
+    """Has a database taken over what the one before it knew? One that cannot be asked is not to be thrown away."""
+    if not path.exists():
+        return False
+    try:
+        with contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            return connection.execute("SELECT 1 FROM fact WHERE key = 'rescue'").fetchone() is not None
+    except sqlite3.Error as error:
+        return "no such table" not in str(error)

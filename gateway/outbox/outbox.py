@@ -168,6 +168,8 @@ class Outbox(Holding):
             )
             if write.drops or write.letters:  # they name rows of another database
                 write = replace(write, drops=(), letters=())
+            if write.facts:  # how far the rescue of the one before it had come
+                write = replace(write, facts=tuple(fact for fact in write.facts if fact[0] != "rescue"))
             return write, placed
 
         self._intake.revise(revised)
@@ -176,6 +178,7 @@ class Outbox(Holding):
         self._stock, self._stream = stock, self._store.streamid
         self._dirty.clear()
         self._accepted.clear()
+        self.on_stored()  # at once: no answer to a row of the old stream may confirm one of this
 
     async def run(self) -> None:
         """Commit what is submitted, for ever. A failing disk is retried with back-off; nothing submitted is forgotten."""
@@ -212,6 +215,7 @@ class Outbox(Holding):
                     await self._reopen()
                 if self._corrupt is not None:
                     error = self._corrupt
+                    self._fails()  # until there is a new one, alarms go out without it
                     await self._begin_anew(error)
                     self._database.salvaged = None  # whoever asks from now on asks the new one
                     self.on_trouble(error)

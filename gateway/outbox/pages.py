@@ -81,13 +81,16 @@ class Pages:
         return self._wal.read(_FRAME_HEADER)
 
     def page(self, number: int) -> bytes:
-        """Return a page, counted from 1; short or empty beyond the end."""
+        """Return a page, counted from 1; short or empty beyond the end, and where the disk does not give it."""
         where = self._in_wal.get(number)
-        if where is not None and self._wal is not None:
-            self._wal.seek(where)
-            return self._wal.read(self.page_bytes)
-        self._file.seek((number - 1) * self.page_bytes)
-        return self._file.read(self.page_bytes)
+        try:
+            if where is not None and self._wal is not None:
+                self._wal.seek(where)
+                return self._wal.read(self.page_bytes)
+            self._file.seek((number - 1) * self.page_bytes)
+            return self._file.read(self.page_bytes)
+        except OSError:  # one bad sector must not keep all the others
+            return b""
 
     # -- rows ---------------------------------------------------------------------------------------------------
 

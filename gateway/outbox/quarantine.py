@@ -13,19 +13,22 @@ KEPT: Final = 3
 _ENDINGS: Final = ("", "-wal", "-shm")
 
 
-def set_aside(path: Path, *, now_ms: int) -> Path:
-    """Rename a database with its WAL; return where it is. Close every connection to it before. Raises OSError."""
-    aside = path.name + f".corrupt-{now_ms:013d}"
+def free_name(path: Path, *, now_ms: int) -> Path:
+    """Return where a database would be set aside."""
+    return path.with_name(f"{path.name}.corrupt-{now_ms:013d}")
+
+
+def set_aside(path: Path, aside: Path) -> None:
+    """Rename a database with its WAL. Close every connection to it before. Raises OSError."""
     for ending in _ENDINGS:  # the database first: a WAL that a crash leaves alone is discarded by SQLite
         with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + ending).rename(path.with_name(aside + ending))
+            path.with_name(path.name + ending).rename(path.with_name(aside.name + ending))
     found = path.parent.glob(f"{path.name}.corrupt-*")
     # Whatever the clock says, the last is this one: after a power cut it may have been set back by years.
-    others = sorted(one for one in found if one.name != aside and one.name.rpartition("-")[2].isdigit())
+    others = sorted(one for one in found if one.name != aside.name and one.name.rpartition("-")[2].isdigit())
     for old in others[: 1 - KEPT]:
         for ending in _ENDINGS:
             old.with_name(old.name + ending).unlink(missing_ok=True)
-    return path.with_name(aside)
 
 
 def discard(path: Path) -> None:

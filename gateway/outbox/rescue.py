@@ -55,7 +55,7 @@ class Rescue:
                     await self.once()
                 except Exception as error:  # noqa: BLE001 - what is old must not end the hearing of what is new
                     _log.error("what a corrupt database held could not be brought back", exc_info=error)
-                    await self._finish({}, [], is_complete=False)
+                    await self._finish({}, [], is_complete=False, place=json.loads(self._outbox.to_rescue or "{}"))
             await asyncio.sleep(LOOK_S)
 
     async def once(self) -> None:
@@ -71,7 +71,7 @@ class Rescue:
         is_complete = True
         try:
             for urgent, first in steps(wreck):
-                if self._clock.monotonic() > deadline:
+                if self._clock.monotonic() > deadline or self._is_superseded(place):
                     is_complete = False
                     break
                 found = await self._in_thread(partial(wreck.step, first, urgent=urgent))
@@ -90,7 +90,12 @@ class Rescue:
                 "from": iso(first_at.wall_ms), "to": iso(last_at.wall_ms), "from_mono_ms": first_at.mono_ms,
                 "to_mono_ms": last_at.mono_ms, "from_boot": first_at.boot, "to_boot": last_at.boot,
             }  # fmt: skip
-        await self._finish(facts, missing, is_complete=is_complete)
+        await self._finish(facts, missing, is_complete=is_complete, place=place)
+
+    def _is_superseded(self, place: dict[str, object]) -> bool:
+        """Has the next database had to be replaced meanwhile? Then that one is to be rescued, and this one is left."""
+        now = json.loads(self._outbox.to_rescue or "{}")
+        return bool(now.get("file", place.get("file")) != place.get("file"))
 
     async def _store(self, found: Sequence[Rescued], place: dict[str, object]) -> None:
         for one in found:
@@ -98,7 +103,9 @@ class Rescue:
         await self._durable(facts=((FACT, json.dumps(place)),))
         self.rescued += len(found)
 
-    async def _finish(self, facts: dict[str, object], missing: Ranges, *, is_complete: bool) -> None:
+    async def _finish(
+        self, facts: dict[str, object], missing: Ranges, *, is_complete: bool, place: dict[str, object]
+    ) -> None:
         """Tell what could not be found, and that it is over: one transaction."""
         _log.warning("a corrupt database was gone through", rescued=self.rescued, missing=missing, complete=is_complete)
         events: tuple[Event, ...] = ()
@@ -112,8 +119,10 @@ class Rescue:
                 "exact": False, "complete": is_complete, "rescued": self.rescued, "sequences": missing,
             }  # fmt: skip
             events = (new_event("gateway.gap", self._origin, device=self._origin.gateway, at=now, data=data),)
-        await self._durable(events=events, facts=((FACT, ""),))
-        self._outbox.to_rescue = ""
+        is_last = not self._is_superseded(place)
+        await self._durable(events=events, facts=((FACT, ""),) if is_last else ())
+        if not self._is_superseded(place):
+            self._outbox.to_rescue = ""
 
     async def _durable(self, **more: Any) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

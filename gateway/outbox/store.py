@@ -24,7 +24,8 @@ from gateway.outbox.inserts import Inserts
 from gateway.outbox.migration import migrate, refuse_newer
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
-from gateway.outbox.rows import Accepted, CursorRow, DeadLetter, Letter, Mark, Route, Write
+from gateway.outbox.rows import Accepted, CursorRow, DeadLetter, Mark, Route, Write
+from gateway.outbox.salvage import Salvaged
 from gateway.outbox.wal_index import WalIndex
 from gateway.tally import Tally
 
@@ -115,10 +116,12 @@ class Store:
 
     def _load(self) -> None:
         facts = dict(self._writer.execute("SELECT key, value FROM fact"))
-        self.streamid = facts.get("streamid") or new_id()
+        before, self.streamid = self.streamid, facts.get("streamid") or new_id()
         if "streamid" not in facts:
             self._put_facts([("streamid", self.streamid)])
         self.counted_to = sequence = int(facts.get("sequence", 0))
+        if before == self.streamid:  # whatever a card has forgotten: no number is given twice
+            sequence = max(sequence, self.counters.sequence)
         delivery = {route.destination: int(facts.get(f"delivery:{route.destination}", 0)) for route in self.routes}
         # The facts are written at least once in `_FACTS_EVERY` events: only what came after them is looked at.
         for table in TABLES.values():
@@ -128,11 +131,16 @@ class Store:
                 for destination, number in json.loads(text).items():
                     if destination in delivery:
                         delivery[destination] = max(delivery[destination], number)
+        if before == self.streamid:
+            delivery = {name: max(number, self.counters.delivery.get(name, 0)) for name, number in delivery.items()}
         self.epochs = {key[6:]: int(value) for key, value in facts.items() if key.startswith("epoch:")}
         self.boots = facts.get("boots", "")
         self.rescue = facts.get("rescue", "")
         recorded = Stamp(**json.loads(facts["recorded"])) if "recorded" in facts else None
-        tally = Tally.parse(facts["tally"]) if "tally" in facts else Tally()
+        try:
+            tally = Tally.parse(facts["tally"]) if "tally" in facts else Tally()
+        except (ValueError, KeyError, TypeError):  # of another version, perhaps: counts are no reason to give up events
+            tally = Tally()
         self.counters = Counters(sequence, delivery, recorded=recorded, tally=tally)
         self.bases = {key[7:]: value for key, value in facts.items() if key.startswith("counts:")}
         self._boots = {name: n for n, name in self._writer.execute("SELECT n, id FROM boot")}
@@ -150,9 +158,7 @@ class Store:
             self.counters.numbers[device, session] = NumberSet.parse(text, settled=settled, digests=known)
 
     @asks
-    def adopt(
-        self, numbers: Mapping[tuple[str, str], NumberSet], letters: Sequence[Letter], facts: Mapping[str, str]
-    ) -> None:
+    def adopt(self, numbers: Mapping[tuple[str, str], NumberSet], known: Salvaged, facts: Mapping[str, str]) -> None:
         """Take over, in one transaction, what a database that was set aside knew. Raises StoreError.
 
         The sequences of its letters are negative: they are of another stream.
@@ -160,12 +166,12 @@ class Store:
         wanted = {route.destination for route in self.routes}
         self._writer.execute("BEGIN IMMEDIATE")
         try:
-            for (device, session), known in numbers.items():
-                row = (device, session, known.text(), self.counters.sequence, known.settled)
+            for (device, session), taken in numbers.items():
+                row = (device, session, taken.text(), self.counters.sequence, taken.settled)
                 self._writer.execute("INSERT OR REPLACE INTO number VALUES (?, ?, ?, ?, ?)", row)
                 self._writer.executemany(
                     "INSERT OR REPLACE INTO number_digest VALUES (?, ?, ?, ?)",
-                    [(device, session, block, data) for block, data in known.blocks()],
+                    [(device, session, block, data) for block, data in taken.blocks()],
                 )
             self._writer.executemany(
                 "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
@@ -181,16 +187,24 @@ class Store:
                         one.at_ms,
                         one.body,
                     )
-                    for one in letters
+                    for one in known.letters
                     if one.destination in wanted
                 ],
+            )
+            self._writer.executemany(
+                "INSERT OR REPLACE INTO alarm VALUES (?, ?, ?, ?)",
+                [(one.id, int(one.is_open), one.raised_ms, one.doc) for one in known.alarms],
+            )
+            self._writer.executemany(
+                "INSERT OR REPLACE INTO mark VALUES (?, ?, ?)",
+                [(one.device, one.key, one.value) for one in known.marks],
             )
             self._put_facts(facts.items())
             self._writer.execute("COMMIT")
         except BaseException:
             self._roll_back()
             raise
-        self.counters.numbers.update({key: known.copy() for key, known in numbers.items()})
+        self.counters.numbers.update({key: taken.copy() for key, taken in numbers.items()})
         self.rescue = facts.get("rescue", "")
 
     def _tidy(self) -> None:

@@ -52,7 +52,8 @@ class Wreck:
     ) -> None:
         self._pages = Pages(path)
         self._cursors = salvaged.cursors
-        self._destinations = {*destinations, *(destination for destination, _lane in self._cursors)}
+        self._current = frozenset(destinations)
+        self._destinations = self._current or {destination for destination, _lane in self._cursors}
         self._lanes = lanes_of(self._pages, {table: int(lane) for lane, table in TABLES.items()})
         self._seen = bytearray()
         self._base: int | None = None
@@ -91,7 +92,11 @@ class Wreck:
         if (event.lane in _TELEMETRY) is urgent:
             return None
         lane = self._lanes.get(page)
-        destinations = _destinations(values[9])
+        named = _destinations(values[9])
+        # One that is delivered to no more has no cursor either, and wants nothing.
+        destinations = [one for one in named if one in self._destinations] if self._current else named
+        if named and not destinations:
+            return None
         wanted = [one for one in destinations if not self._is_confirmed(one, event.lane, lane, seq)]
         if destinations and not wanted:
             return None

@@ -146,3 +146,13 @@ def test_of_one_boot_the_near_stamp_counts_and_of_two_the_later_hour(tmp_path: P
     assert notes.read() == seconds(20, wall_ms=NOON.wall_ms - 3_600_000)
     card.write(seconds(1, boot="a later one"))
     assert notes.read() == seconds(1, boot="a later one")
+
+
+def test_a_moment_before_the_last_one_is_noted_on_the_card_at_once(tmp_path: Path) -> None:
+    """It turned out that it had been deaf since: after a power cut the gap must begin there."""
+    notes = AliveNotes(card=tmp_path / "card", near=tmp_path / "near")
+    notes.write(seconds(100))
+    notes.write(seconds(110))
+    notes.write(seconds(90))
+    notes.close()
+    assert AliveFile(tmp_path / "card").read() == seconds(90)

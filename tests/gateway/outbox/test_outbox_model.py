@@ -243,7 +243,8 @@ class OutboxModel(RuleBasedStateMachine):
         self.runner.run(replaced())
         waited = {event.id for write, _numbers in self.waiting for event in write.events}
         numbers = {number for _write, its in self.waiting for number in its} | self.durable.numbers
-        marks = {mark.device: mark.value for write, _numbers in self.waiting for mark in write.marks}
+        marks = dict(self.durable.marks)
+        marks |= {mark.device: mark.value for write, _numbers in self.waiting for mark in write.marks}
         rows = sorted((row for lane in Lane for row in self.fetched(lane)), key=lambda row: row.seq)
         assert owed | waited <= {row.id for row in rows}
         letters = {(one.destination, one.id) for one in self.runner.run(self.outbox.dead_letters(1_000))}

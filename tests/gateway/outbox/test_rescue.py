@@ -9,6 +9,7 @@ import random
 import shutil
 import sqlite3
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ import pytest
 from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Lane
-from gateway.outbox import DeadLetter, Number, NumberState, Rescue, Route, Write
+from gateway.outbox import DeadLetter, Mark, Number, NumberState, Rescue, Route, Write
 from gateway.outbox import rescue as rescue_module
 from gateway.outbox.connection import TABLES
 from gateway.outbox.pages import Pages, lanes_of
@@ -377,3 +378,104 @@ async def test_numbers_outlive_a_file_that_turns_corrupt_while_running(shelf: An
     shelf.outbox._wake.set()
     await when(lambda: shelf.outbox.streamid != before)
     assert shelf.outbox.number_state("m1", "", 7, digest=77) is NumberState.DURABLE
+
+
+# A replacement that is interrupted.
+
+
+class Killed(BaseException):
+    """The process ends here."""
+
+
+@pytest.mark.parametrize("at", ["gateway.outbox.store.Store.adopt", "gateway.outbox.database.salvage"])
+async def test_a_replacement_that_a_crash_interrupts_is_finished_by_the_next_start(
+    closed_shelf: Any, event: Maker, alarm: Maker, monkeypatch: pytest.MonkeyPatch, at: str
+) -> None:
+    await closed_shelf.open()
+    one = alarm()
+    await closed_shelf.store(replace(one, marks=(Mark("call-1", "counter:", "7"),)))
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "number")
+
+    def killed(*_arguments: Any, **_more: Any) -> Any:
+        raise Killed
+
+    with monkeypatch.context() as patch:
+        patch.setattr(at, killed)
+        with pytest.raises(Killed):
+            await closed_shelf.open()
+    outbox = await closed_shelf.open()
+    assert (outbox.was_replaced, bool(outbox.to_rescue)) == (True, True)
+    assert [row.id for row in await outbox.alarms()] == [one.alarms[0].id]
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    assert [row.id for row in await outbox.fetch(Lane.A, 0, 10)] == [one.events[0].id]
+    assert not closed_shelf.path.with_name("outbox.db.replacing").exists()
+    stream = outbox.streamid
+    outbox = await closed_shelf.reopen()
+    assert (outbox.streamid, outbox.was_replaced) == (stream, False)
+    assert [row.id for row in await outbox.alarms()] == [one.alarms[0].id]
+
+
+async def test_a_replacement_that_was_finished_is_not_done_again(closed_shelf: Any, event: Maker) -> None:
+    await closed_shelf.open()
+    await fill(closed_shelf, event, 4)
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "number")
+    outbox = await closed_shelf.open()
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    stream = outbox.streamid
+    await closed_shelf.close()
+    [aside] = [one for one in closed_shelf.path.parent.glob("outbox.db.corrupt-*") if one.name[-1].isdigit()]
+    note = closed_shelf.path.with_name("outbox.db.replacing")
+    note.write_text(json.dumps({"file": aside.name}), encoding="utf-8")  # as if it could not be removed
+    outbox = await closed_shelf.open()
+    assert (outbox.streamid, note.exists()) == (stream, False)
+
+
+async def test_what_only_a_removed_destination_had_not_confirmed_does_not_come_again(
+    closed_shelf: Any, event: Maker
+) -> None:
+    closed_shelf.routes = [Route("district", ("*",)), Route("old", ("*",))]
+    outbox = await closed_shelf.open()
+    await fill(closed_shelf, event, 8)
+    outbox.confirm("district", Lane.A, seq=outbox.last(Lane.A), ahead=list, done=2)
+    assert await outbox.flush(10)
+    await closed_shelf.close()
+    wreck = Wreck(closed_shelf.path, salvage(closed_shelf.path), destinations=["district"])
+    rescued = [one for urgent, first in steps(wreck) for one in wreck.step(first, urgent=urgent)]
+    wreck.close()
+    assert {one.event.lane for one in rescued} == {Lane.B, Lane.C}
+    assert {one.only for one in rescued} == {""}
+
+
+async def test_a_page_that_the_disk_does_not_give_keeps_no_other(
+    closed_shelf: Any, event: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await closed_shelf.open()
+    ids = await fill(closed_shelf, event, 40)
+    await closed_shelf.close()
+    where = pages_of(closed_shelf.path)
+    name = next(one for one, pages in where.items() if len(pages) == 1)
+    [bad] = where[name]
+    pages = Pages(closed_shelf.path)
+
+    class Sector:
+        def __init__(self, file: Any) -> None:
+            self.file = file
+
+        def seek(self, at: int) -> int:
+            if at == (bad - 1) * pages.page_bytes:
+                raise OSError(5, "Input/output error")
+            return int(self.file.seek(at))
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.file, name)
+
+    monkeypatch.setattr(pages, "_file", Sector(pages._file))
+    found_ids = {
+        values[1] for number in range(1, pages.count + 1) for _rowid, values in pages.rows(number) if len(values) == 11
+    }
+    pages.close()
+    assert name not in found_ids
+    assert {one for one, its in where.items() if bad not in its} <= found_ids
+    assert len(ids) == 40
