@@ -266,7 +266,9 @@ class Store:
                 work.counting().accepted(one.destination, one.seconds)
             versions = self._put_marks([mark for write, _lanes in writes for mark in write.marks])
             deleted = self._delete(delete)
-            if delete or cursors or work.sequence // _FACTS_EVERY != self.counters.sequence // _FACTS_EVERY:
+            is_dropping = any(write.drops for write, _lanes in writes)  # the rows that show the last numbers may leave
+            is_due = work.sequence // _FACTS_EVERY != self.counters.sequence // _FACTS_EVERY
+            if delete or cursors or is_dropping or is_due:
                 self._put_counters(work)
             forgotten = self._put_numbers(work)
             if work.counted is not None:

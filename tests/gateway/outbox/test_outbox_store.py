@@ -18,7 +18,7 @@ from gateway.events import Lane, Stored
 from gateway.outbox import AlarmRow, CursorRow, DeadLetter, Mark, Number, NumberState, Route, Write
 from gateway.outbox import store as store_module
 from gateway.outbox.connection import connect
-from gateway.outbox.rows import Counted
+from gateway.outbox.rows import Counted, Drop
 from gateway.outbox.store import Store
 
 Opener = Callable[..., Store]
@@ -450,3 +450,18 @@ def test_no_commit_shares_a_block_of_the_wal_with_a_later_one(
         last, _committed, page = new[-1]
         assert page == next(page for _at, committed, page in new if committed), "only repeated"
         assert durable <= (last + 24 + 4096) // 4096 * 4096, "the next one begins in a later block"
+
+
+def test_numbers_go_on_after_the_newest_rows_of_a_destination_gave_way(
+    open_store: Maker, write: Maker, commit: Maker, event: Maker
+) -> None:
+    """The rows that showed the last delivery number are gone; the gap that tells of them goes to others."""
+    routes = {"district": ("*",), "city": ("telemetry.*",)}
+    store = open_store(**routes)
+    commit(store, write())
+    rows = tuple(store.reader.fetch(Lane.C, 0, 10))
+    commit(store, Write((event("gateway.gap"),), drops=(Drop(Lane.C, rows),)))
+    store = open_store(**routes)
+    commit(store, write())
+    [row] = store.reader.fetch(Lane.C, 0, 10)
+    assert (row.seq, row.route) == (3, {"district": 3, "city": 2})
