@@ -103,7 +103,7 @@ class _App:
         self._alive = AliveNotes(gateway.data_dir / "alive", near)
         self._sign = SignOfLife(self._alive, clock=self._clock, on_written=self._on_sign_written)
         self._service = ServiceManager()
-        self._ticks = 0
+        self._ticks = self._signs_failed = 0
         self._stop = asyncio.Event()
         self._control_known = asyncio.Event()
         self._is_built = self._is_store_told = False
@@ -277,9 +277,11 @@ class _App:
 
     def _on_sign_written(self, error: BaseException | None) -> None:
         path = str(self._settings.gateway.data_dir / "alive")
-        if error is None or self._outbox.is_failing:  # the greater trouble is told by the outbox
+        # The greater trouble is told by the outbox, which meets the same disk within a second.
+        self._signs_failed = 0 if error is None or self._outbox.is_failing else self._signs_failed + 1
+        if not self._signs_failed:
             self._health.off("GW-STO-01", path)
-        else:
+        elif self._signs_failed > 1:
             detail = getattr(error, "strerror", None) or repr(error)
             self._health.on("GW-STO-01", path, folder=str(self._settings.gateway.data_dir), detail=detail)
 

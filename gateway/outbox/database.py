@@ -18,7 +18,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
-from gateway.clock import Clock
+from gateway.clock import Clock, Stamp
 from gateway.errors import StoreError
 from gateway.outbox.connection import may_write
 from gateway.outbox.quarantine import discard, free_name, set_aside
@@ -86,7 +86,8 @@ class Database:
         """Set a corrupt database aside and begin a new stream. May be called again after it failed. Raises StoreError."""
         await self.close_store()
         try:
-            aside = await self.in_writer(self._make_place)
+            now = self._clock.stamp()
+            aside = await self.in_writer(lambda: self._make_place(now))
         except OSError as failed:
             detail = f"cannot be set aside: {failed}"
             raise StoreError("GW-STO-01", str(self.path), path=str(self.path), detail=detail) from failed
@@ -112,12 +113,11 @@ class Database:
         self.store, self._aside, self.is_open = store, None, True
         return stock
 
-    def _make_place(self) -> Path:
+    def _make_place(self, now: Stamp) -> Path:
         """Set the database aside, with a note for whoever comes after a crash; or clear what an earlier try left."""
         if self._aside is not None:
             discard(self.path)
             return self._aside
-        now = self._clock.stamp()
         aside = free_name(self.path, now_ms=now.wall_ms)
         self._place = {"file": aside.name, "sequence": self.store.counters.sequence, "at": asdict(now)}
         with self._note.open("w", encoding="utf-8") as note:
