@@ -147,7 +147,7 @@ class Reader:
         """Return how many rows of each lane there are up to a sequence."""
         counts = {}
         for lane, seq in upto.items():
-            query = f"SELECT count(*) FROM {TABLES[lane]} WHERE seq <= ?"  # noqa: S608
+            query = f"SELECT count(*) FROM {TABLES[lane]} WHERE seq <= ?"  # noqa: S608 - tables of ours
             counts[lane] = int(self._connection.execute(query, (seq,)).fetchone()[0])
         return counts
 
