@@ -121,6 +121,39 @@ def test_a_card_that_cannot_be_written_is_told_and_tried_again_each_time(tmp_pat
     assert AliveFile(tmp_path / "card" / "alive").read() == seconds(12)
 
 
+def test_a_card_that_can_no_longer_be_written_is_told_each_second_although_nothing_is_due(tmp_path: Path) -> None:
+    notes = AliveNotes(tmp_path / "alive", tmp_path / "near")
+    notes.write(seconds(10))
+    (tmp_path / "alive").rename(tmp_path / "kept")
+    (tmp_path / "alive").mkdir()  # refuses to be opened for writing, to root as well
+    for n in (11, 12):
+        with pytest.raises(OSError, match="Is a directory"):
+            notes.write(seconds(n))
+        assert AliveFile(tmp_path / "near").read() == seconds(n)
+    (tmp_path / "alive").rmdir()
+    (tmp_path / "kept").rename(tmp_path / "alive")
+    notes.write(seconds(13))
+    assert AliveFile(tmp_path / "alive").read() == seconds(10)
+
+
+def test_a_look_at_the_card_leaves_the_file_as_it_was(tmp_path: Path) -> None:
+    notes, card = AliveNotes(tmp_path / "alive", tmp_path / "near"), tmp_path / "alive"
+    notes.write(seconds(10))
+    before = card.stat()
+    notes.write(seconds(11))
+    after = card.stat()
+    assert (after.st_mtime_ns, after.st_ctime_ns) == (before.st_mtime_ns, before.st_ctime_ns)
+    assert AliveFile(tmp_path / "near").read() == seconds(11)
+
+
+def test_a_note_that_was_removed_from_the_card_is_written_anew(tmp_path: Path) -> None:
+    notes = AliveNotes(tmp_path / "alive", tmp_path / "near")
+    notes.write(seconds(10))
+    (tmp_path / "alive").unlink()
+    notes.write(seconds(11))
+    assert AliveFile(tmp_path / "alive").read() == seconds(11)
+
+
 def test_after_a_power_cut_the_card_alone_is_read(tmp_path: Path) -> None:
     notes = AliveNotes(tmp_path / "alive", tmp_path / "near")
     notes.write(seconds(10))

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
+from gateway.clock import Stamp
+from gateway.outbox.alive import AliveFile, AliveNotes
 from simulator.chaos.disk import Disk, missing
 
 pytestmark = pytest.mark.skipif(bool(missing()), reason=f"no disk to be had: {missing()}")
@@ -50,6 +53,23 @@ async def test_a_disk_that_fails_under_an_open_file_refuses_writes_and_is_well_a
         assert kept.read_text() == "before"
     await disk.replace()
     assert why(disk.at / "one") is None
+
+
+async def test_a_disk_that_fails_is_met_by_the_note_of_the_next_second_although_none_is_due_on_it(
+    disk: Disk, tmp_path: Path
+) -> None:
+    """Some kernels show such a disk as writable in everything but an attempt."""
+    notes = AliveNotes(disk.at / "alive", tmp_path / "near")
+    notes.write(Stamp(1_800_000_000_000, 10_000, "boot"))
+    await asyncio.to_thread(os.sync)
+    await disk.fail()
+    with pytest.raises(OSError, match="Read-only file system"):
+        notes.write(Stamp(1_800_000_001_000, 11_000, "boot"))
+    notes.close()
+    await disk.replace()
+    notes.write(Stamp(1_800_000_002_000, 12_000, "boot"))
+    notes.close()
+    assert AliveFile(disk.at / "alive").read() == Stamp(1_800_000_000_000, 10_000, "boot")
 
 
 async def test_a_read_only_disk_refuses_writes_until_it_is_writable_again(disk: Disk) -> None:
