@@ -15,6 +15,7 @@ number that is used again for another event is taken as one, unverified; a line 
     [[device.map.signal]]      # the first signal of a field that fits decides
     field = "ev"
     equals = "press"           # text, whole number, true or false; left out: any value but null, false, 0 and ""
+    ends = "idle"              # left out: it happens once; else it is a state, and this value says that it is over
     is = "call"                # call fall cancel recovered bed_exit tamper low_battery restored occupancy
     code = "press"             # left out: the value itself
     channel = "1"              # left out: none
@@ -42,9 +43,7 @@ from functools import lru_cache
 from typing import Final
 
 from drivers.kit import (
-    QUANTITIES,
     RAISING,
-    BadOption,
     Decoded,
     LineSettings,
     Reading,
@@ -58,29 +57,10 @@ from drivers.kit import (
     StreamVector,
     Title,
 )
-from drivers.kit.options import MAX_NAME, choice, known_keys, tables, text
-from drivers.protocols import json_lines
+from drivers.kit.options import MAX_NAME, known_keys, text
+from drivers.protocols import field_map, json_lines
 
-MAX_RULES: Final = 32
 MAX_NUMBER: Final = 2**63 - 1
-MAX_DECIMALS: Final = 12
-MAX_DIGITS: Final = 15
-
-
-@dataclass(frozen=True, slots=True)
-class _SignalRule:
-    """`equals` None fits any value that says something; `signal.code` is empty where the value itself is the code."""
-
-    field: str
-    equals: str | int | bool | None
-    signal: Signal
-
-
-@dataclass(frozen=True, slots=True)
-class _ReadingRule:
-    field: str
-    quantity: str
-    channel: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -90,45 +70,17 @@ class Map:
     address: str
     number: str
     session: str
-    signals: tuple[_SignalRule, ...]
-    readings: tuple[_ReadingRule, ...]
+    fields: field_map.FieldMap
 
 
 def options(raw: Mapping[str, object]) -> Map:
     """Check a device's `map`. Raises BadOption."""
     known_keys(raw, name="map", allowed=("address", "number", "session", "signal", "reading"))
-    found = Map(
+    return Map(
         text(raw, "address", name="map", default="dev"),
         text(raw, "number", name="map", default="n"),
         text(raw, "session", name="map", default="s"),
-        tuple(_signal_rule(row, name) for name, row in tables(raw, "signal", name="map", most=MAX_RULES)),
-        tuple(_reading_rule(row, name) for name, row in tables(raw, "reading", name="map", most=MAX_RULES)),
-    )
-    if not found.signals and not found.readings:
-        expected = "at least one [[device.map.signal]] or [[device.map.reading]]"
-        raise BadOption("map", dict(raw), expected, zh="至少一个 [[device.map.signal]] 或 [[device.map.reading]]")
-    return found
-
-
-def _signal_rule(row: Mapping[str, object], name: str) -> _SignalRule:
-    known_keys(row, name=name, allowed=("field", "equals", "is", "code", "channel"))
-    equals = row.get("equals")
-    if equals is not None and not isinstance(equals, str | int):
-        expected = "a text, a whole number, true or false"
-        raise BadOption(f"{name}.equals", equals, expected, zh="一段文字、一个整数、true 或 false")
-    kind = SignalKind(choice(row, "is", name=name, among=[kind.value for kind in SignalKind]))
-    code = text(row, "code", name=name, default="") or ("" if equals is None else _code(equals))
-    return _SignalRule(
-        text(row, "field", name=name), equals, Signal(kind, code, text(row, "channel", name=name, default=""))
-    )
-
-
-def _reading_rule(row: Mapping[str, object], name: str) -> _ReadingRule:
-    known_keys(row, name=name, allowed=("field", "quantity", "channel"))
-    return _ReadingRule(
-        text(row, "field", name=name),
-        choice(row, "quantity", name=name, among=QUANTITIES),
-        text(row, "channel", name=name, default=""),
+        field_map.options(raw),
     )
 
 
@@ -137,7 +89,7 @@ def address_of(frame: bytes, meaning: Map) -> str:
     if not meaning.address:
         return ""
     try:
-        return _name(json_lines.parse(frame).get(meaning.address)) or ""
+        return field_map.name(json_lines.parse(frame).get(meaning.address)) or ""
     except Rejected:
         return ""
 
@@ -146,10 +98,10 @@ def decode(frame: bytes, meaning: Map) -> Decoded:
     """Read one line. Raises Rejected."""
     fields = json_lines.parse(frame)
     # A line that names nobody comes here only where one device has the line to itself: then it is that device's.
-    address = (_name(fields.get(meaning.address)) or "") if meaning.address else ""
-    signals = _signals(fields, meaning.signals)
+    address = (field_map.name(fields.get(meaning.address)) or "") if meaning.address else ""
+    signals = field_map.signals(fields, meaning.fields)
     raising = any(signal.kind in RAISING for signal in signals)
-    readings, refused = _readings(fields, meaning.readings)
+    readings, refused = field_map.readings(fields, meaning.fields)
     try:
         number = _number(fields, meaning)
     except Rejected as wrong:
@@ -165,51 +117,6 @@ def decode(frame: bytes, meaning: Map) -> Decoded:
     reply = f'{{"ack": {number.n}}}\n' if session is None else f'{{"ack": {number.n}, "s": {session}}}\n'
     replies = (Reply(reply.encode(), when="committed"),)
     return Decoded((*signals, *readings), address=address, source_number=number, replies=replies, refused=refused)
-
-
-def _signals(fields: Mapping[str, object], rules: tuple[_SignalRule, ...]) -> list[Signal]:
-    found: list[Signal] = []
-    decided: list[str] = []
-    for rule in rules:
-        value = fields.get(rule.field)
-        if value is None or rule.field in decided:
-            continue
-        if rule.equals is None:
-            if not value:
-                continue
-        # True is 1 in Python but not in JSON.
-        elif value != rule.equals or isinstance(value, bool) is not isinstance(rule.equals, bool):
-            continue
-        decided.append(rule.field)
-        signal = rule.signal
-        found.append(signal if signal.code else Signal(signal.kind, _code(value), signal.channel))
-    return found
-
-
-def _readings(fields: Mapping[str, object], rules: tuple[_ReadingRule, ...]) -> tuple[list[Reading], tuple[str, ...]]:
-    """Return what can be read, and in words what cannot."""
-    found: list[Reading] = []
-    refused: list[str] = []
-    for rule in rules:
-        value = fields.get(rule.field)
-        if value is None:
-            continue
-        try:
-            found.append(Reading(rule.quantity, _value(value, rule.field), rule.channel))
-        except Rejected as rejected:
-            refused.append(rejected.detail)
-    return found, tuple(refused)
-
-
-def _value(value: object, field: str) -> Decimal:
-    if isinstance(value, bool) or not isinstance(value, int | Decimal):
-        raise Rejected(Reason.IMPLAUSIBLE, f"{field} is no number")
-    number = Decimal(value)
-    exponent = number.as_tuple().exponent
-    if number.adjusted() >= MAX_DIGITS or not isinstance(exponent, int) or exponent < -MAX_DECIMALS:
-        raise Rejected(Reason.IMPLAUSIBLE, f"{field} is out of range")
-    # 1E+3 is a fine number but no decimal string.
-    return number if exponent <= 0 else number.quantize(Decimal(1))
 
 
 def _number(fields: Mapping[str, object], meaning: Map) -> SourceNumber | None:
@@ -229,22 +136,6 @@ def _number(fields: Mapping[str, object], meaning: Map) -> SourceNumber | None:
 @lru_cache(maxsize=64)
 def _quoted(session: str) -> str:
     return json.dumps(session)
-
-
-def _name(value: object) -> str | None:
-    """Return the name of a device: a text, or a whole number of at most 15 digits as its digits."""
-    if isinstance(value, str):
-        return value if 0 < len(value) <= MAX_NAME and value.isprintable() else None
-    if isinstance(value, bool) or not isinstance(value, int) or not 0 <= value < 10**MAX_DIGITS:
-        return None
-    return str(value)
-
-
-def _code(value: object) -> str:
-    """Return a value as a signal's code; "unknown" for what is no short text and no number."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    return _name(value) or "unknown"
 
 
 _PRESS = {"field": "ev", "equals": "press", "is": "call", "code": "press"}
