@@ -25,7 +25,7 @@ from gateway.events import Lane, Origin
 from gateway.profiles import Profile
 from gateway.profiles.profile import Place
 from gateway.tls import Tls, tls_context
-from gateway.uplinks.credentials import Credential, in_thread
+from gateway.credentials import Credential, in_thread
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Lines, Wire, host_and_port
 from gateway.uplinks.http_session import HttpSession, Pace

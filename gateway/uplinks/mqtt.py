@@ -26,7 +26,7 @@ from gateway.events import Lane, Origin
 from gateway.mqtt_session import Endpoint, MqttSession, NotSpoken, Version
 from gateway.profiles import Profile
 from gateway.profiles.profile import Place
-from gateway.uplinks.credentials import Credential
+from gateway.credentials import Credential
 from gateway.uplinks.mqtt_speech import Published, parse_acks, refused, speech_of
 from gateway.uplinks.uplink import Ack, UplinkEvents
 
