@@ -20,12 +20,12 @@ import structlog
 
 from gateway import __version__
 from gateway.clock import PlatformTime
+from gateway.credentials import Credential, in_thread
 from gateway.errors import SessionError
 from gateway.events import Lane, Origin
 from gateway.profiles import Profile
 from gateway.profiles.profile import Place
 from gateway.tls import Tls, tls_context
-from gateway.credentials import Credential, in_thread
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Lines, Wire, host_and_port
 from gateway.uplinks.http_session import HttpSession, Pace

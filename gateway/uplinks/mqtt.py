@@ -21,12 +21,12 @@ from typing import Final, Literal
 
 import structlog
 
+from gateway.credentials import Credential
 from gateway.errors import SessionError
 from gateway.events import Lane, Origin
 from gateway.mqtt_session import Endpoint, MqttSession, NotSpoken, Version
 from gateway.profiles import Profile
 from gateway.profiles.profile import Place
-from gateway.credentials import Credential
 from gateway.uplinks.mqtt_speech import Published, parse_acks, refused, speech_of
 from gateway.uplinks.uplink import Ack, UplinkEvents
 
