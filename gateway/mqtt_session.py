@@ -119,6 +119,7 @@ class MqttSession:
         if end.username:
             client.username_pw_set(end.username, end.password or None)
         client._create_socket = self._dial  # type: ignore[method-assign]  # noqa: SLF001 - see there
+        client._sock_send = self._send  # type: ignore[assignment,method-assign]  # noqa: SLF001 - see there
         client.on_connect = self._connected
         client.on_log = self._log
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._lost(f"disconnected: {reason}", reason=reason.value)
@@ -194,6 +195,21 @@ class MqttSession:
             line.close()
             raise
         return line
+
+    def _send(self, data: bytes | bytearray) -> int:
+        """Give bytes to the socket; where the peer has reset the connection, leave it to the reading side to end it.
+
+        A broker that refuses a certificate, or ends a session with a reason, says so and closes at once. If bytes of ours
+        are unread by then, its system resets the connection; paho would close the socket at the first failing write,
+        and the reason that lies in it, still to be read, would be lost. What is said to be sent here never was, just
+        as bytes are not that the system has taken and the peer has not.
+        """
+        try:
+            return paho.Client._sock_send(self._client, data)  # noqa: SLF001 - what it stands in for
+        except (ConnectionError, ssl.SSLEOFError):
+            if self._socket is None:
+                raise
+            return len(data)
 
     def _attach(self) -> None:
         self._socket = self._client.socket()
