@@ -17,6 +17,8 @@ from typing import Any
 
 import pytest
 
+from tests.json_board import Board, listening_board
+
 ROOT = Path(__file__).parents[2]
 
 
@@ -128,56 +130,11 @@ def problems(status: Mapping[str, Any]) -> set[tuple[str, str]]:
     return {(one["code"], one["subject"]) for one in status["problems"]}
 
 
-@dataclass
-class Board:
-    """A microcontroller behind TCP that writes JSON lines: what it was acknowledged, and how to let it speak."""
-
-    port: int
-    acks: list[int] = field(default_factory=list)
-    writers: list[asyncio.StreamWriter] = field(default_factory=list)
-
-    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self.writers.append(writer)
-        with suppress(OSError):
-            while line := await reader.readline():
-                self.acks.append(json.loads(line)["ack"])
-
-    @property
-    def connected(self) -> bool:
-        return bool(self.writers) and not self.writers[-1].is_closing()
-
-    async def say(self, data: bytes) -> None:
-        await self._wait(lambda: self.connected, "never connected")
-        self.writers[-1].write(data)
-        await self.writers[-1].drain()
-
-    async def press(self, n: int) -> None:
-        """Press, and wait for the acknowledgement."""
-        await self.say(b'{"dev":"b1","n":%d,"ev":"press"}\n' % n)
-        await self.acknowledged(n)
-
-    async def acknowledged(self, n: int, within_s: float = 10.0) -> None:
-        await self._wait(lambda: n in self.acks, f"{n} was not acknowledged", within_s)
-
-    async def _wait(self, condition: Callable[[], bool], why: str, within_s: float = 10.0) -> None:
-        end = time.monotonic() + within_s
-        while not condition():
-            assert time.monotonic() < end, why
-            await asyncio.sleep(0.01)
-
-
 @pytest.fixture
 async def board() -> AsyncIterator[Board]:
     """A board that listens for the gateway."""
-    here = Board(0)
-    server = await asyncio.start_server(here.serve, "127.0.0.1", 0)
-    here.port = server.sockets[0].getsockname()[1]
-    yield here
-    server.close()
-    for writer in here.writers:
-        writer.close()
-        with suppress(OSError):
-            await writer.wait_closed()
+    async with listening_board() as here:
+        yield here
 
 
 @pytest.fixture

@@ -82,7 +82,7 @@ async def test_open_alarms_and_the_dead_time_are_told_after_a_kill(
         killed = time.time()
         await gateway.end(signal.SIGKILL)
         gateway.log.unlink()
-        await board.say(b'{"dev":"b1","ev":"press"}\n')  # into the void
+        await board.say_to_nobody(b'{"dev":"b1","ev":"press"}\n')
         started = time.monotonic(), time.time()
         await gateway.start()
         await eventually(lambda: any(one["event"] == "alarm" for one in gateway.entries()), "never announced again")

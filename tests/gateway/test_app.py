@@ -29,6 +29,7 @@ from gateway.errors import StoreError
 from gateway.events import Lane
 from gateway.links.state import LinkState
 from gateway.outbox import Mark, Write
+from tests.json_board import Board, listening_board
 
 CONFIG = """
 [gateway]
@@ -110,7 +111,7 @@ class Daemon:
         assert answer["ok"], answer
         return answer["result"]
 
-    async def until(self, condition: Callable[[], bool], seconds: float = 10.0) -> None:
+    async def until(self, condition: Callable[[], bool], seconds: float = 30.0) -> None:
         async with asyncio.timeout(seconds):
             while not condition():
                 await asyncio.sleep(0.005)
@@ -124,26 +125,15 @@ class Daemon:
 
 
 @pytest.fixture
-async def board() -> AsyncIterator[Any]:
-    """The far end of the line: what is connected to it, and the port."""
-    writers: list[asyncio.StreamWriter] = []
-
-    async def connected(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writers.append(writer)
-        while await reader.read(1_000):
-            pass
-
-    server = await asyncio.start_server(connected, "127.0.0.1", 0)
-    server.writers = writers  # type: ignore[attr-defined]  # a test's own
-    yield server
-    server.close()
-    for writer in writers:
-        writer.close()
+async def board() -> AsyncIterator[Board]:
+    """The far end of the line."""
+    async with listening_board() as here:
+        yield here
 
 
 @pytest.fixture
-async def daemon(tmp_path: Path, board: Any) -> AsyncIterator[Daemon]:
-    here = Daemon(tmp_path, board.sockets[0].getsockname()[1])
+async def daemon(tmp_path: Path, board: Board) -> AsyncIterator[Daemon]:
+    here = Daemon(tmp_path, board.port)
     with capture_logs() as log:
         here.log = log
         yield here
@@ -151,21 +141,21 @@ async def daemon(tmp_path: Path, board: Any) -> AsyncIterator[Daemon]:
             await here.stop()
 
 
-async def press(daemon: Daemon, board: Any) -> None:
+async def press(daemon: Daemon, board: Board) -> None:
     """Press, and wait until it is stored; the gap of the start is stored before it."""
     running = daemon.app
     assert running is not None
     await daemon.until(lambda: running._hearing.status({})[0]["hearing"] and running._outbox.sequence > 0)
     assert await running._outbox.flush(10)
     before = running._outbox.last(Lane.A)
-    board.writers[-1].write(b'{"dev":"b1","ev":"press"}\n')
+    await board.say(b'{"dev":"b1","ev":"press"}\n')
     await daemon.until(lambda: running._outbox.last(Lane.A) > before)
 
 
 # Beginning.
 
 
-async def test_it_serves_what_works_without_a_platform(daemon: Daemon, board: Any) -> None:
+async def test_it_serves_what_works_without_a_platform(daemon: Daemon, board: Board) -> None:
     await daemon.start()
     await press(daemon, board)
     status = await daemon.ask("status")
@@ -182,14 +172,14 @@ async def test_it_serves_what_works_without_a_platform(daemon: Daemon, board: An
     assert daemon.told("ended")[0]["sequence"] == 2
 
 
-async def test_a_password_that_cannot_be_had_stops_nothing(daemon: Daemon, board: Any) -> None:
+async def test_a_password_that_cannot_be_had_stops_nothing(daemon: Daemon, board: Board) -> None:
     daemon.texts["secret"] = f'username = "gw"\n  password = "file:{daemon.folder}/no-such-file"'
     await daemon.start()
     await press(daemon, board)
     assert "GW-CFG-21" in {code for code, _ in daemon.problems()}
 
 
-async def test_events_wait_for_a_destination_that_is_set_aside(daemon: Daemon, board: Any) -> None:
+async def test_events_wait_for_a_destination_that_is_set_aside(daemon: Daemon, board: Board) -> None:
     daemon.texts["more"] = '[[destination]]\nid = "street"\ntypes = ["alarm.*"]\n'
     running = await daemon.start()
     await press(daemon, board)
@@ -199,7 +189,7 @@ async def test_events_wait_for_a_destination_that_is_set_aside(daemon: Daemon, b
     assert [one["id"] for one in (await daemon.ask("status"))["destinations"]] == ["district"]
 
 
-async def test_a_torn_alive_file_stops_nothing(daemon: Daemon, board: Any) -> None:
+async def test_a_torn_alive_file_stops_nothing(daemon: Daemon, board: Board) -> None:
     (daemon.folder / "data").mkdir()
     (daemon.folder / "data" / "alive").write_text(
         '{"wall_ms":"x","mono_ms":[],"boot":7,"clock":null}', encoding="utf-8"
@@ -209,7 +199,7 @@ async def test_a_torn_alive_file_stops_nothing(daemon: Daemon, board: Any) -> No
 
 
 async def test_a_call_in_1970_goes_out_with_its_right_time_once_the_network_has_set_the_clock(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Three hours without a clock, then NTP: everything of this boot is put right, and the board shows it."""
     boot_ns, hours_3 = time.clock_gettime_ns(time.CLOCK_BOOTTIME), 3 * 3600 * 10**9
@@ -248,7 +238,7 @@ async def test_a_call_in_1970_goes_out_with_its_right_time_once_the_network_has_
 # Going on.
 
 
-async def test_open_alarms_are_announced_again_after_a_restart_with_their_presses(daemon: Daemon, board: Any) -> None:
+async def test_open_alarms_are_announced_again_after_a_restart_with_their_presses(daemon: Daemon, board: Board) -> None:
     await daemon.start()
     await press(daemon, board)
     await press(daemon, board)
@@ -264,7 +254,7 @@ async def test_open_alarms_are_announced_again_after_a_restart_with_their_presse
     }
 
 
-async def test_people_acknowledge_and_close_over_the_socket(daemon: Daemon, board: Any) -> None:
+async def test_people_acknowledge_and_close_over_the_socket(daemon: Daemon, board: Board) -> None:
     await daemon.start()
     await press(daemon, board)
     (alarm,) = await daemon.ask("alarms.list")
@@ -284,7 +274,7 @@ async def test_people_acknowledge_and_close_over_the_socket(daemon: Daemon, boar
 
 
 async def test_a_bug_in_a_delivery_ends_neither_the_daemon_nor_the_delivery(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[Deliverer] = []
 
@@ -306,7 +296,7 @@ async def test_a_bug_in_a_delivery_ends_neither_the_daemon_nor_the_delivery(
 
 
 async def test_the_problem_of_a_delivery_that_was_begun_anew_goes_when_it_has_run_for_a_while(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     runs: list[Deliverer] = []
     seen: list[bool] = []
@@ -327,7 +317,7 @@ async def test_the_problem_of_a_delivery_that_was_begun_anew_goes_when_it_has_ru
 
 
 async def test_new_telemetry_waits_for_no_destination_that_does_not_want_it(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     down = '[[destination.path]]\nurl = "mqtt://127.0.0.1:2"\n'
     daemon.texts["more"] = f'[[destination]]\nid = "street"\ntypes = ["alarm.*"]\n{down}'
@@ -340,7 +330,7 @@ async def test_new_telemetry_waits_for_no_destination_that_does_not_want_it(
 
 
 async def test_the_problem_of_the_control_socket_goes_when_its_directory_comes(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "CONTROL_RETRY_S", 0.05)
     path = daemon.folder / "control.sock"
@@ -353,7 +343,7 @@ async def test_the_problem_of_the_control_socket_goes_when_its_directory_comes(
     assert (await daemon.ask("status"))["alarms"] == {"open": 1}
 
 
-async def test_a_replaced_database_gets_the_open_alarms_and_tells_them_anew(daemon: Daemon, board: Any) -> None:
+async def test_a_replaced_database_gets_the_open_alarms_and_tells_them_anew(daemon: Daemon, board: Board) -> None:
     running = await daemon.start()
     await press(daemon, board)
     (before,) = await daemon.ask("alarms.list")
@@ -369,7 +359,7 @@ async def test_a_replaced_database_gets_the_open_alarms_and_tells_them_anew(daem
 
 
 @pytest.mark.parametrize("table", ["mark", "event_c"])
-async def test_an_open_alarm_outlives_a_torn_page_of_the_database(daemon: Daemon, board: Any, table: str) -> None:
+async def test_an_open_alarm_outlives_a_torn_page_of_the_database(daemon: Daemon, board: Board, table: str) -> None:
     await daemon.start()
     await press(daemon, board)
     (before,) = await daemon.ask("alarms.list")
@@ -394,7 +384,7 @@ async def test_an_open_alarm_outlives_a_torn_page_of_the_database(daemon: Daemon
     assert sorted(told[1:], key=lambda one: one[1]) == [(before["id"], 1, None), (before["id"], 2, None)]
 
 
-async def test_what_a_corrupt_database_held_is_brought_back_while_it_runs(daemon: Daemon, board: Any) -> None:
+async def test_what_a_corrupt_database_held_is_brought_back_while_it_runs(daemon: Daemon, board: Board) -> None:
     running = await daemon.start()
     await press(daemon, board)
     [before] = await running._outbox.fetch(Lane.A, 0, 9)
@@ -408,13 +398,13 @@ async def test_what_a_corrupt_database_held_is_brought_back_while_it_runs(daemon
 
 
 async def test_without_a_database_calls_are_announced_and_kept_and_stored_when_there_is_one(
-    daemon: Daemon, board: Any
+    daemon: Daemon, board: Board
 ) -> None:
     blocked = daemon.folder / "data" / "outbox.db"
     blocked.mkdir(parents=True)
     running = await daemon.start()
     await daemon.until(lambda: running._hearing.status({})[0]["hearing"])
-    board.writers[-1].write(b'{"dev":"b1","n":1,"ev":"press"}\n')
+    await board.say(b'{"dev":"b1","n":1,"ev":"press"}\n')
     await daemon.until(lambda: bool(daemon.told("alarm")))
     assert ("GW-STO-01", "") in daemon.problems()
     assert [one.noun for one in running._outbox.unstored_alarms("district")] == ["alarm.raised"]
@@ -430,7 +420,7 @@ async def test_without_a_database_calls_are_announced_and_kept_and_stored_when_t
 
 
 async def test_an_alarm_of_a_database_that_opens_late_rings_beside_that_of_the_meantime(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Both can be closed; what was known before the end was not lost because the disk came late."""
     await daemon.start()
@@ -445,7 +435,7 @@ async def test_an_alarm_of_a_database_that_opens_late_rings_beside_that_of_the_m
     running = await daemon.start()
     monkeypatch.undo()
     await daemon.until(lambda: running._hearing.status({})[0]["hearing"])
-    board.writers[-1].write(b'{"dev":"b1","ev":"press"}\n')
+    await board.say(b'{"dev":"b1","ev":"press"}\n')
     await daemon.until(lambda: running._alarms.open_count == 1)
     data.unlink()
     (daemon.folder / "away").rename(data)
@@ -457,11 +447,11 @@ async def test_an_alarm_of_a_database_that_opens_late_rings_beside_that_of_the_m
     assert await daemon.ask("alarms.list") == []
 
 
-async def test_what_no_disk_has_taken_is_counted_and_named_at_the_end(daemon: Daemon, board: Any) -> None:
+async def test_what_no_disk_has_taken_is_counted_and_named_at_the_end(daemon: Daemon, board: Board) -> None:
     (daemon.folder / "data" / "outbox.db").mkdir(parents=True)
     running = await daemon.start()
     await daemon.until(lambda: running._hearing.status({})[0]["hearing"])
-    board.writers[-1].write(b'{"dev":"b1","ev":"press"}\n')
+    await board.say(b'{"dev":"b1","ev":"press"}\n')
     await daemon.until(lambda: bool(daemon.told("alarm")))
     (event,) = running._outbox.waiting_alarms()
     await daemon.stop()
@@ -471,7 +461,7 @@ async def test_what_no_disk_has_taken_is_counted_and_named_at_the_end(daemon: Da
 
 
 async def test_the_silence_of_an_orderly_end_is_told_as_the_restart_that_it_is(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """And not as a line that somebody should look for."""
     running = await daemon.start()
@@ -492,7 +482,7 @@ async def test_the_silence_of_an_orderly_end_is_told_as_the_restart_that_it_is(
 
 
 async def test_alarms_get_their_time_to_leave_before_the_goodbye(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     drained: list[tuple[float, bool]] = []
     running = await daemon.start()
@@ -507,7 +497,7 @@ async def test_alarms_get_their_time_to_leave_before_the_goodbye(
 
 
 async def test_a_disk_that_takes_nothing_is_told_after_some_seconds_and_until_it_does(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(app, "TICK_S", 0.01)
     running = await daemon.start()
@@ -521,7 +511,7 @@ async def test_a_disk_that_takes_nothing_is_told_after_some_seconds_and_until_it
 
 
 async def test_lines_are_looked_after_although_nothing_is_stored(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A line that was held back for a disk must be read again also where that disk never answers."""
     monkeypatch.setattr(app, "TICK_S", 0.01)
@@ -533,7 +523,7 @@ async def test_lines_are_looked_after_although_nothing_is_stored(
     await daemon.until(lambda: len(looked) >= 5)
 
 
-async def test_a_write_that_meets_a_bug_in_the_database_is_told(daemon: Daemon, board: Any) -> None:
+async def test_a_write_that_meets_a_bug_in_the_database_is_told(daemon: Daemon, board: Board) -> None:
     running = await daemon.start()
     odd: Any = object()
     running._outbox.submit(Write(marks=(Mark("x", "y", odd),)))
@@ -545,7 +535,7 @@ async def test_a_write_that_meets_a_bug_in_the_database_is_told(daemon: Daemon, 
 
 
 async def test_the_alive_file_is_never_later_than_what_is_not_yet_durable(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = await daemon.start()
     oldest = Stamp(1_800_000_000_000, 5, running._began.boot)
@@ -554,7 +544,7 @@ async def test_the_alive_file_is_never_later_than_what_is_not_yet_durable(
 
 
 async def test_from_the_moment_it_ends_the_alive_file_stands_still(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Whoever kills it while it says goodbye must find the beginning of the silence."""
     monkeypatch.setattr(app, "TICK_S", 0.01)
@@ -579,7 +569,7 @@ async def test_from_the_moment_it_ends_the_alive_file_stands_still(
 
 
 async def test_an_alive_file_that_cannot_be_written_is_a_problem_and_no_end(
-    daemon: Daemon, board: Any, monkeypatch: pytest.MonkeyPatch
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     running = await daemon.start()
     path = str(daemon.folder / "data" / "alive")

@@ -32,7 +32,8 @@ from simulator.platform import District, district
 
 if TYPE_CHECKING:
     from tests.end_to_end.bad_input.apart.conftest import Apart, Forward
-    from tests.end_to_end.conftest import Board, Gateway
+    from tests.end_to_end.conftest import Gateway
+    from tests.json_board import Board
 else:
     Apart = Board = Forward = Gateway = Any
 
