@@ -37,6 +37,8 @@ _PROC = Path("/proc")
 _BY_ID = Path("/dev/serial/by-id")
 _BY_PATH = Path("/dev/serial/by-path")
 _PROCESSES_MAX = 4096
+# Linux, Documentation/admin-guide/devices.txt: the major numbers of /dev/pts/*.
+_PSEUDO_TERMINALS = range(136, 144)
 _CODES = {
     errno.ENOENT: MISSING,
     errno.ENODEV: MISSING,
@@ -146,7 +148,7 @@ def holder(port: str) -> dict[str, object] | None:
     for pid in _lockers(status):
         if pid != os.getpid():
             return {"pid": pid, "command": _command(pid)}
-    for pid in _openers(status.st_rdev):
+    for pid in _openers(status):
         return {"pid": pid, "command": _command(pid)}
     return None
 
@@ -213,7 +215,7 @@ def _lockers(status: os.stat_result) -> Iterator[int]:
             yield int(fields[4])
 
 
-def _openers(device: int) -> Iterator[int]:
+def _openers(port: os.stat_result) -> Iterator[int]:
     """Yield the other processes that have this character device open, as far as we may see them."""
     own = os.getpid()
     try:
@@ -221,11 +223,11 @@ def _openers(device: int) -> Iterator[int]:
     except OSError:
         return
     for pid in pids:
-        if pid != own and _has_open(_PROC / str(pid) / "fd", device):
+        if pid != own and _has_open(_PROC / str(pid) / "fd", port):
             yield pid
 
 
-def _has_open(descriptors: Path, device: int) -> bool:
+def _has_open(descriptors: Path, port: os.stat_result) -> bool:
     try:
         entries = list(descriptors.iterdir())
     except OSError:
@@ -235,9 +237,15 @@ def _has_open(descriptors: Path, device: int) -> bool:
             status = entry.stat()
         except OSError:
             continue
-        if stat.S_ISCHR(status.st_mode) and status.st_rdev == device:
+        if stat.S_ISCHR(status.st_mode) and _is_same(status, port):
             return True
     return False
+
+
+def _is_same(one: os.stat_result, port: os.stat_result) -> bool:
+    """Each container counts its pseudo-terminals anew: the numbers name one only together with the file system it is in."""
+    pseudo = os.major(port.st_rdev) in _PSEUDO_TERMINALS
+    return one.st_rdev == port.st_rdev and (not pseudo or one.st_dev == port.st_dev)
 
 
 def _command(pid: int) -> str:

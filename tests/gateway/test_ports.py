@@ -9,7 +9,7 @@ import grp
 import os
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -38,9 +38,9 @@ def unheld() -> Iterator[str]:
 
 
 @contextlib.contextmanager
-def other_process(code: str, port: str) -> Iterator[int]:
+def other_process(code: str, port: str, *, prefix: Sequence[str] = ()) -> Iterator[int]:
     """Another process that does something with the port, says so, and stays."""
-    command = [sys.executable, "-u", "-c", f"import fcntl,os,sys\n{code}\nprint(1); sys.stdin.read()", port]
+    command = [*prefix, sys.executable, "-u", "-c", f"import fcntl,os,sys\n{code}\nprint(1); sys.stdin.read()", port]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as other:
         assert other.stdin is not None
         assert other.stdout is not None
@@ -96,6 +96,26 @@ def test_a_process_that_has_the_port_open_without_a_lock_holds_it_too(unheld: st
         problem = ports.check(unheld)
         assert problem is not None
         assert (problem.code, problem.facts["pid"]) == ("GW-SER-03", pid)
+
+
+def test_a_pseudo_terminal_of_the_same_number_in_a_container_is_another_one(unheld: str) -> None:
+    """A container has /dev/pts of its own, with the numbers from 0 on; its processes are to be seen in /proc."""
+    apart = ["unshare", "--mount", *(["--user", "--map-root-user"] if os.geteuid() else [])]
+    if subprocess.run([*apart, "true"], check=False, capture_output=True).returncode:
+        pytest.skip("no mount namespace can be had here (unshare --mount)")
+    code = """
+import os, subprocess, sys
+subprocess.run(["mount", "-t", "devpts", "-o", "newinstance,ptmxmode=0666", "devpts", "/dev/pts"], check=True)
+held = []
+while not os.path.exists(sys.argv[1]):
+    held.append(os.open("/dev/pts/ptmx", os.O_RDWR | os.O_NOCTTY))
+    fcntl.ioctl(held[-1], 0x40045431, b"\\0\\0\\0\\0")  # TIOCSPTLCK: unlock it
+held.append(os.open(sys.argv[1], os.O_RDWR | os.O_NOCTTY))
+"""
+    with other_process(code, unheld, prefix=apart) as pid:
+        theirs = [one.stat() for one in Path(f"/proc/{pid}/fd").iterdir()]
+        assert Path(unheld).stat().st_rdev in [one.st_rdev for one in theirs]
+        assert ports.check(unheld) is None
 
 
 def test_a_port_without_rights_names_us_and_the_group_that_would_do(unheld: str) -> None:
