@@ -5,7 +5,7 @@ be given up alone. The last one used is used again first: as long as it is used 
 from the environment (no proxy), no redirect is followed, no cookie kept, nothing decompressed. A peer that vanished is
 seen by the kernel after 35 s of silence and its line is not used again. Limits: every request has a time limit of its
 caller's for the whole of it, connecting included; an answer has at most 1 MiB; `keep` lines wait idle at most, and none
-for more than 90 s.
+for more than 90 s; where the platform cuts off the first request of all, its reason is listened for for 1 s at most.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from gateway.errors import SessionError
 MAX_ANSWER_BYTES: Final = 1024 * 1024
 IDLE_S: Final = 90.0
 CONNECT_S: Final = 5.0  # for TCP, and again for TLS
+_LISTEN_S: Final = 1.0
 _SOCKET_OPTIONS: Final = (
     (socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1),
     (socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 20),
@@ -100,6 +101,13 @@ class Lines:
         line = self._idle.pop() if self._idle else _Line(self._wire)
         try:
             answer = await line.ask(ask, limit_s=max(limit_s, 0.05))
+        except SessionError as error:
+            await line.close()
+            was_cut_off = line.heard_nothing and error.code == "GW-NET-05" and not isinstance(error, NoAnswer)
+            refusal = await self._refusal() if was_cut_off and self.answered_at == float("-inf") else None
+            if refusal is not None:
+                raise refusal from error
+            raise
         except BaseException:
             await line.close()
             raise
@@ -108,6 +116,27 @@ class Lines:
         if self._closed or len(self._idle) > self._keep:
             await self._give_up(self._idle[:1])
         return answer
+
+    async def _refusal(self) -> SessionError | None:
+        """Shake hands once more and say nothing: is it our certificate that the platform does not like?
+
+        TLS 1.3 refuses it after the handshake, with an alert (RFC 8446 section 4.4.2.4). Where bytes of ours are unread by
+        then the connection is reset; asyncio closes the socket at the first write that fails, and the alert in it is lost.
+        """
+        wire = self._wire
+        if wire.tls is None:
+            return None
+        try:
+            async with asyncio.timeout(_LISTEN_S):
+                reader, writer = await asyncio.open_connection(wire.host, wire.port, ssl=wire.tls)
+                try:
+                    await reader.read(1)
+                finally:
+                    writer.transport.abort()
+        except (OSError, ValueError) as error:  # TimeoutError is an OSError
+            if type(error) is ssl.SSLError:
+                return SessionError("GW-NET-03", wire.host, port=wire.port, error=str(error))
+        return None
 
     @property
     def is_doubtful(self) -> bool:
@@ -139,6 +168,7 @@ class _Line:
         self._phase = ""
         self._stream: Any = None
         self.used_at = 0.0
+        self.heard_nothing = True
         transport = httpx.AsyncHTTPTransport(
             # For plain HTTP a context that trusts nobody: httpx would read the system's authorities for each client.
             verify=wire.tls or ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT),
@@ -191,6 +221,8 @@ class _Line:
 
     async def _trace(self, name: str, info: Mapping[str, Any]) -> None:
         self._phase = name
+        if name == "http11.receive_response_headers.complete":
+            self.heard_nothing = False
         if name == "connection.connect_tcp.complete":
             self._stream = info["return_value"]
 
