@@ -6,12 +6,15 @@ sets the clock by hand. A unit with ProtectClock=yes may not read the latter (ad
 systemd-timedated, asked over D-Bus, reads it for us (`bus_says`). What was said before a step of the clock does not
 count for the time after it.
 
+Several threads make stamps (the event loop, the one that writes, those that make connections): one of them looks at a time,
+and what a stamp is made with is taken as one piece.
 Limits: a stamp costs two readings of a clock; the witnesses are asked once in `LOOK_S`, and at each step of the clock.
 """
 
 from __future__ import annotations
 
 import ctypes
+import threading
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -51,6 +54,7 @@ class SystemClock:
         self._wall_ns = wall_ns
         self._boot_ns = boot_ns
         self.boot = boot_id.read_text(encoding="ascii").strip()
+        self._lock = threading.Lock()
         self._mark: int | None = None
         self._void_mark: int | None = None
         self._bus_vouches = False
@@ -58,18 +62,22 @@ class SystemClock:
         self.wants_bus = False
         self.steps = 0
         self.trust = Trust(self._offset_ms())
-        self._raw_ms = self._own_ms = 0
-        self._state = UNSYNCED
-        self._look(boot_ns() // 1_000_000)
+        self._believed = (0, 0, UNSYNCED)  # the machine's offset, ours, and what a stamp says of its clock
+        with self._lock:
+            self._look(boot_ns() // 1_000_000)
 
     def stamp(self) -> Stamp:
         """Return now, by both clocks."""
         boot_ns = self._boot_ns()
         now_ms = boot_ns // 1_000_000
-        step_ms = (self._wall_ns() - boot_ns) // 1_000_000 - self._raw_ms
+        raw_ms, own_ms, state = self._believed
+        step_ms = (self._wall_ns() - boot_ns) // 1_000_000 - raw_ms
         if now_ms >= self._next_look_ms or step_ms > STEP_MS or step_ms < -STEP_MS:
-            self._look(now_ms)
-        return Stamp(now_ms + self._own_ms, now_ms, self.boot, self._state)
+            with self._lock:
+                if self._believed[0] == raw_ms:  # else another thread has looked meanwhile
+                    self._look(now_ms)
+                _, own_ms, state = self._believed
+        return Stamp(now_ms + own_ms, now_ms, self.boot, state)
 
     def monotonic(self) -> float:
         """Return seconds that never jump."""
@@ -82,18 +90,21 @@ class SystemClock:
 
     def know(self, *, floor_ms: int, least_ms: int, trusted_ms: int | None, by: str = "stored") -> None:
         """Take over what was stored, as `Trust.know` does."""
-        self.trust.know(floor_ms=floor_ms, least_ms=least_ms, trusted_ms=trusted_ms, by=by)
-        self._look(self._boot_ns() // 1_000_000)
+        with self._lock:
+            self.trust.know(floor_ms=floor_ms, least_ms=least_ms, trusted_ms=trusted_ms, by=by)
+            self._look(self._boot_ns() // 1_000_000)
 
     def bus_says(self, *, synced: bool) -> None:
         """What systemd-timedated has answered."""
-        self._bus_vouches = synced
-        self._look(self._boot_ns() // 1_000_000)
+        with self._lock:
+            self._bus_vouches = synced
+            self._look(self._boot_ns() // 1_000_000)
 
     def platform_says(self, wall_ms: int, *, at_ms: int) -> None:
         """A platform that has proved who it is has said its time; `at_ms` is the boot time in the middle of its round trip."""
-        self.trust.told(wall_ms - at_ms)
-        self._take_over()
+        with self._lock:
+            self.trust.told(wall_ms - at_ms)
+            self._take_over()
 
     # -- looking ------------------------------------------------------------------------------------------------
 
@@ -109,6 +120,7 @@ class SystemClock:
         return found // 1_000_000
 
     def _look(self, now_ms: int) -> None:
+        """Ask the witnesses. Whoever calls it holds the lock."""
         self._next_look_ms = now_ms + int(LOOK_S * 1000)
         raw_ms = self._offset_ms()
         if abs(raw_ms - self.trust.raw_ms) > STEP_MS:
@@ -121,7 +133,7 @@ class SystemClock:
 
     def _take_over(self) -> None:
         trust = self.trust
-        self._raw_ms, self._own_ms, self._state = trust.raw_ms, trust.offset_ms, trust.state
+        self._believed = (trust.raw_ms, trust.offset_ms, trust.state)
 
     def _is_vouched(self) -> bool:
         error_us = self._kernel_error_us()

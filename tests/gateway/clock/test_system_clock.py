@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sys
+import threading
 from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
@@ -274,3 +276,34 @@ def test_what_an_earlier_run_trusted_yields_to_a_platform_only_where_a_platform_
     clock.know(floor_ms=0, least_ms=0, trusted_ms=machine.offset_ms, by=by)  # by the database
     clock.platform_says(machine.wall_ms + 200 * DAY_MS, at_ms=machine.boot_ms)
     assert clock.stamp().wall_ms == wall_ms
+
+
+def test_a_step_that_several_threads_see_at_once_is_one_step(machine: Machine) -> None:
+    """The loop and the thread that writes make stamps: a second one that looked amid the first counted the step twice."""
+    clock = machine.clock()
+    threads, rounds = 4, 60
+    begin, end = threading.Barrier(threads + 1), threading.Barrier(threads + 1)
+    stamps: list[Stamp] = []
+
+    def look() -> None:
+        for _ in range(rounds):
+            begin.wait(10)
+            stamps.append(clock.stamp())
+            end.wait(10)
+
+    workers = [threading.Thread(target=look) for _ in range(threads)]
+    interval = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    try:
+        for worker in workers:
+            worker.start()
+        for _ in range(rounds):
+            machine.set_clock(machine.wall_ms + 3_600_000)
+            begin.wait(10)
+            end.wait(10)
+    finally:
+        sys.setswitchinterval(interval)
+        for worker in workers:
+            worker.join(10)
+    assert clock.steps == rounds
+    assert len(stamps) == threads * rounds
