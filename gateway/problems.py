@@ -78,6 +78,7 @@ def _declarations() -> Iterator[Problem]:
     yield Problem("GW-PLT-05", "problem", depends_on=(*_NO_SESSION, "GW-PLT-01"))
     yield Problem("GW-PLT-06", "problem")
     yield Problem("GW-PLT-07", "problem")
+    yield Problem("GW-PLT-08", "warning", depends_on=_NO_SESSION)
     yield Problem("GW-STO-01", "problem", depends_on=("GW-STO-03", "GW-RUN-02", "GW-STO-08"))
     yield Problem("GW-STO-02", "problem")
     yield Problem("GW-STO-03", "problem")

@@ -91,13 +91,18 @@ class Profile:
         words.encode()  # half a surrogate pair can be in JSON and not on a wire
         return Said(name, rendered_text(one.to, values, self.words), words)
 
+    def batch_to(self, place: Place) -> str:
+        """Return where several events go in one message."""
+        assert self.batch is not None  # noqa: S101 - whoever batches has looked
+        return rendered_text(self.batch.to, place.values(), self.words)
+
     def together(self, said: list[Said], place: Place) -> tuple[str, str]:
         """Say several events in one message; return where it goes, and its text. Raises MappingError."""
         assert self.batch is not None  # noqa: S101 - whoever batches has looked
         values = {**place.values(), "events": _EVENTS}
         body = json.dumps(rendered(self.batch.body, values, self.words), ensure_ascii=False, separators=(",", ":"))
         texts = f"[{','.join(one.text for one in said)}]"
-        return rendered_text(self.batch.to, values, self.words), body.replace(f'"{_EVENTS}"', texts, 1)
+        return self.batch_to(place), body.replace(f'"{_EVENTS}"', texts, 1)
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,6 +1,6 @@
 """What a platform's answer over HTTP means for the events of a request (northbound, delivery rules 6 to 10).
 
-Pure: no IO, the time is handed in. Limits: a Retry-After of more than an hour counts as an hour; what is quoted of a
+Pure: no IO, no clock. Limits: a Retry-After of more than an hour counts as an hour; what is quoted of a
 platform's words has at most 160 characters, of a code 200, none of them a control character.
 """
 
@@ -49,19 +49,19 @@ def verdict(status: int) -> Verdict:
     return Verdict.NO_ENTRY if status in (401, 403) else Verdict.MISPLACED
 
 
-def retry_after(value: str, *, date: str, now_s: float) -> float | None:
+def retry_after(value: str, *, date: str) -> float | None:
     """Read Retry-After (RFC 9110 section 10.2.3) in seconds; None where it is absent or says nothing.
 
-    A date is measured against the answer's own `date` where there is one: our clock may not be set yet.
+    A date is measured against the answer's own `date`, and says nothing where there is none (RFC 9110 section 6.6.1: a
+    server without a clock sends none): our clock may not be set yet, and whose of both is right nobody knows.
     """
     value = value.strip()
     if value.isascii() and value.isdecimal():
         return float(min(int(value[:9]), MAX_RETRY_AFTER_S))
-    moment = _moment(value)
-    if moment is None:
+    moment, server_now = _moment(value), _moment(date)
+    if moment is None or server_now is None:
         return None
-    server_now = _moment(date)
-    return min(max(0.0, moment - (now_s if server_now is None else server_now)), MAX_RETRY_AFTER_S)
+    return min(max(0.0, moment - server_now), MAX_RETRY_AFTER_S)
 
 
 def _moment(date: str) -> float | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import random
-import time
 import zlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from gateway.clock import PlatformTime
 from gateway.errors import SessionError
 from gateway.events import Lane
 from gateway.uplinks.http_answers import Verdict, quote, retry_after, verdict
+from gateway.uplinks.http_asking import asked_surely, asked_twice
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Answer, Ask, Lines, NoAnswer
 from gateway.uplinks.http_speech import Judged, Part, Speech
@@ -32,7 +32,6 @@ from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
 MOST_REQUESTS: Final = 40
 STRIKES: Final = 3
 _NO_TOKEN: Final = -1
-_TELEMETRY: Final = (Lane.C, Lane.D)
 _TAKEN: Final = True
 OUT_OF_SERVICE: Final = "GW-PLT-04"
 _random = random.Random()  # noqa: S311 - jitter, not a secret
@@ -53,6 +52,7 @@ class Pace:
     look: float = 5.0  # how often an idle connection is looked at: one that was cut is tried at once,
     early: float = 20.0  # but so long after the last sign of life at the earliest
     jitter: float = 5.0  # together less than the 75 s after which nginx closes an idle connection
+    farewell: float = 1.0  # how long a refused alarm waits for the answers to others before the session ends
     goodbye: float = 2.0
 
 
@@ -85,19 +85,25 @@ class HttpSession:
         self._timer: asyncio.TimerHandle | None = None
         self._ended = self._disliked = False
         self._broken_alarms = self._ailing = 0
+        self._doubts: dict[str, SessionError] = {}
 
     # -- life ---------------------------------------------------------------------------------------------------
 
     async def open(self, birth: dict[str, object]) -> None:
-        """Announce the gateway over the alarms' connection, and keep that warm. Raises SessionError."""
+        """Announce the gateway over the alarms' connection, and keep that warm. Raises SessionError.
+
+        Whatever a probe is answered, the platform is there, and what it says of that page may be true of that page alone:
+        only the answer to an alarm tells what becomes of alarms.
+        """
         hello = self._speech.hello(birth, epoch=self._epoch)
         try:
             answer = await self._alarms.ask(hello, limit_s=self._pace.open)
             error = self._misgivings(answer, hello.url)
-            if error is not None:
+            if error is not None and self._speech.is_announced:
                 if error.code == OUT_OF_SERVICE:
                     self._courtesy.not_now(self._loop.time(), after_s=_after(answer))
                 raise error
+            self._doubt(hello.url, error)
         except BaseException:
             self._ended = True  # nobody was told that we are there: no goodbye
             await self.end()
@@ -196,6 +202,9 @@ class HttpSession:
             self._lose(error)
             return
         misgiving = self._misgivings(answer, sign.url)
+        if not self._speech.is_announced:
+            self._doubt(sign.url, misgiving)
+            return
         self._back_off(answer, alarm=False)
         self._ailing = self._ailing + 1 if misgiving else 0
         if misgiving and (misgiving.code != OUT_OF_SERVICE or self._ailing >= STRIKES):
@@ -215,8 +224,8 @@ class HttpSession:
             )  # fmt: skip
         if found in (Verdict.TAKEN, Verdict.TOO_BIG, Verdict.REFUSED):
             return None
-        if found is Verdict.MISPLACED and not self._speech.is_placed:
-            return None
+        if found is Verdict.MISPLACED and not self._speech.is_announced:
+            return None  # the probe may be a page that nobody has made
         return self._objection(found, answer, url)
 
     def _objection(self, found: Verdict, answer: Answer, url: str) -> SessionError:
@@ -244,7 +253,7 @@ class HttpSession:
             if len(part) > most:
                 todo += [part[most:], part[:most]]
                 continue
-            wait = 0.0 if lane is Lane.A else self._courtesy.bulk_wait(now)
+            wait = 0.0 if lane is Lane.A else self._wait(lane, part, now)
             if wait > self._pace.brief:
                 self._later(part, "on hold", wait)
             elif requests == MOST_REQUESTS or (requests and now + wait > until - self._pace.bulk / 4):
@@ -263,7 +272,8 @@ class HttpSession:
         if len(ask.body) > self._speech.max_bytes and len(part) > 1:
             return _halves(part)
         try:
-            answer = await (self._surely(ask, until=until) if lane is Lane.A else self._twice(ask, until=until))
+            asking = self._surely(ask, until=until) if lane is Lane.A else asked_twice(self._bulk, ask, until=until)
+            answer = await asking
         except SessionError as error:
             await self._troubled(lane, part, error, began=began)
             return []
@@ -273,15 +283,13 @@ class HttpSession:
         found = judged.verdict
         if found is Verdict.TAKEN:
             self._taken(part, answer, judged)
-            if lane in _TELEMETRY:
-                self._courtesy.placed()
+            if self._courtesy.open(ask.url):
+                self._doubt(ask.url, None)
         elif found is Verdict.LATER:
             self._later(part, judged.code or f"http-{answer.status}", _after(answer))
             self._back_off(answer, alarm=lane is Lane.A)
-        elif found is Verdict.MISPLACED and lane in _TELEMETRY:
-            self._wrong_address(part, answer, ask.url)
         elif found in (Verdict.NO_ENTRY, Verdict.MISPLACED):
-            await self._turned_away(self._objection(found, answer, ask.url), alarm=lane is Lane.A)
+            await self._not_let_in(lane, part, self._objection(found, answer, ask.url), ask.url)
         elif len(part) > 1:
             if found is Verdict.TOO_BIG:
                 self._courtesy.too_much(len(part))
@@ -308,12 +316,37 @@ class HttpSession:
 
     # -- trouble ------------------------------------------------------------------------------------------------
 
-    def _wrong_address(self, part: Part, answer: Answer, url: str) -> None:
-        """Batches have an address of their own: that it is wrong must not cut off the alarms. It is tried now and then."""
-        code = f"http-{answer.status}"
-        if self._courtesy.misplaced(self._loop.time()):
-            _log.error("telemetry finds no address", destination=self._destination, url=url, status=answer.status)
-        self._later(part, code, self._courtesy.bulk_wait(self._loop.time()))
+    async def _not_let_in(self, lane: Lane, part: Part, error: SessionError, url: str) -> None:
+        """An address is not there, or is closed to our login. Of an alarm's the session ends: another may do.
+
+        What telemetry or a fault is told must not cut off the alarms: what goes there waits. Only the first time that a
+        login is refused ends the session, because the next one reads the credential anew (northbound rule 7).
+        """
+        is_login = error.code == "GW-NET-04"
+        if lane is Lane.A or (is_login and self._courtesy.logs_in_anew(url)):
+            await self._turned_away(error, alarm=lane is Lane.A)
+            return
+        now = self._loop.time()
+        if self._courtesy.shut(url, now):
+            _log.error("an address refuses what goes there", destination=self._destination, url=url, error=str(error))
+        self._doubt(url, error)
+        self._later(part, f"http-{error.facts['status']}", self._courtesy.place_wait(url, now))
+
+    def _wait(self, lane: Lane, part: Part, now: float) -> float:
+        """How long a part has to wait: for the whole platform, or for the address that it goes to."""
+        url = self._speech.url(lane, part)
+        return max(self._courtesy.bulk_wait(now), self._courtesy.place_wait(url, now))
+
+    def _doubt(self, url: str, error: SessionError | None) -> None:
+        """Tell what is refused although the session stands, and when nothing is any more."""
+        before = next(iter(self._doubts.values()), None)
+        if error is not None:
+            self._doubts[url] = error
+        else:
+            self._doubts.pop(url, None)
+        after = next(iter(self._doubts.values()), None)
+        if not self._ended and str(before) != str(after):
+            self._events.doubted(after)
 
     def _back_off(self, answer: Answer, *, alarm: bool) -> None:
         if answer.status in (429, 503):
@@ -333,9 +366,15 @@ class HttpSession:
         self._events.sent(_NO_TOKEN, _TAKEN)
 
     async def _turned_away(self, error: SessionError, *, alarm: bool = False) -> None:
-        """The session is refused. What a batch was told must not cut off the alarms that are just being answered."""
-        if self._urgent and not alarm:
-            await asyncio.wait(set(self._urgent))
+        """The session is refused. What one message was told must not cut off the alarms that are just being answered.
+
+        An alarm that was refused itself waits `Pace.farewell` at most: another session or path is what it needs.
+        """
+        task = asyncio.current_task()
+        if alarm and task is not None:
+            self._urgent.discard(task)  # of two that are refused neither waits for the other
+        if self._urgent:
+            await asyncio.wait(set(self._urgent), timeout=self._pace.farewell if alarm else self._pace.alarm)
         self._lose(error)
 
     async def _troubled(self, lane: Lane, part: Part, error: SessionError, *, began: float) -> None:
@@ -346,6 +385,9 @@ class HttpSession:
         if len(part) > 1:
             self._courtesy.too_much(len(part))
         self._later(part, "no answer" if isinstance(error, NoAnswer) else "connection broke")
+
+    async def _surely(self, ask: Ask, *, until: float) -> Answer:
+        return await asked_surely(self._alarms, ask, until=until, hedge_s=self._pace.hedge)
 
     async def _path_stands(self, lane: Lane, error: SessionError, *, began: float) -> bool:
         if self._alarms.answered_at > began or (lane is not Lane.A and self._bulk.answered_at > began):
@@ -363,53 +405,11 @@ class HttpSession:
             answer = await self._surely(sign, until=self._loop.time() + self._pace.probe)
         except SessionError:
             return False
-        found = verdict(answer.status)
-        return found is not Verdict.NO_ENTRY and (found is not Verdict.MISPLACED or not self._speech.is_placed)
-
-    async def _twice(self, ask: Ask, *, until: float) -> Answer:
-        """Ask, and once more over a fresh connection if the first one breaks: the server may have closed it idle."""
-        try:
-            return await self._bulk.ask(ask, limit_s=until - self._loop.time())
-        except SessionError as error:
-            if not _broke(error):
-                raise
-        return await self._bulk.ask(ask, limit_s=until - self._loop.time(), fresh=True)
-
-    async def _surely(self, ask: Ask, *, until: float) -> Answer:
-        """Ask over the warm line; if it breaks or is slow, over a fresh one, too. The first answer counts.
-
-        An id on both makes the second a duplicate at worst. Raises SessionError: what befell the last of them.
-        """
-
-        def start(*, fresh: bool) -> asyncio.Task[Answer]:
-            asking = self._alarms.ask(ask, limit_s=until - self._loop.time(), fresh=fresh)
-            return self._loop.create_task(asking, name="http-ask")
-
-        tasks = [start(fresh=False)]
-        try:
-            await asyncio.wait(tasks, timeout=self._pace.hedge)
-            if not tasks[0].done() or _broke(tasks[0].exception()):
-                tasks.append(start(fresh=True))
-            while True:
-                await asyncio.wait(
-                    [one for one in tasks if not one.done()] or tasks, return_when=asyncio.FIRST_COMPLETED
-                )
-                ended = [one for one in tasks if one.done()]
-                answered = [one for one in ended if one.exception() is None]
-                if answered or len(ended) == len(tasks):
-                    return (answered or tasks[-1:])[0].result()
-        finally:
-            for one in tasks:
-                one.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-
-
-def _broke(error: BaseException | None) -> bool:
-    return isinstance(error, SessionError) and error.code == "GW-NET-05" and not isinstance(error, NoAnswer)
+        return not self._speech.is_announced or verdict(answer.status) not in (Verdict.NO_ENTRY, Verdict.MISPLACED)
 
 
 def _after(answer: Answer) -> float | None:
-    return retry_after(answer.retry_after, date=answer.date, now_s=time.time())
+    return retry_after(answer.retry_after, date=answer.date)
 
 
 def _halves(part: Part) -> list[Part]:

@@ -63,11 +63,14 @@ class Speech(Protocol):
         """How long a request may be."""
 
     @property
-    def is_placed(self) -> bool:
-        """Does a place that is not there (404, 405, ...) mean that the whole platform is not where we look?"""
+    def is_announced(self) -> bool:
+        """Does a session begin with a word that the platform has to take? Else it begins with a probe of a page."""
 
     def words(self, texts: Sequence[str]) -> tuple[Part, list[Ack]]:
         """Put events into words; return them, and those that cannot be said as refused."""
+
+    def url(self, lane: Lane, part: Part) -> str:
+        """Return where a part goes."""
 
     def ask(self, lane: Lane, part: Part) -> Ask:
         """Return the request that carries a part."""
@@ -98,7 +101,7 @@ class NativeSpeech:
 
     max_events = _NATIVE_EVENTS
     max_bytes = _NATIVE_BYTES
-    is_placed = True
+    is_announced = True
 
     def __init__(self, places: Places) -> None:
         self._places = places
@@ -107,6 +110,10 @@ class NativeSpeech:
         """Leave them as they are."""
         names = [json.loads(text)["id"] for text in texts]
         return [Worded(name, Said(name, "", text)) for name, text in zip(names, texts, strict=True)], []
+
+    def url(self, lane: Lane, part: Part) -> str:  # noqa: ARG002 - the same for all
+        """One for single events, one for batches."""
+        return self._places.event if lane in (Lane.A, Lane.B) else self._places.batch
 
     def ask(self, lane: Lane, part: Part) -> Ask:
         """Alarms and states alone, telemetry together."""
@@ -135,7 +142,7 @@ class NativeSpeech:
 class ProfileSpeech:
     """Events as a profile says them, to a platform below `url`."""
 
-    is_placed = False  # the probe may be a page that nobody has made
+    is_announced = False
 
     def __init__(self, profile: Profile, place: Place, *, url: str, destination: str) -> None:
         self._profile = profile
@@ -167,6 +174,11 @@ class ProfileSpeech:
             else:
                 part.append(Worded(json.loads(text)["id"], said))
         return part, refused
+
+    def url(self, lane: Lane, part: Part) -> str:
+        """As the profile says: of the batch where there is one, else of the event."""
+        alone = lane in (Lane.A, Lane.B) or self._profile.batch is None
+        return self._url + (part[0].said.to if alone else self._profile.batch_to(self._place))
 
     def ask(self, lane: Lane, part: Part) -> Ask:
         """Telemetry together where the profile has a batch, everything else alone."""

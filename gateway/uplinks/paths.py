@@ -47,6 +47,7 @@ CALM_S: Final = 300.0  # so long nobody else took a session of ours: the problem
 ANNOUNCE_AFTER_S: Final = (0.0, 2.0, 60.0, 300.0, 1000.0)
 NO_TOKEN: Final = -1
 PATH_DOWN: Final = "GW-NET-07"
+PARTLY_REFUSED: Final = "GW-PLT-08"
 
 _log = structlog.get_logger("uplink")
 _GONE: Final = "the destination's session has ended"
@@ -137,6 +138,7 @@ class Paths:
         for line in self._lines:
             line.reset(self._clock.monotonic())
             self._health.off(PATH_DOWN, self._subject(line))
+            self._health.off(PARTLY_REFUSED, self._subject(line))
         bug, self._bug = self._bug, None
         if bug is not None:
             raise bug
@@ -267,7 +269,21 @@ class Paths:
             if not ended.done():
                 self._lost(line, error) if line.standing else ended.set_result(error)
 
-        return UplinkEvents(acks=acks, sent=sent, lost=lost)
+        def doubted(error: SessionError | None) -> None:
+            if self._events is events is not None and not ended.done():
+                self._doubt(line, error)
+
+        return UplinkEvents(acks=acks, sent=sent, lost=lost, doubted=doubted)
+
+    def _doubt(self, line: Line, error: SessionError | None) -> None:
+        """Tell people what is refused on a path that stands, and when it is not any more."""
+        if error is None:
+            self._health.off(PARTLY_REFUSED, self._subject(line))
+            return
+        self._health.on(
+            PARTLY_REFUSED, self._subject(line), destination=self._destination, host=line.path.host,
+            url=error.facts.get("url", ""), cause=error.code, detail=error.facts.get("error", ""),
+        )  # fmt: skip
 
     # -- coming and going ---------------------------------------------------------------------------------------
 
@@ -299,6 +315,7 @@ class Paths:
         now = self._clock.monotonic()
         line.lost(error, now)
         line.ended.set_result(error)
+        self._doubt(line, None)
         if error.code == TAKEN_OVER:
             self._after("calm", None, self._arrange)
             self._health.on(TAKEN_OVER, self._destination, host=line.path.host, detail=error.facts.get("error", ""))

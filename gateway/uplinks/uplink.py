@@ -48,11 +48,13 @@ class UplinkEvents:
     `sent` is L1: the message with this token has reached the platform's side (`ok` False: its transport refused it). It is
     said of each message, before its answers or after them; where neither comes in time the line counts as dead.
     `lost`: the connection is gone, with the code of the layer that broke; it is said once, and nothing after it.
+    `doubted`: the session stands, and part of it is refused, as the error says; None: nothing of it is any more.
     """
 
     acks: Callable[[list[Ack]], None]
     sent: Callable[[int, bool], None]
     lost: Callable[[SessionError], None]
+    doubted: Callable[[SessionError | None], None] = lambda _error: None
 
 
 class Uplink(Protocol):

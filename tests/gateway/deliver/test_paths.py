@@ -546,3 +546,25 @@ def test_there_are_one_to_four_paths(play: Play, count: int) -> None:
             Paths("district", ways, reconnect_spread_s=1, clock=bench.clock, health=bench.health)
 
     play(scenario)
+
+
+def test_what_a_standing_path_refuses_is_told_until_it_is_taken_or_the_path_is_lost(play: Play) -> None:
+    async def scenario(bench: Any) -> None:
+        await bench.open()
+        refusal = SessionError("GW-NET-06", "host-1", url="https://host-1/faults", status=404, error="HTTP 404")
+        bench.uplink.events.doubted(refusal)
+        assert bench.problems() == {"GW-PLT-08"}
+        [trouble] = bench.health.current()
+        assert (trouble.subject, trouble.facts["url"], trouble.facts["cause"]) == (
+            "district/1", "https://host-1/faults", "GW-NET-06",
+        )  # fmt: skip
+        [alarm] = await bench.store(("alarm.raised", "call-1"))
+        assert bench.uplink.sent[-1].ids == [alarm]
+        bench.uplink.events.doubted(None)
+        assert bench.problems() == set()
+        bench.uplink.events.doubted(refusal)
+        bench.uplink.lose()
+        await bench.settle()
+        assert bench.problems() == {"GW-NET-05"}
+
+    play(scenario)

@@ -156,8 +156,9 @@ class Told:
         self.acks: list[Ack] = []
         self.sent: list[tuple[int, bool]] = []
         self.losses: list[SessionError] = []
+        self.doubts: list[SessionError | None] = []
         self.order: list[str] = []
-        self.events = UplinkEvents(acks=self._acks, sent=self._sent, lost=self._lost)
+        self.events = UplinkEvents(acks=self._acks, sent=self._sent, lost=self._lost, doubted=self.doubts.append)
 
     def _acks(self, acks: list[Ack]) -> None:
         self.order.append("acks")

@@ -9,7 +9,7 @@ import pytest
 from gateway.uplinks import Ack, AckStatus
 from gateway.uplinks.http_answers import Verdict, quote, read_results, retry_after, verdict
 
-NOW_S = 1_800_000_000.0  # 2027-01-15 08:00:00 UTC
+NOW = "Fri, 15 Jan 2027 08:00:00 GMT"
 
 
 @pytest.mark.parametrize(
@@ -51,13 +51,14 @@ def test_a_status_says_whose_trouble_it_is(statuses: tuple[int, ...], meaning: V
     ],
 )
 def test_a_retry_after_is_read_in_seconds_or_as_a_date_and_bounded(value: str, seconds: float | None) -> None:
-    assert retry_after(value, date="", now_s=NOW_S) == seconds
+    assert retry_after(value, date=NOW) == seconds
 
 
-def test_a_date_is_measured_by_the_platforms_clock_for_ours_may_not_be_set() -> None:
+def test_a_date_is_measured_by_the_platforms_clock_and_never_by_ours_which_may_not_be_set() -> None:
     later = "Fri, 15 Jan 2027 08:02:00 GMT"
-    assert retry_after(later, date="Fri, 15 Jan 2027 08:00:30 GMT", now_s=0.0) == 90.0
-    assert retry_after(later, date="rubbish", now_s=NOW_S) == 120.0
+    assert retry_after(later, date="Fri, 15 Jan 2027 08:00:30 GMT") == 90.0
+    assert [retry_after(later, date=date) for date in ("", "rubbish")] == [None, None]
+    assert retry_after("120", date="") == 120.0
 
 
 @pytest.mark.parametrize(

@@ -64,6 +64,29 @@ def test_a_session_waits_only_for_a_time_that_was_named() -> None:
     assert courtesy.session_wait(110.0) == 20.0
 
 
+def test_an_address_that_refuses_us_holds_up_what_goes_there_and_nothing_else() -> None:
+    courtesy = Courtesy()
+    assert [courtesy.shut("/faults", 100.0) for _ in range(9)] == [True] + [False] * 8
+    assert 0.0 <= courtesy.place_wait("/faults", 100.0) <= 300.0
+    assert (courtesy.place_wait("/batch", 100.0), courtesy.bulk_wait(100.0), courtesy.alarm_wait(100.0)) == (0, 0, 0)
+    assert [courtesy.open("/faults"), courtesy.open("/faults")] == [True, False]
+    assert courtesy.place_wait("/faults", 100.0) == 0.0
+
+
+def test_of_addresses_that_refuse_us_64_are_remembered() -> None:
+    courtesy = Courtesy()
+    for number in range(100):
+        courtesy.shut(f"/{number}", 0.0)
+    assert [courtesy.open(f"/{number}") for number in (35, 36, 99)] == [False, True, True]
+
+
+def test_a_login_is_read_anew_once_for_each_address_until_something_was_taken_there() -> None:
+    courtesy = Courtesy()
+    assert [courtesy.logs_in_anew("/batch"), courtesy.logs_in_anew("/batch")] == [True, False]
+    courtesy.open("/batch")
+    assert courtesy.logs_in_anew("/batch")
+
+
 def test_batches_are_halved_when_they_were_too_much_and_grow_again() -> None:
     courtesy = Courtesy()
     assert courtesy.part_events == 100

@@ -68,13 +68,58 @@ async def test_whatever_page_answers_the_probe_the_platform_is_there(
     await opened(site, platform)
 
 
-@pytest.mark.parametrize(("status", "code"), [(401, "GW-NET-04"), (403, "GW-NET-04"), (503, "GW-PLT-04")])
-async def test_a_probe_that_is_turned_away_is_no_session(
+@pytest.mark.parametrize(
+    ("status", "code"),
+    [(401, "GW-NET-04"), (403, "GW-NET-04"), (429, "GW-PLT-04"), (503, "GW-PLT-04")],
+)
+async def test_whatever_the_probe_is_told_alarms_are_sent_and_it_is_said(
     platform: Any, site: Any, make: Any, status: int, code: str
 ) -> None:
-    platform.conduct = lambda _asked: make.reply(status)
-    error = await site.refused(site.uplink(f"http://127.0.0.1:{platform.port}", profile=HTTP_JSON))
-    assert error.code == code
+    """The page that is asked for may be closed, or broken, where the address of alarms is not."""
+    probe = make.reply(status, retry_after="3600")
+    taken = make.reply(200, {"code": 0})
+    platform.conduct = lambda asked: taken if asked.method == "POST" else probe
+    up = await opened(site, platform, sign_of_life=0.1, jitter=0.0)
+    assert [error and error.code for error in site.told.doubts] == [code]
+    await make.until(lambda: sum(one.method == "GET" for one in platform.asked) >= 5)
+    assert [error and error.code for error in site.told.doubts] == [code]
+    [event] = sent(up, make, Lane.A)
+    await make.until(lambda: site.told.sent)
+    assert [(ack.id, ack.status) for ack in site.told.acks] == [(event, AckStatus.ACCEPTED)]
+    assert site.told.losses == []
+    probe = make.reply(200)
+    await make.until(lambda: site.told.doubts[-1] is None)
+
+
+async def test_a_probe_that_nobody_answers_is_no_session(platform: Any, site: Any) -> None:
+    platform.conduct = lambda _asked: None
+    error = await site.refused(site.uplink(f"http://127.0.0.1:{platform.port}", profile=HTTP_JSON, open=0.2))
+    assert error.code == "GW-NET-05"
+
+
+@pytest.mark.parametrize("status", [404, 403])
+async def test_a_wrong_address_of_faults_holds_up_faults_and_no_alarm(
+    platform: Any, site: Any, make: Any, monkeypatch: pytest.MonkeyPatch, status: int
+) -> None:
+    monkeypatch.setattr("gateway.uplinks.http_courtesy.jittered", lambda _times, *, alarm: 60.0)
+    text = Path(parse_profile.__code__.co_filename).with_name("http-json.toml").read_text()
+    head, _, rest = text.partition('types = ["*"]\nto = "/events"')
+    profile = parse_profile(f'{head}types = ["*"]\nto = "/faults"{rest}')
+    taken = make.reply(200, {"code": 0})
+    platform.conduct = lambda asked: make.reply(status) if asked.path == "/care/faults" else taken
+    up = await opened(site, platform, profile=profile)
+    if status == 403:  # once the login is read anew
+        sent(up, make, Lane.B)
+        await make.until(lambda: site.told.losses)
+        await site.open(up)
+    before = len(site.told.losses)
+    for lane in (Lane.B, Lane.B, Lane.A, Lane.C):
+        sent(up, make, lane)
+        told = len(site.told.sent) + 1
+        await make.until(lambda: len(site.told.sent) == told)  # noqa: B023 - it is waited for here
+    assert [ack.code for ack in site.told.acks] == [f"http-{status}", "on hold", "", ""]
+    assert [ack.status for ack in site.told.acks[2:]] == [AckStatus.ACCEPTED] * 2
+    assert len(site.told.losses) == before
 
 
 async def test_an_alarm_goes_alone_and_telemetry_together(platform: Any, site: Any, make: Any) -> None:

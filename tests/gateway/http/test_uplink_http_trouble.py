@@ -210,6 +210,7 @@ async def test_an_address_of_batches_that_is_wrong_costs_no_alarm_and_is_tried_n
     assert batches[2] - batches[1] >= 0.39
     codes = {one.code for one in site.told.acks if one.status is AckStatus.RETRY}
     assert codes == {f"http-{status}", "on hold"}
+    assert [error and error.code for error in site.told.doubts] == ["GW-NET-06", None]
     assert not [one for one in site.told.acks if one.status is AckStatus.REJECTED]
 
 
@@ -231,6 +232,77 @@ async def test_an_alarm_on_its_way_is_not_cut_off_by_what_a_batch_is_told(platfo
     await make.until(lambda: site.told.losses)
     assert site.told.order == ["acks", "sent", "lost"]
     assert outcome(site) == [(AckStatus.ACCEPTED, "", None)]
+
+
+@pytest.mark.parametrize("status", [401, 404])
+async def test_alarms_on_their_way_are_not_cut_off_by_what_another_alarm_is_told(
+    platform: Any, site: Any, make: Any, status: int
+) -> None:
+    up = await site.opened(platform)
+    refused = asyncio.Event()
+
+    async def one_of_two(asked: Any) -> bytes:
+        if asked.content["partitionkey"] == "d1":
+            refused.set()
+            return bytes(make.reply(status))
+        await refused.wait()
+        await asyncio.sleep(0.1)
+        return bytes(make.good(asked))
+
+    platform.conduct = only_posts(one_of_two, make)
+    for text in make.texts(Lane.A, 2):
+        up.send(Lane.A, [text])
+    await make.until(lambda: site.told.losses)
+    assert site.told.order == ["acks", "sent", "lost"]
+    assert outcome(site) == [(AckStatus.ACCEPTED, "", None)]
+
+
+async def test_a_refused_alarm_waits_for_the_others_for_a_moment_only_and_never_for_one_that_is_refused_too(
+    platform: Any, site: Any, make: Any
+) -> None:
+    up = await site.opened(platform, farewell=0.1, alarm=30.0, hedge=30.0)
+
+    def refusing(asked: Any) -> bytes | None:
+        return bytes(make.reply(401)) if asked.content["partitionkey"] == "d1" else None
+
+    platform.conduct = only_posts(refusing, make)
+    for text in make.texts(Lane.A, 2):
+        up.send(Lane.A, [text])
+    await make.until(lambda: site.told.losses, 5)
+    assert site.told.order == ["lost"]
+    again = await site.opened(platform, farewell=30.0)
+    platform.conduct = only_posts(lambda _asked: make.reply(401), make)
+    for text in make.texts(Lane.A, 2):
+        again.send(Lane.A, [text])
+    await make.until(lambda: len(site.told.losses) == 2, 5)
+
+
+async def test_a_login_that_is_refused_to_telemetry_alone_ends_one_session_and_no_more(
+    platform: Any, site: Any, make: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Once the credential is read anew; after that it is that address which is closed, and alarms go on."""
+    monkeypatch.setattr("gateway.uplinks.http_courtesy.jittered", lambda _times, *, alarm: 0.2)
+    up = await site.opened(platform, brief=0.05)
+    shut = True
+
+    def half_open(asked: Any) -> bytes:
+        return bytes(make.reply(403) if shut and asked.path.endswith(":batch") else make.good(asked))
+
+    platform.conduct = only_posts(half_open, make)
+    up.send(Lane.C, make.texts(Lane.C, 1))
+    await make.until(lambda: site.told.losses)
+    await site.open(up)
+    up.send(Lane.C, make.texts(Lane.C, 1))
+    await make.until(lambda: site.told.sent)
+    assert outcome(site) == [(AckStatus.RETRY, "http-403", pytest.approx(0.2, abs=0.1))]
+    assert [error and error.code for error in site.told.doubts] == ["GW-NET-04"]
+    up.send(Lane.A, make.texts(Lane.A, 1))
+    await make.until(lambda: outcome(site)[-1][0] is AckStatus.ACCEPTED)
+    shut = False
+    await asyncio.sleep(0.25)
+    up.send(Lane.C, make.texts(Lane.C, 1))
+    await make.until(lambda: len(site.told.doubts) == 2)
+    assert (site.told.doubts[-1], len(site.told.losses)) == (None, 1)
 
 
 async def test_a_batch_that_finds_no_connection_costs_no_session_while_the_alarms_have_theirs(
