@@ -256,7 +256,7 @@ class _App:
 
         return Quota(
             self._outbox, self._origin, max_bytes=self._settings.outbox.max_mb * 1024 * 1024, clock=self._clock,
-            loaded=lambda lane: max((one.loaded(lane) for one in self._outward.deliverers), default=0), trouble=trouble,
+            loaded=lambda lane: {one.name: one.loaded(lane) for one in self._outward.deliverers}, trouble=trouble,
         )  # fmt: skip
 
     async def _keep_alive(self) -> None:

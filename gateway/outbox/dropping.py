@@ -1,4 +1,4 @@
-"""Rows leave without being delivered only together with the `gateway.gap` event that lists them: one transaction.
+"""Rows that somebody waits for leave only together with the `gateway.gap` event that lists them: one transaction.
 
 The event names, for each destination that still waited, the ranges of its `deliveryseq` that will never come.
 """
@@ -44,6 +44,19 @@ async def drop_announced(rows: Sequence[Stored], reason: str, *, outbox: Outbox,
         Write(
             (event,),
             drops=(Drop(lane, tuple(rows)),),
+            on_commit=lambda _rows: _settle(done, ok=True),
+            on_failed=lambda: _settle(done, ok=False),
+        )
+    )
+    return taken and await done
+
+
+async def drop_delivered(rows: Sequence[Stored], *, outbox: Outbox) -> bool:
+    """Drop rows of one lane that nobody waits for; False when they stay. Nothing is announced: nobody misses anything."""
+    done: asyncio.Future[bool] = asyncio.get_running_loop().create_future()
+    taken = outbox.submit(
+        Write(
+            drops=(Drop(rows[0].lane, tuple(rows)),),
             on_commit=lambda _rows: _settle(done, ok=True),
             on_failed=lambda: _settle(done, ok=False),
         )

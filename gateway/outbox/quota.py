@@ -2,14 +2,15 @@
 
 At four fifths of the limit a problem is raised. Of lane D, then of C, the readings of meters are thinned to one an hour, which
 loses nothing of a register, and then the oldest rows are dropped. The last fifth is for alarms, faults and status, which are
-never dropped. Each drop and its `gateway.gap` event are one transaction. Rows that a destination may be sending now are left
-alone. Limits: looked at every `CHECK_S`, `STEP` rows a step, `THIN_STEP` are looked at for what can be thinned.
+never dropped. Each drop and its `gateway.gap` event are one transaction. Rows that a destination still wants and may be sending
+now, or in a moment, are left alone: those up to where it has loaded, and `SPARED` more. What one destination has loaded keeps
+no row of another. Limits: looked at every `CHECK_S`, `STEP` rows a step, `THIN_STEP` are looked at for what can be thinned.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 import structlog
@@ -17,7 +18,7 @@ import structlog
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.events import Lane, Origin, Stored
-from gateway.outbox.dropping import QUOTA, THINNED, drop_announced
+from gateway.outbox.dropping import QUOTA, THINNED, drop_announced, drop_delivered
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.thinning import in_few_ranges, superseded
 
@@ -33,7 +34,10 @@ _log = structlog.get_logger("outbox")
 
 
 class Quota:
-    """Watches one outbox. `loaded` says up to where a lane may be on its way; `trouble` is told the share in use, or None."""
+    """Watches one outbox. `trouble` is told the share in use, or None.
+
+    `loaded` says for each destination that is delivered to up to where a lane may be on its way.
+    """
 
     def __init__(
         self,
@@ -42,7 +46,7 @@ class Quota:
         *,
         max_bytes: int,
         clock: Clock,
-        loaded: Callable[[Lane], int],
+        loaded: Callable[[Lane], Mapping[str, int]],
         trouble: Callable[[float | None], None],
     ) -> None:
         self._outbox = outbox
@@ -92,18 +96,47 @@ class Quota:
     async def _next(self) -> tuple[str, Sequence[Stored]]:
         """Return what gives way next, and why: of the backlog what loses nothing, then its oldest, then of what is live."""
         for lane in _LANES:
-            spared = await self._outbox.fetch(lane, self._loaded(lane), SPARED + STEP)
-            if len(spared) <= SPARED:
-                continue
-            rows = await self._superseded(lane, spared[SPARED].seq - 1)
-            return (THINNED, rows) if rows else (QUOTA, spared[SPARED:])
+            spared = await self._spared(lane)
+            rows = await self._superseded(lane, spared)
+            if rows:
+                return THINNED, rows
+            rows = await self._oldest(lane, spared)
+            if rows:
+                return QUOTA, rows
         return QUOTA, ()
 
-    async def _superseded(self, lane: Lane, after: int) -> Sequence[Stored]:
+    async def _spared(self, lane: Lane) -> dict[str, int]:
+        """Return for each destination that waits for rows of a lane up to where they stay."""
+        spared = {}
+        for name, loaded in self._loaded(lane).items():
+            if self._outbox.pending_in(name, lane):
+                rows = await self._outbox.fetch(lane, loaded, SPARED) if SPARED else ()
+                spared[name] = rows[-1].seq if rows else loaded
+        return spared
+
+    def _free(self, lane: Lane, rows: Sequence[Stored], spared: Mapping[str, int]) -> list[Stored]:
+        """Return the rows that no destination which still wants them may be sending."""
+        busy = {
+            row.seq
+            for name, its in self._outbox.awaited(lane, rows).items()
+            for row in its
+            if row.seq <= spared.get(name, 0)
+        }
+        return [row for row in rows if row.seq not in busy]
+
+    async def _oldest(self, lane: Lane, spared: Mapping[str, int]) -> Sequence[Stored]:
+        free: list[Stored] = []
+        after = self._outbox.stock.delivered(lane)
+        while len(free) < STEP and (rows := await self._outbox.fetch(lane, after, STEP)):
+            free += self._free(lane, rows, spared)
+            after = rows[-1].seq
+        return free[:STEP]
+
+    async def _superseded(self, lane: Lane, spared: Mapping[str, int]) -> Sequence[Stored]:
         """Return readings of meters that a later one makes needless; none where all was looked at."""
-        after = max(after, self._thinned_to[lane])
+        after = max(min(spared.values(), default=0), self._outbox.stock.delivered(lane), self._thinned_to[lane])
         while rows := await self._outbox.fetch(lane, after, THIN_STEP):
-            gone = superseded(rows)
+            gone = self._free(lane, superseded(rows), spared)
             some = in_few_ranges(gone[:STEP])
             after = self._thinned_to[lane] = rows[-1].seq if len(some) == len(gone) else some[-1].seq
             if some:
@@ -111,7 +144,14 @@ class Quota:
         return ()
 
     async def _drop(self, rows: Sequence[Stored], reason: str) -> bool:
-        if not await drop_announced(rows, reason, outbox=self._outbox, origin=self._origin, clock=self._clock):
+        """Let rows go: what is still wanted with its announcement, what only stands behind something unconfirmed without."""
+        lane = rows[0].lane
+        wanted = {row.seq for its in self._outbox.awaited(lane, rows).values() for row in its}
+        lost = [row for row in rows if row.seq in wanted]
+        delivered = [row for row in rows if row.seq not in wanted]
+        if delivered and not await drop_delivered(delivered, outbox=self._outbox):
             return False
-        self.dropped += len(rows)
+        if lost and not await drop_announced(lost, reason, outbox=self._outbox, origin=self._origin, clock=self._clock):
+            return False
+        self.dropped += len(lost)
         return True

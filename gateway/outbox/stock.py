@@ -255,7 +255,14 @@ class Stock:
         return self._floor(lane)
 
     def _floor(self, lane: Lane) -> int:
-        return min((self._cursors.get((one, lane), _NOTHING)[0] for one in self._destinations), default=0)
+        return min((self._reach(one, lane) for one in self._destinations), default=0)
+
+    def _reach(self, destination: str, lane: Lane) -> int:
+        """One that is away, and waits for nothing of a lane, must not keep what all the others have."""
+        cursor = self._cursors.get((destination, lane), _NOTHING)[0]
+        if self.pending[destination, lane] or lane in self._uncounted:
+            return cursor
+        return max(cursor, self.last[lane])
 
     # -- leaving ------------------------------------------------------------------------------------------------
 

@@ -1,7 +1,9 @@
 """What gives way when the outbox is full, and what never does."""
 
 import asyncio
+import contextlib
 import json
+import sqlite3
 from collections.abc import AsyncIterator
 from dataclasses import replace
 from pathlib import Path
@@ -42,7 +44,12 @@ async def fill(box: Outbox, noun: str, count: int) -> None:
 
 def watch(box: Outbox, megabytes: float, told: list[float | None]) -> Quota:
     return Quota(
-        box, ORIGIN, max_bytes=int(megabytes * MEGABYTE), clock=CLOCK, loaded=lambda _lane: 0, trouble=told.append
+        box,
+        ORIGIN,
+        max_bytes=int(megabytes * MEGABYTE),
+        clock=CLOCK,
+        loaded=lambda _lane: {"district": 0},
+        trouble=told.append,
     )
 
 
@@ -134,3 +141,110 @@ async def test_a_drop_that_cannot_be_stored_is_given_up_and_not_waited_for(
     assert (watched.dropped, outbox.pending("district")["D"]) == (0, 1500)
     assert outbox.poisoned == 1
     assert bugs
+
+
+# Several destinations: what one has keeps nothing of another.
+
+
+class Two:
+    """An outbox for a street that is up to date and a city that is away; `loaded` is what each has read."""
+
+    def __init__(self, folder: Path, *, city: str) -> None:
+        routes = [Route("street", ("*",)), Route("city", (city,))]
+        self.path = folder / "outbox.db"
+        self.outbox = Outbox(self.path, routes, clock=CLOCK)
+        self.loaded: dict[str, int] = {"street": 0, "city": 0}
+
+    async def begin(self) -> None:
+        await self.outbox.open()
+        self.outbox.live = lambda: False
+        self._running = asyncio.create_task(self.outbox.run())
+
+    async def end(self) -> None:
+        self._running.cancel()
+        await asyncio.gather(self._running, return_exceptions=True)
+        await self.outbox.close()
+
+    async def street_has_all(self) -> None:
+        for lane in Lane:
+            upto, waiting = self.outbox.last(lane), self.outbox.pending_in("street", lane)
+            self.outbox.confirm("street", lane, seq=upto, ahead=list, done=waiting)
+            self.loaded["street"] = max(self.loaded["street"], upto)
+        assert await self.outbox.flush(10)
+
+    def watch(self, max_bytes: int) -> Quota:
+        return Quota(
+            self.outbox, ORIGIN, max_bytes=max_bytes, clock=CLOCK, loaded=lambda _lane: self.loaded,
+            trouble=lambda _share: None,
+        )  # fmt: skip
+
+    def left(self) -> list[int]:
+        with contextlib.closing(sqlite3.connect(self.path)) as connection:
+            return [seq for (seq,) in connection.execute("SELECT seq FROM event_d ORDER BY seq")]
+
+    async def gaps(self) -> list[Any]:
+        rows = [row for row in await self.outbox.fetch(Lane.B, 0, 100) if row.noun == "gateway.gap"]
+        return [json.loads(row.body)["data"] for row in rows]
+
+
+async def test_one_that_is_up_to_date_does_not_keep_the_backlog_of_one_that_is_away(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "SPARED", 10)
+    two = Two(tmp_path, city="*")
+    await two.begin()
+    await fill(two.outbox, "telemetry.vital", 3000)
+    await two.street_has_all()
+    two.loaded["city"] = 40  # read before it went away: these may be on their way
+    used = await two.outbox.used_bytes()
+    watched = two.watch(int(used / 0.82))
+    await watched.check()
+    gaps, left = await two.gaps(), two.left()
+    assert watched.dropped == 1000
+    assert left == [*range(1, 51), *range(1051, 3001)]
+    assert [(gap["reason"], gap["deliveryseqs"]) for gap in gaps] == [("quota", {"city": [[51, 1050]]})]
+    await two.end()
+
+
+async def test_what_a_lagging_one_may_be_sending_stays_whatever_the_other_has(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "SPARED", 10)
+    two = Two(tmp_path, city="*")
+    await two.begin()
+    await fill(two.outbox, "telemetry.vital", 1000)
+    await two.street_has_all()
+    two.loaded["city"] = 985
+    await two.watch(1000).check()
+    assert two.left() == list(range(1, 996))
+    await two.end()
+
+
+async def test_what_one_that_is_away_does_not_want_goes_before_anything_is_dropped(tmp_path: Path) -> None:
+    two = Two(tmp_path, city="alarm.*")
+    await two.begin()
+    await fill(two.outbox, "alarm.raised", 1)
+    await fill(two.outbox, "telemetry.vital", 2000)
+    await two.street_has_all()
+    for _ in range(10):
+        assert await two.outbox.flush(10)
+    assert two.outbox.pending("city") == {"A": 1, "B": 0, "C": 0, "D": 0}
+    assert two.left() == []
+    assert [row.seq for row in await two.outbox.fetch(Lane.A, 0, 10)] == [1]
+    await two.end()
+
+
+async def test_what_stands_behind_an_unconfirmed_row_goes_without_a_gap(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(quota, "SPARED", 0)
+    two = Two(tmp_path, city="telemetry.environment")
+    await two.begin()
+    await fill(two.outbox, "telemetry.environment", 1)
+    await fill(two.outbox, "telemetry.vital", 900)
+    await two.street_has_all()
+    two.loaded["city"] = 1
+    await two.watch(1000).check()
+    assert (two.left(), await two.gaps()) == ([1], [])
+    assert two.outbox.pending("city")["D"] == 1
+    await two.end()

@@ -65,7 +65,7 @@ async def test_meters_are_thinned_before_anything_is_dropped_and_it_is_told(
         ORIGIN,
         max_bytes=int(used / 0.82),
         clock=shelf.clock,
-        loaded=lambda _lane: 0,
+        loaded=lambda _lane: {"district": 0},
         trouble=lambda _share: None,
     )
     await watched.check()
@@ -99,7 +99,7 @@ async def test_where_thinning_is_not_enough_the_backlog_gives_way_oldest_first(
         ORIGIN,
         max_bytes=int(used * 0.5),
         clock=shelf.clock,
-        loaded=lambda _lane: 0,
+        loaded=lambda _lane: {"district": 0},
         trouble=lambda _share: None,
     )
     await watched.check()
