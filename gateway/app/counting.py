@@ -53,12 +53,26 @@ class Counting:
         self._silent = silent
         self._share = zlib.crc32(origin.source.encode()) / 2**32
         self._on_its_way: set[str] = set()
-        self._bases = {name: base for name, text in outbox.bases.items() if (base := _parse(text)) is not None}
+        self._bases: dict[str, _Base] = {}
+        self._first: _Base | None = None
+        if outbox.is_open:
+            self.found()
+
+    def found(self) -> None:
+        """There is a database: go on where it says that each period began. To be called before anything is stored in it."""
+        bases = {name: _parse(text) for name, text in self._outbox.bases.items()}
+        self._bases = {name: base for name, base in bases.items() if base is not None}
         # What an older gateway has stored was never counted: the first period begins here.
-        self._first = _Base(outbox.streamid, clock.stamp(), base_of(outbox.totals(), {}))
+        self._first = _Base(self._outbox.streamid, self._clock.stamp(), base_of(self._outbox.totals(), {}))
 
     def tick(self) -> None:
-        """End the periods that are over; to be called about once a second."""
+        """End the periods that are over; to be called about once a second. Without a database nothing is known to count from."""
+        if self._first is None:
+            if not self._outbox.is_open:
+                return
+            self.found()
+        if not self._outbox.is_counted:
+            return  # what waits is not all known: what was delivered would be told too high
         for name, length_ms in PERIODS_MS.items():
             if name in self._on_its_way:
                 continue
@@ -78,7 +92,9 @@ class Counting:
     def _begin(self, name: str) -> None:
         """Begin the first period of a database; one that was replaced while running counts from nothing."""
         stream = self._outbox.streamid
-        first = self._first if self._first.stream == stream else _Base(stream, self._clock.stamp(), {})
+        first = self._first
+        if first is None or first.stream != stream:
+            first = _Base(stream, self._clock.stamp(), {})
         self._submit(name, first, None)
 
     def _end(self, name: str, base: _Base) -> None:

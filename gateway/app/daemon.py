@@ -426,6 +426,7 @@ class _App:
     def _on_found(self, marks: list[Mark], alarms: list[AlarmRow]) -> None:
         """The database that could not be opened at the start is there: what it remembers joins what came since."""
         self._timekeeping.found()
+        self._counting.found()
         self._judge.recall(marks)
         self._hearing.recall(marks, until=self._began)
         for alarm in self._alarms.recall(row.doc for row in alarms):

@@ -13,8 +13,10 @@ import pytest
 
 from gateway.app.counting import Counting
 from gateway.clock import Stamp
+from gateway.errors import StoreError
 from gateway.events import Lane, Origin, new_event, new_id
 from gateway.outbox import AlarmRow, DeadLetter, Outbox, Route, Write
+from gateway.outbox import outbox as outbox_module
 
 ORIGIN = Origin("org", "site", "gw")
 WALL_MS = 1_800_000_000_000
@@ -233,7 +235,66 @@ async def test_a_database_replaced_while_running_begins_a_period_of_its_own(cent
     assert [one["alarms"]["raised"]["call"]["verified"] for one in await centre.told()] == [1]
 
 
-def _corrupt() -> Any:
-    from gateway.errors import StoreError
+async def opened_late(folder: Path, monkeypatch: pytest.MonkeyPatch) -> Centre:
+    """A gateway that ran without its database for a while, ticked all the time, and then found it."""
+    monkeypatch.setattr(outbox_module, "REOPEN_CAP_S", 0.01)
+    refused = [StoreError("GW-STO-01", "outbox.db", path="outbox.db", detail="Read-only file system")]
 
+    def hold() -> None:
+        if refused:
+            raise refused[0]
+
+    centre = Centre(folder)
+    centre.outbox = Outbox(folder / "outbox.db", [Route("street", ("*",)), Route("city", ("gateway.counts",))],
+        clock=centre, hold=hold)  # fmt: skip
+    await centre.outbox.open()
+    centre.counting = Counting(ORIGIN, centre.outbox, clock=centre, began=centre.now, silent=centre.silent)
+    centre.outbox.on_found = lambda _marks, _alarms: centre.counting.found()
+    centre._running = asyncio.create_task(centre.outbox.run())
+    for _ in range(3):
+        centre.counting.tick()
+    refused.clear()
+    return centre
+
+
+async def test_a_database_that_is_found_late_goes_on_with_its_period(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    centre = Centre(tmp_path)
+    await centre.begin()
+    for _ in range(3):
+        await centre.alarm()
+    centre.go(HOUR)
+    await centre.tick()
+    await centre.alarm()
+    await centre.kill()
+    late = await opened_late(tmp_path, monkeypatch)
+    await late.alarm()
+    late.go(2 * HOUR)
+    await late.tick()
+    hours = await late.told()
+    await late.kill()
+    assert [one["alarms"]["raised"]["call"]["verified"] for one in hours] == [3, 2]
+
+
+async def test_what_was_never_counted_in_a_database_that_is_found_late_is_not_told_as_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    centre = Centre(tmp_path)
+    await centre.begin()
+    for _ in range(3):
+        await centre.alarm()
+    centre.outbox._store._writer.execute("DELETE FROM fact WHERE key LIKE 'counts:%'")
+    await centre.kill()
+    late = await opened_late(tmp_path, monkeypatch)
+    await late.alarm()
+    await late.tick()
+    late.go(HOUR)
+    await late.tick()
+    [hour] = await late.told()
+    await late.kill()
+    assert (hour["alarms"]["raised"]["call"]["verified"], hour["events"]) == (1, {"stored": 1})
+
+
+def _corrupt() -> StoreError:
     return StoreError("GW-STO-02", "outbox.db")
