@@ -23,6 +23,7 @@ from gateway.errors import StoreError
 from gateway.outbox.connection import may_write
 from gateway.outbox.quarantine import discard, free_name, set_aside
 from gateway.outbox.reader import Reader
+from gateway.outbox.reading import ReadingThread
 from gateway.outbox.reserve import Reserve
 from gateway.outbox.rows import Route
 from gateway.outbox.salvage import Salvaged, salvage
@@ -35,7 +36,7 @@ T = TypeVar("T")
 class Database:
     """One file. `store` is what is open on it, or was last; `hold` is called before each opening.
 
-    `salvaged`: what could be read of a database that cannot be opened, or had to be replaced; None where all is well.
+    `salvaged`: what could be read of a database that cannot be opened; None since there is one, or a new one in its place.
     """
 
     def __init__(self, path: Path, routes: Sequence[Route], *, clock: Clock, hold: Callable[[], None]) -> None:
@@ -51,7 +52,7 @@ class Database:
         self._place: dict[str, object] = {}
         self._note = path.with_name(f"{path.name}.replacing")
         self._writer = ThreadPoolExecutor(1, "outbox-writer")
-        self._reader = ThreadPoolExecutor(1, "outbox-reader")
+        self._reader = ReadingThread("outbox-reader")
 
     # -- life ---------------------------------------------------------------------------------------------------
 
@@ -110,7 +111,7 @@ class Database:
             return stock
 
         stock = await self.in_writer(begun)
-        self.store, self._aside, self.is_open = store, None, True
+        self.store, self._aside, self.is_open, self.salvaged = store, None, True, None
         return stock
 
     def _make_place(self, now: Stamp) -> Path:
@@ -165,7 +166,7 @@ class Database:
         await self.close_store()
         await self.in_writer(lambda: None)  # an opening that hangs would hold up the end of the process later
         self._writer.shutdown(wait=False)
-        self._reader.shutdown(wait=False)
+        self._reader.shutdown()
 
     # -- threads ------------------------------------------------------------------------------------------------
 

@@ -31,7 +31,7 @@ from gateway.outbox.holding import Holding
 from gateway.outbox.intake import MAX_QUEUED, Entry, Intake
 from gateway.outbox.linger import DELETE_PAUSE_S
 from gateway.outbox.numbers import NumberState
-from gateway.outbox.rows import Accepted, AlarmRow, DeadLetter, Mark, Route, Write
+from gateway.outbox.rows import OF_ANOTHER_STREAM, Accepted, AlarmRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.stock import LANES, Stock
 from gateway.outbox.store import DELETE_STEP
 
@@ -142,9 +142,6 @@ class Outbox(Holding):
     async def _begin_anew(self, error: StoreError) -> None:
         """Set the corrupt database aside and begin a new stream. Raises StoreError."""
         stock = await self._database.replace()
-        salvaged = self._database.salvaged
-        if salvaged is not None:
-            self._epochs.load(salvaged.epochs)
         _log.error("database set aside as corrupt; a new one was begun", path=str(self.path), error=str(error))
         self._take_stock(stock)
         self._corrupt = None
@@ -168,6 +165,9 @@ class Outbox(Holding):
             )
             if write.drops or write.letters:  # they name rows of another database
                 write = replace(write, drops=(), letters=())
+            if write.dead:
+                dead = [replace(one, row=replace(one.row, seq=OF_ANOTHER_STREAM)) for one in write.dead]
+                write = replace(write, dead=tuple(dead))
             if write.facts:  # how far the rescue of the one before it had come
                 write = replace(write, facts=tuple(fact for fact in write.facts if fact[0] != "rescue"))
             return write, placed
@@ -217,7 +217,6 @@ class Outbox(Holding):
                     error = self._corrupt
                     self._fails()  # until there is a new one, alarms go out without it
                     await self._begin_anew(error)
-                    self._database.salvaged = None  # whoever asks from now on asks the new one
                     self.on_trouble(error)
                     self.on_stored()  # nobody may confirm rows of the old stream in the new one
                 await self._commit_once()
@@ -257,7 +256,6 @@ class Outbox(Holding):
         _log.info("the database is there again", stream=self.streamid, waiting=self.waiting)
         if not was_known:
             self.on_found(await self.marks(), await self.alarms())
-        self._database.salvaged = None
         if replaced is not None:
             self.on_trouble(replaced)
         self.on_stored()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import asyncio
 import json
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import partial
 from typing import Any, Final, TypeVar
 
@@ -23,6 +22,7 @@ from gateway.events import Event, Origin, new_event
 from gateway.outbox.epochs import settle
 from gateway.outbox.numbers import Ranges
 from gateway.outbox.outbox import Outbox
+from gateway.outbox.reading import ReadingThread
 from gateway.outbox.rows import Write
 from gateway.outbox.salvage import salvage
 from gateway.outbox.wreck import Rescued, Wreck, steps
@@ -44,11 +44,17 @@ class Rescue:
         self._outbox = outbox
         self._origin = origin
         self._clock = clock
-        self._thread = ThreadPoolExecutor(1, "outbox-rescue")
+        self._thread = ReadingThread("outbox-rescue")
         self.rescued = 0
 
     async def run(self) -> None:
         """Rescue whatever there is to be rescued, for ever."""
+        try:
+            await self._run()
+        finally:
+            self._thread.shutdown()
+
+    async def _run(self) -> None:
         while True:
             if self._outbox.to_rescue and not self._outbox.is_failing:
                 try:
@@ -79,7 +85,7 @@ class Rescue:
                     await self._store(found, {**place, "telemetry": not urgent, "page": first})
             missing = await self._in_thread(wreck.missing)
         finally:
-            await self._in_thread(wreck.close)
+            self._thread.submit(wreck.close)  # not waited for: at the end of the process a reading may hang before it
         facts: dict[str, object] = {
             "stream": salvaged.facts.get("streamid", ""), "highest": wreck.highest, "highest_is_sure": bool(sequence),
         }  # fmt: skip

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 from gateway.events import Event, Lane, Stored
 
@@ -53,6 +54,10 @@ class AlarmRow:
     is_open: bool
     raised_ms: int
     doc: str
+
+
+OF_ANOTHER_STREAM: Final = 0
+"""The sequence of a row whose stream has ended before its letter was stored."""
 
 
 @dataclass(frozen=True, slots=True)

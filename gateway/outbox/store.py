@@ -24,7 +24,7 @@ from gateway.outbox.inserts import Inserts
 from gateway.outbox.migration import migrate, refuse_newer
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
-from gateway.outbox.rows import Accepted, CursorRow, DeadLetter, Mark, Route, Write
+from gateway.outbox.rows import OF_ANOTHER_STREAM, Accepted, CursorRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.salvage import Salvaged
 from gateway.outbox.wal_index import WalIndex
 from gateway.tally import Tally
@@ -161,7 +161,7 @@ class Store:
     def adopt(self, numbers: Mapping[tuple[str, str], NumberSet], known: Salvaged, facts: Mapping[str, str]) -> None:
         """Take over, in one transaction, what a database that was set aside knew. Raises StoreError.
 
-        The sequences of its letters are negative: they are of another stream.
+        Its letters get sequences below zero, for they are of another stream; older ones stay below newer ones.
         """
         wanted = {route.destination for route in self.routes}
         self._writer.execute("BEGIN IMMEDIATE")
@@ -173,24 +173,10 @@ class Store:
                     "INSERT OR REPLACE INTO number_digest VALUES (?, ?, ?, ?)",
                     [(device, session, block, data) for block, data in taken.blocks()],
                 )
-            self._writer.executemany(
-                "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [
-                    (
-                        one.destination,
-                        -abs(one.seq),
-                        one.id,
-                        one.noun,
-                        one.device,
-                        one.code,
-                        one.reason,
-                        one.at_ms,
-                        one.body,
-                    )
-                    for one in known.letters
-                    if one.destination in wanted
-                ],
-            )
+            for one in sorted(known.letters, key=lambda one: one.seq, reverse=True):
+                if one.destination in wanted:
+                    rest = (one.id, one.noun, one.device, one.code, one.reason, one.at_ms, one.body)
+                    self._put_letter(one.destination, self._below(one.destination), rest)
             self._writer.executemany(
                 "INSERT OR REPLACE INTO alarm VALUES (?, ?, ?, ?)",
                 [(one.id, int(one.is_open), one.raised_ms, one.doc) for one in known.alarms],
@@ -205,7 +191,17 @@ class Store:
             self._roll_back()
             raise
         self.counters.numbers.update({key: taken.copy() for key, taken in numbers.items()})
-        self.rescue = facts.get("rescue", "")
+        self.rescue, self.boots = facts.get("rescue", ""), facts.get("boots", "")
+        self.epochs = known.epochs
+
+    def _below(self, destination: str) -> int:
+        """Return a sequence for a letter of another stream: below every one that there is."""
+        query = "SELECT min(0, coalesce(min(seq), 0)) - 1 FROM dead_letter WHERE destination = ?"
+        return int(self._writer.execute(query, (destination,)).fetchone()[0])
+
+    def _put_letter(self, destination: str, seq: int, rest: tuple[str | int, ...]) -> None:
+        query = "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+        self._writer.execute(query, (destination, seq, *rest))
 
     def _tidy(self) -> None:
         known = [route.destination for route in self.routes]
@@ -325,13 +321,12 @@ class Store:
     def _put_dead(self, dead: Sequence[DeadLetter], work: Counters) -> None:
         for one in dead:
             row = one.row
+            seq = self._below(one.destination) if row.seq == OF_ANOTHER_STREAM else row.seq
             known = "SELECT 1 FROM dead_letter WHERE destination = ? AND seq = ?"
-            if self._writer.execute(known, (one.destination, row.seq)).fetchone() is None:
+            if self._writer.execute(known, (one.destination, seq)).fetchone() is None:
                 work.counting().dead_letter(one.destination)
-            self._writer.execute(
-                "INSERT OR REPLACE INTO dead_letter VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (one.destination, row.seq, row.id, row.noun, row.device, one.code, one.reason, one.at_ms, row.body),
-            )
+            rest = (row.id, row.noun, row.device, one.code, one.reason, one.at_ms, row.body)
+            self._put_letter(one.destination, seq, rest)
             self._dead += 1
             if self._dead > _KEPT_DEAD_LETTERS // 10:
                 self._prune_dead()

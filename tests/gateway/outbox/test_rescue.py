@@ -8,6 +8,9 @@ import json
 import random
 import shutil
 import sqlite3
+import subprocess
+import sys
+import threading
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -22,6 +25,7 @@ from gateway.outbox import DeadLetter, Mark, Number, NumberState, Rescue, Route,
 from gateway.outbox import rescue as rescue_module
 from gateway.outbox.connection import TABLES
 from gateway.outbox.pages import Pages, lanes_of
+from gateway.outbox.reading import ReadingThread
 from gateway.outbox.salvage import Salvaged, salvage
 from gateway.outbox.wreck import Wreck, steps
 from tests.gateway.outbox.conftest import NOW_MS, ORIGIN
@@ -378,6 +382,124 @@ async def test_numbers_outlive_a_file_that_turns_corrupt_while_running(shelf: An
     shelf.outbox._wake.set()
     await when(lambda: shelf.outbox.streamid != before)
     assert shelf.outbox.number_state("m1", "", 7, digest=77) is NumberState.DURABLE
+
+
+async def test_what_was_taken_since_a_replacement_at_the_start_stays_known_while_the_disk_fails(
+    closed_shelf: Any, event: Maker
+) -> None:
+    """What the database before it had known would tell a source that its number is new, and it would be stored twice."""
+    await closed_shelf.open()
+    await closed_shelf.store(Write((event(),), numbers=(Number("m1", "", 7, 77),)))
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "event_d")
+    outbox = await closed_shelf.open()
+    await closed_shelf.store(Write((event(),), numbers=(Number("m1", "", 8, 88),)))
+    await outbox._database.close_store()
+    assert outbox._database.salvaged is None
+    assert outbox.number_state("m1", "", 7, digest=77) is NumberState.DURABLE
+    assert outbox.number_state("m1", "", 8, digest=88) is NumberState.DURABLE
+
+
+async def test_the_table_of_boots_is_known_in_the_run_that_replaced_its_database(
+    closed_shelf: Any, event: Maker
+) -> None:
+    outbox = await closed_shelf.open()
+    outbox.boots.begin("boot-0", floor_ms=NOW_MS)
+    await closed_shelf.store(Write(facts=(("boots", outbox.boots.text()),)))
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "event_d")
+    outbox = await closed_shelf.open()
+    assert outbox.boots["boot-0"].floor_ms == NOW_MS
+
+
+async def test_letters_of_the_same_sequence_outlive_one_replacement_after_the_other(
+    closed_shelf: Any, event: Maker
+) -> None:
+    ids = []
+    for _stream in range(3):
+        outbox = await closed_shelf.open()
+        one = event("alarm.raised")
+        await closed_shelf.store(Write((one,)), Write((event("alarm.raised"),)))
+        row, other = await outbox.fetch(Lane.A, 0, 2)
+        assert (row.seq, other.seq) == (1, 2)
+        for letter in (row, other):
+            outbox.dead_letter(DeadLetter("district", letter, "no", "why", 5))
+        assert await outbox.flush(10)
+        ids += [row.id, other.id]
+        await closed_shelf.close()
+        break_page(closed_shelf.path, "event_d")
+    outbox = await closed_shelf.open()
+    letters = await outbox.dead_letters()
+    assert [one.seq for one in reversed(letters)] == [-6, -5, -4, -3, -2, -1]
+    assert [one.id for one in reversed(letters)] == ids
+
+
+async def test_a_letter_that_waited_while_its_database_went_takes_the_place_of_no_other(
+    closed_shelf: Any, event: Maker, when: Maker
+) -> None:
+    outbox = await closed_shelf.open()
+    await closed_shelf.store(Write((event("alarm.raised"),)))
+    [old] = await outbox.fetch(Lane.A, 0, 1)
+    outbox._corrupt = StoreError("GW-STO-02", "outbox.db")
+    outbox.dead_letter(DeadLetter("district", old, "no", "why", 5))
+    await when(lambda: outbox.waiting == 0)
+    await closed_shelf.store(Write((event("alarm.raised"),)))
+    [new] = await outbox.fetch(Lane.A, 0, 1)
+    assert (old.seq, new.seq) == (1, 1)
+    outbox.dead_letter(DeadLetter("district", new, "no", "why", 6))
+    assert await outbox.flush(10)
+    assert [(one.seq, one.id) for one in await outbox.dead_letters()] == [(1, new.id), (-1, old.id)]
+
+
+# A disk that does not answer.
+
+
+async def test_a_page_that_never_comes_holds_up_no_end(
+    closed_shelf: Any, event: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await closed_shelf.open()
+    await fill(closed_shelf, event, 20)
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "event_d")
+    outbox = await closed_shelf.open()
+    asked, answered = threading.Event(), threading.Event()
+
+    def hang(*_arguments: Any, **_more: Any) -> list[Any]:
+        asked.set()
+        answered.wait()
+        return []
+
+    monkeypatch.setattr(Wreck, "step", hang)
+    running = asyncio.create_task(Rescue(outbox, ORIGIN, clock=closed_shelf.clock).run())
+    assert await asyncio.to_thread(asked.wait, 10)
+    running.cancel()
+    done, _ = await asyncio.wait({running}, timeout=5)
+    answered.set()
+    assert done == {running}
+
+
+def test_a_process_ends_although_a_reading_hangs() -> None:
+    """A pool of the standard library would be joined, and the process would stay for ever."""
+    program = (
+        "import threading\n"
+        "from gateway.outbox.reading import ReadingThread\n"
+        "begun = threading.Event()\n"
+        "thread = ReadingThread('hangs')\n"
+        "thread.submit(lambda: (begun.set(), threading.Event().wait()))\n"
+        "begun.wait()\n"
+        "print('the end')\n"
+    )
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=False)
+    assert (ended.stdout, ended.stderr, ended.returncode) == ("the end\n", "", 0)
+
+
+async def test_a_reading_gives_its_answer_or_its_error() -> None:
+    thread = ReadingThread("answers")
+    loop = asyncio.get_running_loop()
+    assert await loop.run_in_executor(thread, lambda: 7) == 7
+    with pytest.raises(ZeroDivisionError):
+        await loop.run_in_executor(thread, lambda: 1 // 0)
+    thread.shutdown()
 
 
 # A replacement that is interrupted.
