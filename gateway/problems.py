@@ -59,6 +59,7 @@ def _declarations() -> Iterator[Problem]:
     yield Problem("GW-DEV-02", "warning")
     yield Problem("GW-DEV-03", "problem")
     yield Problem("GW-DEV-04", "warning", lasts_s=_DAY_S)
+    yield Problem("GW-DEV-05", "warning", lasts_s=_DAY_S)
     yield Problem("GW-BLE-01", "problem")
     yield Problem("GW-BLE-02", "problem", depends_on=("GW-BLE-01",))
     yield Problem("GW-BLE-03", "problem", depends_on=("GW-BLE-01", "GW-BLE-02"))

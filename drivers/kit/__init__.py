@@ -1,6 +1,7 @@
 """What a driver author may use, on a few pages."""
 
 from drivers.kit.observations import (
+    MAX_DETAIL,
     RAISING,
     BadOption,
     Counter,
@@ -27,12 +28,14 @@ from drivers.kit.shapes import (
     Framer,
     LineSettings,
     Poll,
+    Strangers,
     Streams,
     StreamVector,
     Title,
 )
 
 __all__ = [
+    "MAX_DETAIL",
     "QUANTITIES",
     "RAISING",
     "Advert",
@@ -58,6 +61,7 @@ __all__ = [
     "Signal",
     "SignalKind",
     "SourceNumber",
+    "Strangers",
     "StreamVector",
     "Streams",
     "Title",

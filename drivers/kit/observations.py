@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from drivers.kit.quantities import QUANTITIES
 
@@ -33,6 +33,7 @@ class SignalKind(StrEnum):
     OCCUPANCY = "occupancy"
 
 
+MAX_DETAIL: Final = 200
 RAISING: frozenset[SignalKind] = frozenset({SignalKind.CALL, SignalKind.FALL})
 
 
@@ -60,13 +61,15 @@ class Signal:
     """Something happened. `code` is the device's word for it ("press", "double"), `channel` which of its buttons.
 
     `level` is None for a thing that happens once. A protocol without a counter repeats a state instead: then it is
-    True or False, and the edges are judged by the gateway.
+    True or False, and the edges are judged by the gateway. `detail` is what a call system says in words, in one printable
+    line of at most `MAX_DETAIL` characters: it is told with the event and decides nothing.
     """
 
     kind: SignalKind
     code: str = ""
     channel: str = ""
     level: bool | None = None
+    detail: str = ""
 
 
 Observation = Reading | Signal
@@ -130,14 +133,21 @@ class Reason(StrEnum):
 
 
 class Rejected(Exception):
-    """A driver refuses an advert or a frame. `counter` is what stands readable beside a part that is not."""
+    """A driver refuses an advert or a frame. `counter` is what stands readable beside a part that is not.
 
-    def __init__(self, reason: Reason, detail: str = "", *, counter: Counter | None = None, address: str = "") -> None:
+    `replies` go back at once: a protocol may have a word for "not understood, say it again".
+    """
+
+    def __init__(
+        self, reason: Reason, detail: str = "", *, counter: Counter | None = None, address: str = "",
+        replies: tuple[Reply, ...] = (),
+    ) -> None:  # fmt: skip
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
         self.detail = detail
         self.counter = counter
         self.address = address
+        self.replies = replies
 
 
 class BadOption(Exception):

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 from typing import Any, Protocol
 
 from drivers.kit.observations import Decoded, Observation, Reading, Reason
@@ -51,6 +52,19 @@ class Framer(Protocol):
 
     def reset(self) -> None:
         """Forget a half frame (the line was reopened, or a turn ended)."""
+
+
+class Strangers(StrEnum):
+    """What a message is worth whose address no device has.
+
+    TOLD: it is not taken, and told as a problem (most likely one of ours whose address is mistyped). RAISED: it is taken
+    all the same, since what speaks there is a call system, and a bed that nobody configured is a bed. IGNORED: it is
+    counted only; a radio receiver hears the neighbours, too.
+    """
+
+    TOLD = "told"
+    RAISED = "raised"
+    IGNORED = "ignored"
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,6 +154,9 @@ class Streams:
     lets the options of that device decode it. A device with a `poll` that says nothing for three of them, and 60 s at
     least, is a problem: whatever it says counts, but the question itself that comes back must be refused as NOT_MINE.
     `readings_every_s`: readings that it repeats by itself are published so often at most; 0: each.
+    `repeat_s`: where a message carries no number, an equal one that follows within so long is the same message again (its
+    acknowledgement was missed, or the radio repeats it), while its alarm is not taken; 0: each is new.
+    `radio`: what arrives came through the air, so nothing of it is verified unless a key proved it.
     """
 
     model: str
@@ -153,6 +170,9 @@ class Streams:
     poll: Poll | None = None
     level_hold_s: float = 25.0
     readings_every_s: float = 0.0
+    repeat_s: float = 0.0
+    strangers: Strangers = Strangers.TOLD
+    radio: bool = False
 
 
 @dataclass(frozen=True, slots=True)

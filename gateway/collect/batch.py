@@ -72,6 +72,8 @@ class Batch:
         data: dict[str, object] = {"kind": signal.kind.value, "code": signal.code, "channel": signal.channel}
         if signal.kind is SignalKind.OCCUPANCY and signal.level is not None:
             data["occupied"] = signal.level
+        if signal.detail:
+            data["detail"] = signal.detail
         self.tell(_NOUN_OF_SIGNAL[signal.kind], data)
 
     def tell_readings(self, readings: Sequence[Reading]) -> None:

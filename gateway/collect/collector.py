@@ -193,9 +193,15 @@ class Collector:
         batch.keep(judged.mark)
         return judged.verdict
 
+    def stands(self, desk: Desk, decoded: Decoded) -> bool:
+        """Is everything in it that calls for help an alarm that nobody has taken yet?"""
+        raising = {one.kind for one in decoded.observations if isinstance(one, Signal) and one.kind in RAISING}
+        verified = not self._doubts(desk, decoded, Verdict.NEW)
+        return all(self._alarms.is_active(desk.id, kind.value, verified=verified) for kind in raising)
+
     @staticmethod
     def _doubts(desk: Desk, decoded: Decoded, verdict: Verdict) -> tuple[str, ...]:
-        if desk.wired:
+        if desk.wired and not (desk.by_radio and not decoded.authenticated):
             return ()
         doubts = []
         if verdict is Verdict.RESET:
@@ -252,7 +258,7 @@ class Collector:
         elif signal.kind in RAISING:
             call = Call(
                 signal.kind.value, desk.id, desk.room, desk.bed, batch.at, code=signal.code, channel=signal.channel,
-                doubts=batch.doubts, facts=batch.facts,
+                doubts=batch.doubts, facts=batch.facts | ({"detail": signal.detail} if signal.detail else {}),
             )  # fmt: skip
             self._changed(batch, self._alarms.raise_alarm(call))
             self._security(batch)

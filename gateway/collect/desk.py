@@ -53,6 +53,11 @@ class Desk:
         return isinstance(self.driver, Advertises) and self.driver.may_call
 
     @property
+    def by_radio(self) -> bool:
+        """Does a receiver on the wire only pass on what it hears in the air?"""
+        return isinstance(self.driver, Streams) and self.driver.radio
+
+    @property
     def level_hold_s(self) -> float:
         """How long a level lasts that is not repeated."""
         return 25.0 if isinstance(self.driver, Answers) else self.driver.level_hold_s

@@ -8,21 +8,26 @@ KiB of what comes meanwhile, so the time of the pause is announced as a gap. A p
 no other before the disk has caught up: a call may be behind what is held back, and is raised also where no disk answers.
 More than `GARBAGE_BYTES` without a frame
 that can be read are a problem, until the line has been clean for `CLEAN_S`. A device that is asked and says nothing for
-`SILENT_POLLS` intervals, and `SILENT_S` at least, is a problem: no data must not look like no alarm. Limit: 4,096 numbers
-of a source on their way at a time (the source's own limit).
+`SILENT_POLLS` intervals, and `SILENT_S` at least, is a problem: no data must not look like no alarm. Who speaks without
+being configured is told, heard all the same, or left to the neighbours, as the driver says (`Strangers` of the kit). Limit:
+4,096 numbers of a source on their way at a time (the source's own limit).
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Final
 
 from drivers.kit import Decoded, Reason, Rejected, Reply, Streams
+from drivers.kit import Strangers as Worth
 from gateway.clock import Clock, Stamp
 from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
 from gateway.collect.numbering import Numbering, Standing, digest
+from gateway.collect.repeats import Repeats
+from gateway.collect.strangers import Strangers
 from gateway.health import Health
 from gateway.links.serial_line import SerialLine
 from gateway.outbox import Outbox
@@ -56,7 +61,10 @@ class StreamReader:
         assert isinstance(driver, Streams)  # noqa: S101 - the configuration sets one shape a line
         self._driver = driver
         self._framer = driver.framer()
-        self._probe = desks[0].options
+        # Who stands for the line: takes what names nobody, and lends its options to what no device has.
+        self._host = self._desks.get("", desks[0])
+        self._strangers = Strangers(self._host, collector.desks) if driver.strangers is Worth.RAISED else None
+        self._repeats = Repeats(driver.repeat_s)
         self._collector = collector
         self._outbox = outbox
         self._clock = clock
@@ -161,7 +169,7 @@ class StreamReader:
 
     @property
     def _desk_of_line(self) -> Desk:
-        return self._only or next(iter(self._desks.values()))
+        return self._host
 
     def _frame(self, frame: bytes, at: Stamp) -> None:
         desk, address = self._owner(frame)
@@ -179,6 +187,7 @@ class StreamReader:
             elif rejected.reason in _ODD:
                 self._hear(desk)
             listeners.tell_frame(self._link, at, frame, desk=desk, said=rejected)
+            self._reply(list(rejected.replies))
             return
         self._hear(desk)
         listeners.tell_frame(self._link, at, frame, desk=desk, said=decoded)
@@ -188,27 +197,35 @@ class StreamReader:
     def _stranger(self, address: str) -> None:
         """Somebody speaks who is not configured: most likely one of ours whose address is mistyped, and nobody hears it."""
         self.strangers += 1
-        if address:
+        if address and self._driver.strangers is not Worth.IGNORED:
             self._health.on("GW-DEV-04", self._link, address=address[:SHOWN_ADDRESS], count=self.strangers)
 
     def _owner(self, frame: bytes) -> tuple[Desk | None, str]:
         """Return whose frame it is, and its address; None for a stranger's, and for one that names nobody."""
-        if self._only is not None or self._driver.address_of is None:
-            return self._desk_of_line, ""
+        if self._driver.address_of is None or (self._only is not None and self._strangers is None):
+            return self._host, ""
         try:
-            address = self._driver.address_of(frame, self._probe)
+            address = self._driver.address_of(frame, self._host.options)
         except Rejected:
             address = ""
         desk = self._desks.get(address)
+        if desk is None and self._strangers is not None:
+            return (self._unlisted(self._strangers, address) if address else self._host), address
         if desk is None and not address:
             self._garbage += len(frame)
         return desk, address
+
+    def _unlisted(self, strangers: Strangers, address: str) -> Desk:
+        """A bed of a call system that no device has: it is heard, and its room is to be found out."""
+        self.strangers += 1
+        self._health.on("GW-DEV-05", self._link, address=address[:SHOWN_ADDRESS], count=self.strangers)
+        return strangers.desk(address)
 
     def _take(self, desk: Desk, decoded: Decoded, at: Stamp) -> None:
         replies = [reply for reply in decoded.replies if reply.when == "committed"]
         source = decoded.source_number
         if source is None:
-            self._collector.take(desk, decoded, at, (lambda: self._reply(replies)) if replies else None)
+            self._take_unnumbered(desk, decoded, at, replies)
             return
         self._may_pause = True
         key, said = (desk.id, source.session, source.n), digest(decoded)
@@ -238,8 +255,29 @@ class StreamReader:
             if not is_taken:
                 failed()
 
+    def _take_unnumbered(self, desk: Desk, decoded: Decoded, at: Stamp, replies: list[Reply]) -> None:
+        """Take what has no number. A repeat is acknowledged like the first, after whatever is in the queue before it."""
+        new = decoded
+        if self._repeats.is_repeat(desk.id, decoded, self._clock.monotonic()) and self._collector.stands(desk, decoded):
+            desk.repeats += 1
+            new = replace(decoded, observations=(), refused=())
+
+        def failed() -> None:
+            self._repeats.forget(desk.id, decoded)
+
+        durable = (lambda: self._reply(replies)) if replies else None
+        is_taken = False
+        try:
+            is_taken = self._collector.take(desk, new, at, durable, on_failed=failed)
+        finally:
+            if not is_taken:
+                failed()
+
     def _hear(self, desk: Desk) -> None:
         desk.hear(self._clock)
+        if self._strangers is not None:  # one call system speaks for all of its beds
+            for one in self._desks.values():
+                one.last_heard = desk.last_heard
         self._garbage = 0
         if self._driver.poll is not None:
             self._health.off("GW-DEV-01", desk.id)

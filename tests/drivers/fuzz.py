@@ -81,6 +81,20 @@ def sealed_tinyframe(rng: random.Random) -> bytes:
     return head + bytes([xor8(head) ^ 0xFF]) + (data + bytes([xor8(data) ^ 0xFF]) if data else b"")
 
 
+def sealed_espa(rng: random.Random) -> bytes:
+    """Any records with a right check, sometimes with the parity bits of seven-bit characters."""
+    parts = [
+        rng.choice((b"1", b"2", b"4", b"6", b" 1", b"", rng.randbytes(2))) + b"\x1f" for _ in range(rng.randrange(6))
+    ]
+    values = [rng.choice((b"1", b"3", b"301", b"", rng.randbytes(rng.randrange(20)))) for _ in parts]
+    body = b"\x1e".join(part + value for part, value in zip(parts, values, strict=True))
+    content = rng.choice((b"1", b"1", b"2", b"5", b"", rng.randbytes(1))) + rng.choice((b"\x02", b"")) + body + b"\x03"
+    block = b"\x01" + content + bytes([xor8(content)])
+    if rng.random() < 0.2:
+        block = bytes((byte & 0x7F) | (0x80 if (byte & 0x7F).bit_count() % 2 else 0) for byte in block)
+    return rng.choice((b"", b"\x04", b"1\x052\x05", b"\x01")) + block
+
+
 JSON_VALUES = (
     *("1", "-1", "0", "1.5", "1e400", "-0.0", "1E-9", "9223372036854775807", "9223372036854775808", "1" * 300),
     *(
@@ -148,6 +162,8 @@ def stream_case(driver: Streams, rng: random.Random) -> Case:
         data, chosen = mutate(rng, samples), rng.choice(options)
         if driver.model == "json-lines" and rng.random() < 0.5:
             data = sealed_json(rng)
+        if driver.model == "espa444" and rng.random() < 0.5:
+            data = sealed_espa(rng)
         if driver.model == "andar-radar" and rng.random() < 0.5:
             data = sealed_tinyframe(rng)
         case.last = data  # type: ignore[attr-defined]  # as above
