@@ -25,6 +25,8 @@ def judge_order(taken: Taken, book: Book) -> None:
     """A first acceptance with a lower sequence than one before it, of the same device and lane, is reordered."""
     highest: dict[tuple[str, str, str], int] = {}
     for decision in taken.first.values():
+        if decision.id in taken.renumbered:
+            continue
         key = (decision.device, decision.lane, decision.streamid)
         before = highest.get(key, 0)
         if decision.sequence and decision.sequence < before:

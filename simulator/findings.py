@@ -70,7 +70,8 @@ class Taken:
     """What one destination decided: first acceptances and first rejections by id, in the order of their coming.
 
     `refused` are those of the rejected that the platform was told never to accept: they must be dead letters.
-    `types` are the event types that it asked for, as its configuration has them.
+    `types` are the event types that it asked for, as its configuration has them. `renumbered`: those that came first without a
+    number, for no disk had taken them, and got one in the stream that came after: it says nothing of when they were told.
     """
 
     destination: str
@@ -80,6 +81,7 @@ class Taken:
     rejected: dict[str, Decision] = field(default_factory=dict)
     arrivals: int = 0
     ids: set[str] = field(default_factory=set)
+    renumbered: set[str] = field(default_factory=set)
 
     def wants(self, type_: str) -> bool:
         """Did the destination ask for events of this type?"""
@@ -104,6 +106,8 @@ def take(destination: str, decisions: Sequence[Decision], book: Book, *, types: 
             # Sent before a disk could take it, and stored since: its number comes with a later arrival.
             first = taken.first[decision.id]
             if not first.sequence:
+                if first.streamid not in ("", decision.streamid):
+                    taken.renumbered.add(decision.id)
                 numbers = (decision.sequence, decision.deliveryseq, decision.streamid)
                 taken.first[decision.id] = replace(
                     first, sequence=numbers[0], deliveryseq=numbers[1], streamid=numbers[2]

@@ -32,6 +32,7 @@ SETTLE_S: Final = 5.0
 # Faults under which nothing can be written; after each the sign of life may need a moment to be kept again.
 DISK_FAULTS: Final = ("begin disk-full", "begin disk-hangs", "begin disk-read-only", "begin start-read-only")
 DISK_BACK_S: Final = 2.0
+ACKED: Final = "ACKED"
 
 Window = tuple[float, float]
 
@@ -168,6 +169,10 @@ def _untold(ledgers: Ledgers, taken: Taken, book: Book) -> None:
     for one in taken.first.values():
         if one.type.startswith(ALARM):
             told.setdefault(_alarm(one), set()).add(one.type.removeprefix(ALARM).partition(".")[0])
+            if one.data.get("retold") is True and one.data.get("state") == ACKED and count_corruptions(ledgers):
+                told[_alarm(one)].add(
+                    "acknowledged"
+                )  # told anew as it stands: the event of its own went with a database
     for alarm in ledgers.alarms or ():
         wanted = {"acknowledged"} if alarm.get("acked_by") else set()
         wanted |= {"closed"} if alarm.get("state") == "CLOSED" else set()

@@ -3,7 +3,8 @@
 There is no connection whose end tells that the platform is gone, so the session is lost when it refuses us, when we
 cannot reach it, or when it does not answer and the sign of life does not pass either. What happens to one message while
 the sign of life passes is that message's trouble: it is tried again later, a batch in smaller parts. Limits: those of
-`Pace`; a message makes at most 40 requests, the events that are left then come again later.
+`Pace`; a message makes at most 40 requests, the events that are left then come again later. Of a device nothing goes after
+what has to come again of the same message.
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
 
@@ -82,6 +83,7 @@ class HttpSession:
         self._tokens = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
         self._urgent: set[asyncio.Task[None]] = set()
+        self._put_off: dict[str, Ack] = {}
         self._timer: asyncio.TimerHandle | None = None
         self._ended = self._disliked = False
         self._broken_alarms = self._ailing = 0
@@ -245,10 +247,13 @@ class HttpSession:
         until = self._loop.time() + (self._pace.alarm if lane is Lane.A else self._pace.bulk)
         part, refused = self._speech.words(texts)
         self._tell(refused)
+        whole = part
         todo: list[Part] = [part] if part else []
         requests = 0
         while todo:
-            part, now = todo.pop(), self._loop.time()
+            part, now = self._in_order(todo.pop(), whole), self._loop.time()
+            if not part:
+                continue
             most = min(self._courtesy.part_events, self._speech.max_events)
             if len(part) > most:
                 todo += [part[most:], part[:most]]
@@ -262,8 +267,18 @@ class HttpSession:
                 await asyncio.sleep(wait)
                 requests += 1
                 todo += await self._deliver(lane, part, until=until)
+        for one in whole:
+            self._put_off.pop(one.id, None)
         if not self._ended:
             self._events.sent(token, _TAKEN)
+
+    def _in_order(self, part: Part, whole: Part) -> Part:
+        """Leave out the devices of which an earlier part of the message comes again: nothing may overtake that."""
+        if not self._put_off:
+            return part
+        why = {one.device: self._put_off[one.id] for one in whole if one.id in self._put_off}
+        self._tell(replace(why[one.device], id=one.id) for one in part if one.device in why)
+        return [one for one in part if one.device not in why]
 
     async def _deliver(self, lane: Lane, part: Part, *, until: float) -> list[Part]:
         """Make one request; return what has to be sent anew in smaller parts, what comes first last."""
@@ -304,6 +319,8 @@ class HttpSession:
         self._courtesy.taken(len(part))
         if judged.unread or not answer.whole:
             self._unreadable(max(1, judged.unread))
+            told = {ack.id for ack in judged.acks}
+            self._put_off |= {one.id: Ack(one.id, AckStatus.RETRY, "no answer") for one in part if one.id not in told}
         self._tell(judged.acks)
 
     def _later(self, part: Part, code: str, after_s: float | None = None) -> None:
@@ -311,6 +328,7 @@ class HttpSession:
 
     def _tell(self, acks: Iterable[Ack]) -> None:
         told = list(acks)
+        self._put_off |= {ack.id: ack for ack in told if ack.status is AckStatus.RETRY}
         if told:
             self._events.acks(told)
 

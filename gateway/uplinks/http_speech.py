@@ -31,9 +31,10 @@ _log = structlog.get_logger("uplink")
 
 @dataclass(frozen=True, slots=True)
 class Worded:
-    """One event in the words of the platform; `id` is ours, whatever it is called there."""
+    """One event in the words of the platform; `id` and `device` are ours, whatever they are called there."""
 
     id: str
+    device: str
     said: Said
 
 
@@ -108,8 +109,7 @@ class NativeSpeech:
 
     def words(self, texts: Sequence[str]) -> tuple[Part, list[Ack]]:
         """Leave them as they are."""
-        names = [json.loads(text)["id"] for text in texts]
-        return [Worded(name, Said(name, "", text)) for name, text in zip(names, texts, strict=True)], []
+        return [_worded(text) for text in texts], []
 
     def url(self, lane: Lane, part: Part) -> str:  # noqa: ARG002 - the same for all
         """One for single events, one for batches."""
@@ -172,7 +172,7 @@ class ProfileSpeech:
             except Exception as error:  # noqa: BLE001 - whatever one event leads to must not end the delivery of all
                 refused.append(unsaid(text, error, destination=self._destination))
             else:
-                part.append(Worded(json.loads(text)["id"], said))
+                part.append(_worded(text, said))
         return part, refused
 
     def url(self, lane: Lane, part: Part) -> str:
@@ -216,6 +216,11 @@ class ProfileSpeech:
     def sign(self, *, epoch: int, online: bool) -> Ask | None:  # noqa: ARG002 - nor a state
         """GET the probe; nobody is told that we go."""
         return self.hello({}, epoch=0) if online else None
+
+
+def _worded(text: str, said: Said | None = None) -> Worded:
+    content = json.loads(text)
+    return Worded(content["id"], content["partitionkey"], said or Said(content["id"], "", text))
 
 
 def _judged(decision: Decision, names: dict[str, str]) -> Judged:

@@ -43,9 +43,13 @@ SHOWN: Final = {
 
 @dataclass(slots=True)
 class _Attention:
-    """For how many seconds the gateway answered during a fault."""
+    """For how many seconds the gateway answered during a fault, and whether it showed it when it was last asked.
+
+    Of two such faults in a row the second may find the problem of the first still on: it does not come on anew.
+    """
 
     seconds: float = 0.0
+    is_shown: bool = False
 
 
 class ChaosStage(Stage):
@@ -133,7 +137,7 @@ class ChaosStage(Stage):
         before = log.stat().st_size if log.exists() else 0
         self.mark(f"begin {one.fault}", one.on, number=one.number)
         (shown, within_s), attention = SHOWN.get(one.fault, ("", 0.0)), _Attention()
-        watching = asyncio.create_task(self._watch(attention), name="attention") if shown else None
+        watching = asyncio.create_task(self._watch(attention, shown), name="attention") if shown else None
         try:
             await self._acts()[one.fault](one)
         finally:
@@ -141,15 +145,18 @@ class ChaosStage(Stage):
                 watching.cancel()
                 await asyncio.wait({watching})
         self.mark(f"end {one.fault}", one.on, number=one.number)
-        if shown and attention.seconds >= within_s and not _told(log, before, shown):
+        is_shown = attention.is_shown or (shown and _told(log, before, shown))
+        if shown and attention.seconds >= within_s and not is_shown:
             self.complaints.append(f"fault {one.number} ({one.fault}): no problem {shown} was shown")
 
-    async def _watch(self, attention: _Attention) -> None:
+    async def _watch(self, attention: _Attention, code: str) -> None:
         """Add up for how long the gateway answers: one that is just starting cannot show what is wrong."""
         while True:
             await asyncio.sleep(LOOK_S)
-            if await self.status() is not None:
+            status = await self.status()
+            if status is not None:
                 attention.seconds += LOOK_S
+                attention.is_shown = any(str(one["code"]).startswith(code) for one in status["problems"])
 
     def _acts(self) -> dict[str, Callable[[Planned], Awaitable[None]]]:
         acts = {

@@ -128,3 +128,11 @@ def test_a_recording_by_a_clock_of_the_gateway_s_own_is_compared_by_the_machine_
         return int(audit(replace(ledgers, scenario={**SCENARIO, "boot": {"id": "b1", "zero": T0}}))["acked_early"])
 
     assert (early(T0 + 5.135), early(T0 + 5.125)) == (0, 1)
+
+
+def test_an_alarm_told_anew_as_attended_tells_what_went_with_a_database() -> None:
+    alarms = ({"id": "a", "device": "button", "state": "ACKED", "acked_by": "liu"},)
+    again = accepted(2, "alarm.raised", at=T0 + 3, alarm="a", kind="call", counter=1, retold=True, state="ACKED")
+    destroyed = (Fault(T0 + 2, "corrupt"),)
+    assert audit(run(RAISED, again, alarms=alarms, faults=destroyed))["untold"] == 0
+    assert audit(run(RAISED, again, alarms=alarms))["untold"] == 1

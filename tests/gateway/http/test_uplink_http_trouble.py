@@ -461,6 +461,37 @@ async def test_only_what_the_platform_refuses_is_refused(platform: Any, site: An
     assert len(platform.posts()) <= 40
 
 
+@pytest.mark.parametrize(
+    ("first", "goes", "comes_again"),
+    [
+        ("busy", [5], {0: "http-500", 1: "http-500", 2: "http-500", 3: "http-500", 4: "http-500"}),
+        ("some", [3, 5], {0: "later", 2: "later", 4: "later"}),
+        ("torn", [5], {3: "no answer", 4: "no answer"}),
+    ],
+)
+async def test_nothing_of_a_device_overtakes_what_comes_again_of_the_same_message(
+    platform: Any, site: Any, make: Any, first: str, goes: list[int], comes_again: dict[int, str]
+) -> None:
+    up = await site.opened(platform)
+    texts = [make.text(Lane.D, seq, device) for seq, device in enumerate(("m1", "m2", "m1", "m2", "m1", "m3"), start=1)]
+    names = [json.loads(text)["id"] for text in texts]
+    retry = {"status": "retry", "code": "later", "retry_after_ms": 700}
+    answers = {"busy": make.reply(500), "torn": make.reply(200, "{"), "some": make.reply(200, {"results": [
+        {"id": names[0], **retry}, {"id": names[1], "status": "accepted"}, {"id": names[2], **retry}]})}  # fmt: skip
+    said = {6: make.reply(400), 3: answers[first]}
+    platform.conduct = only_posts(lambda asked: said.pop(len(asked.ids), None) or make.good(asked), make)
+    up.send(Lane.D, texts)
+    await make.until(lambda: site.told.sent)
+    assert [one.ids for one in platform.posts()] == [names, names[:3], [names[at] for at in goes]]
+    again = [ack for ack in site.told.acks if ack.status is AckStatus.RETRY]
+    assert {names.index(ack.id): ack.code for ack in again} == comes_again
+    assert {ack.retry_after_s for ack in again} == {0.7 if first == "some" else None}
+    before = len(platform.posts())
+    up.send(Lane.D, [texts[0]])  # in a message of its own it goes
+    await make.until(lambda: len(site.told.sent) == 2)
+    assert [one.ids for one in platform.posts()[before:]] == [[names[0]]]
+
+
 async def test_a_batch_of_nothing_but_refusals_makes_a_bounded_number_of_requests(
     platform: Any, site: Any, make: Any
 ) -> None:

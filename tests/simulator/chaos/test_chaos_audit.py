@@ -214,3 +214,18 @@ def test_an_input_told_before_a_disk_took_it_and_said_again_after_a_kill_is_coun
     report = judged((line(1, at=T0 + 1),), (unstored, taken(1, at=T0 + 4)))
     assert (report["duplicated"], report["told_unstored"], report["never_stored"]) == (0, 1, 1)
     assert report["reasons"] == []
+
+
+def test_an_event_sent_before_a_disk_took_it_is_not_out_of_order_for_the_number_of_a_later_stream() -> None:
+    """The database went before it took it back: in the new one it is numbered behind what was stored there first."""
+    first = replace(taken(1, at=T0 + 1, sequence=0), streamid="one")
+    second = replace(taken(2, at=T0 + 5, sequence=1), streamid="two")
+    again = replace(taken(1, at=T0 + 6, sequence=2), status="duplicate", streamid="two")
+    third = replace(taken(3, at=T0 + 7), streamid="two")
+    inputs = tuple(line(n, at=T0 + at) for n, at in ((1, 1), (2, 5), (3, 7)))
+    faults = (Fault(T0 + 3, "corrupt"),)
+    report = judged(inputs, (first, second, again, third), *faults, stream="two")
+    assert (report["reasons"], report["reordered"], report["sequence_gaps"]) == ([], 0, 0)
+    late = replace(taken(4, at=T0 + 4, sequence=1), streamid="two")
+    back = judged((*inputs, line(4, at=T0 + 4)), (first, again, third, late), *faults, stream="two")
+    assert back["reordered"] == 1
