@@ -1,7 +1,8 @@
 """The care lifecycle of an alarm: ACTIVE, ACKED, CLOSED. A pure state machine: no IO, the clock is handed in.
 
 Raising never fails. A repeat press counts up; after an acknowledgement it makes the alarm ACTIVE again. An emergency never
-closes by itself: only a person closes it, with a name and a reason. Limits: one open alarm for each (device, kind),
+closes by itself: only a person closes it, with a name and a reason. Priority "emergency" is a danger to life, "urgent" is
+what somebody must go and see to. Limits: one open alarm for each (device, kind),
 and those that an unreadable database gave back late; the last `KEPT_CLOSED` closed ones are remembered; how far an alarm
 has come at the platforms is known for its newest event.
 """
@@ -26,6 +27,9 @@ _ON_THE_WAY: Final = frozenset({"QUEUED", "SENT"})
 MAX_TEXT: Final = 200
 # Fewer characters of an id are typed by mistake sooner than meant.
 MIN_PREFIX: Final = 8
+
+# A pendant, a radar, fire and poison; whatever else raises an alarm (water, a door that must stay shut) is "urgent".
+_EMERGENCIES: Final = frozenset({"call", "fall", "smoke", "gas", "carbon_monoxide"})
 
 _log = structlog.get_logger("alarms")
 
@@ -58,6 +62,11 @@ class Alarm:
     closed_by: str = ""
     why: str = ""
     last_event: str = ""
+
+    @property
+    def priority(self) -> str:
+        """ "emergency" or "urgent"."""
+        return "emergency" if self.kind in _EMERGENCIES else "urgent"
 
 
 @dataclass(frozen=True, slots=True)
@@ -188,7 +197,7 @@ class AlarmBook:
         event_id = new_id()
         alarm = replace(alarm, last_event=event_id)
         data = {
-            "kind": alarm.kind, "state": alarm.state.value, "priority": "emergency", "presses": alarm.presses,
+            "kind": alarm.kind, "state": alarm.state.value, "priority": alarm.priority, "presses": alarm.presses,
             "room": alarm.room, "bed": alarm.bed, "test": False, "verified": alarm.verified, **facts,
         }  # fmt: skip
         event = new_event(
@@ -253,6 +262,11 @@ class AlarmBook:
         alarm = self._open.get((device, kind))
         return alarm is not None and alarm.state is AlarmState.ACTIVE and (alarm.verified or not verified)
 
+    def id_of(self, device: str, kind: str) -> str:
+        """Return the id of the alarm that is open of a device and kind; "" where none is."""
+        alarm = self._open.get((device, kind))
+        return alarm.id if alarm else ""
+
     @property
     def open_count(self) -> int:
         """How many alarms are open."""
@@ -273,7 +287,7 @@ class AlarmBook:
             alarms = [*self._closed.values(), *alarms]
         return [
             {
-                "id": one.id, "kind": one.kind, "device": one.device, "room": one.room, "bed": one.bed,
+                "id": one.id, "kind": one.kind, "priority": one.priority, "device": one.device, "room": one.room, "bed": one.bed,
                 "state": one.state.value, "raised_at": iso(told(one.raised).wall_ms), "clock": told(one.raised).state,
                 "presses": one.presses, "verified": one.verified, "doubts": one.doubts, "acked_by": one.acked_by,
                 "closed_by": one.closed_by, "why": one.why, "delivery": self._delivery_of(one, now),

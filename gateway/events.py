@@ -41,7 +41,7 @@ class Lane(IntEnum):
 # Telemetry alone grows old. Alarms never do, and the sign of life of a gateway is no event: nothing of it is ever stored.
 TELEMETRY_LIFE_MS: Final = 30 * 86_400_000
 _LAG_MS: Final = 600_000
-_LANE_OF_NOUN: Final = {"alarm": Lane.A, "telemetry": Lane.C, "checkin": Lane.C, "bed": Lane.C}
+_LANE_OF_NOUN: Final = {"alarm": Lane.A, "telemetry": Lane.C, "checkin": Lane.C, "bed": Lane.C, "sensor": Lane.C}
 
 
 # Made once: making an encoder costs as much as encoding an event.

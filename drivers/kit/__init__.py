@@ -1,7 +1,9 @@
 """What a driver author may use, on a few pages."""
 
 from drivers.kit.observations import (
+    HAZARDS,
     MAX_DETAIL,
+    RAISABLE,
     RAISING,
     BadOption,
     Counter,
@@ -35,8 +37,10 @@ from drivers.kit.shapes import (
 )
 
 __all__ = [
+    "HAZARDS",
     "MAX_DETAIL",
     "QUANTITIES",
+    "RAISABLE",
     "RAISING",
     "Advert",
     "AdvertVector",

@@ -17,9 +17,10 @@ if TYPE_CHECKING:
 
 
 class SignalKind(StrEnum):
-    """Everything that can happen at a device. CALL and FALL raise an alarm; the rest is told.
+    """Everything that can happen at a device. What is in `RAISING` raises an alarm; the rest is told.
 
-    OCCUPANCY with a level says whether somebody is there: both its edges are told.
+    With a level: OCCUPANCY is on while somebody is there, BED_EXIT while the bed is empty, OPENING while a door or window
+    stands open, the others while it lasts. A detector that tests itself is no SMOKE.
     """
 
     CALL = "call"
@@ -31,10 +32,26 @@ class SignalKind(StrEnum):
     LOW_BATTERY = "low_battery"
     RESTORED = "restored"
     OCCUPANCY = "occupancy"
+    SMOKE = "smoke"
+    GAS = "gas"
+    CARBON_MONOXIDE = "carbon_monoxide"
+    WATER_LEAK = "water_leak"
+    OPENING = "opening"
+    MOTION = "motion"
+    VIBRATION = "vibration"
+    PROBLEM = "problem"
 
 
 MAX_DETAIL: Final = 200
-RAISING: frozenset[SignalKind] = frozenset({SignalKind.CALL, SignalKind.FALL})
+# What a sensor finds in a room: a state that lasts, that the sensor ends by itself, and that a person must have seen.
+HAZARDS: frozenset[SignalKind] = frozenset(
+    {SignalKind.SMOKE, SignalKind.GAS, SignalKind.CARBON_MONOXIDE, SignalKind.WATER_LEAK}
+)
+RAISING: frozenset[SignalKind] = HAZARDS | {SignalKind.CALL, SignalKind.FALL}
+# Told, unless the configuration of a device says (`alarms_on`) that there they raise an alarm.
+RAISABLE: frozenset[SignalKind] = frozenset(
+    {SignalKind.OPENING, SignalKind.MOTION, SignalKind.VIBRATION, SignalKind.BED_EXIT, SignalKind.TAMPER}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,12 +152,13 @@ class Reason(StrEnum):
 class Rejected(Exception):
     """A driver refuses an advert or a frame. `counter` is what stands readable beside a part that is not.
 
-    `replies` go back at once: a protocol may have a word for "not understood, say it again".
+    `replies` go back at once: a protocol may have a word for "not understood, say it again". `harmless`: the readable part
+    says that the sender is of a kind that never calls for help (a thermometer).
     """
 
     def __init__(
         self, reason: Reason, detail: str = "", *, counter: Counter | None = None, address: str = "",
-        replies: tuple[Reply, ...] = (),
+        replies: tuple[Reply, ...] = (), harmless: bool = False,
     ) -> None:  # fmt: skip
         super().__init__(f"{reason.value}: {detail}" if detail else reason.value)
         self.reason = reason
@@ -148,6 +166,7 @@ class Rejected(Exception):
         self.counter = counter
         self.address = address
         self.replies = replies
+        self.harmless = harmless
 
 
 class BadOption(Exception):

@@ -386,7 +386,8 @@ class _App:
         return {
             one.id: Desk(
                 one.id, one.model, one.link, one.address, one.room, one.bed, one.driver, one.options, one.key_bytes,
-                one.calls_on, one.every_s, wired=any(one.link == line.id for line in self._settings.serial), map=one.map,
+                one.calls_on, one.alarms_on, one.every_s, wired=any(one.link == line.id for line in self._settings.serial),
+                map=one.map,
             )
             for one in self._settings.devices
         }  # fmt: skip

@@ -25,7 +25,9 @@ from gateway.outbox import Outbox
 
 REBUILD_CAP_S: Final = 60.0
 SOUND_AFTER_S: Final = 600.0
-_TELEMETRY: Final = ("telemetry.meter", "telemetry.environment", "telemetry.vital", "checkin.card", "bed.occupancy")
+_TELEMETRY: Final = (
+    "telemetry.meter", "telemetry.environment", "telemetry.vital", "checkin.card", "bed.occupancy", "sensor.changed",
+)  # fmt: skip
 
 _log = structlog.get_logger("gateway")
 

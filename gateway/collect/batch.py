@@ -26,7 +26,10 @@ _NOUN_OF_SIGNAL: Final = {
     SignalKind.RECOVERED: "device.restored",
     SignalKind.CANCEL: "device.restored",
     SignalKind.OCCUPANCY: "bed.occupancy",
+    SignalKind.PROBLEM: "device.fault",
 }
+# A noun for all that a sensor finds: what is not above, and that a hazard has passed.
+_FOUND: Final = "sensor.changed"
 
 
 @dataclass(slots=True)
@@ -62,19 +65,23 @@ class Batch:
         if source.session:
             self.facts["session"] = source.session
 
-    def tell(self, noun: str, data: Mapping[str, object]) -> None:
-        """Add an event of the device."""
+    def tell(self, noun: str, data: Mapping[str, object], *, correlation: str = "") -> None:
+        """Add an event of the device; `correlation` is the alarm that it belongs to."""
         full = {**data, "room": self.desk.room, "bed": self.desk.bed, "verified": not self.doubts, **self.facts}
-        self.events.append(new_event(noun, self.origin, device=self.desk.id, at=self.at, data=full))
+        event = new_event(noun, self.origin, device=self.desk.id, at=self.at, data=full, correlation=correlation)
+        self.events.append(event)
 
-    def tell_signal(self, signal: Signal) -> None:
-        """Add the event of a signal that calls nobody."""
+    def tell_signal(self, signal: Signal, *, correlation: str = "") -> None:
+        """Add the event of a signal that calls nobody, or of a hazard that has passed."""
         data: dict[str, object] = {"kind": signal.kind.value, "code": signal.code, "channel": signal.channel}
-        if signal.kind is SignalKind.OCCUPANCY and signal.level is not None:
-            data["occupied"] = signal.level
+        noun = _NOUN_OF_SIGNAL.get(signal.kind, _FOUND)
+        if signal.level is not None and noun == "bed.occupancy":
+            data["occupied"] = signal.level is (signal.kind is SignalKind.OCCUPANCY)
+        elif signal.level is not None and noun == _FOUND:
+            data["state"] = "on" if signal.level else "off"
         if signal.detail:
             data["detail"] = signal.detail
-        self.tell(_NOUN_OF_SIGNAL[signal.kind], data)
+        self.tell(noun, data, correlation=correlation)
 
     def tell_readings(self, readings: Sequence[Reading]) -> None:
         """Add one event for all readings of the message."""

@@ -3,7 +3,10 @@
 An alarm is announced before it is stored: announcing waits for neither disk nor network, and must not fail for either.
 A fall is a level in most protocols. While its alarm is active a level that flickers adds one press in `FLICKER_S`; once a
 person has taken or closed the alarm every new edge counts. A level that lasts on after its alarm was closed raises no
-other one, but after a restart, when nobody knows whether it was on all the time, it does.
+other one, but after a restart, when nobody knows whether it was on all the time, it does. What a sensor finds (smoke, an
+open door that is to raise an alarm) has passed when the sensor says so, which is told and ends no alarm, or when it was
+not repeated for `FOUND_HOLD_S`; where it lasts on after its alarm was closed it raises another one after `AGAIN_S`, for
+the word that it had passed may have been lost, and come again with a second fire.
 Limits: readings that a device advertises are published at most every `every_s` (900 s) for each device, because the radio
 repeats them for ever, and those of a stream as often as its driver says; an advert that cannot be decrypted raises at
 most one call in `UNDECIPHERABLE_S` while its alarm is active; a fault that a device shows in every message is told again
@@ -19,7 +22,7 @@ from typing import Final
 import structlog
 
 from drivers.kit import (
-    RAISING,
+    HAZARDS,
     Advertises,
     Counter,
     Decoded,
@@ -34,7 +37,7 @@ from gateway.alarms import AlarmBook, Call, Change
 from gateway.clock import Clock, Stamp
 from gateway.collect.batch import Batch, alarm_row
 from gateway.collect.desk import Desk
-from gateway.collect.judge import Judge, Verdict
+from gateway.collect.judge import Judge, Judged, Verdict
 from gateway.collect.listening import Listeners
 from gateway.events import Origin, new_event
 from gateway.health import Health
@@ -44,10 +47,17 @@ from gateway.outbox import Mark, Number, Outbox, Write
 FLICKER_S: Final = 10.0
 REFUSED_HOLD_S: Final = 3_600.0
 UNDECIPHERABLE_S: Final = 10.0
+FOUND_HOLD_S: Final = 600.0
+AGAIN_S: Final = 600.0
 FAULT_HOLD_S: Final = 7 * 86_400.0
 UNDECIPHERABLE: Final = "undecipherable"
 # Silencing fails closed: these count only from a proven and fresh sender.
 _SILENCING: Final = frozenset({SignalKind.CANCEL, SignalKind.RECOVERED, SignalKind.RESTORED, SignalKind.OCCUPANCY})
+# The device's own button, and what a radar sees: their levels end by silence. What a sensor finds is said to have passed.
+_BRIEF: Final = frozenset({SignalKind.CALL, SignalKind.FALL})
+_TOLD_AT_BOTH_EDGES: Final = HAZARDS | {
+    SignalKind.OCCUPANCY, SignalKind.BED_EXIT, SignalKind.OPENING, SignalKind.MOTION, SignalKind.VIBRATION,
+}  # fmt: skip
 _PROBLEM_OF_DOUBT: Final = {
     "bad-key": "GW-SEC-01", "counter-reset": "GW-SEC-02", "downgrade": "GW-SEC-03", "number-reused": "GW-SEC-04",
 }  # fmt: skip
@@ -100,7 +110,8 @@ class Collector:
             self.listeners.tell_advert(heard, desk, rejected)
             if rejected.reason in (Reason.BAD_KEY, Reason.NO_KEY):
                 self._health.on("GW-DEV-03", desk.id, reason=rejected.reason.value)
-                self._undecipherable(desk, rejected.reason.value, rejected.counter, heard.at)
+                if not rejected.harmless or desk.alarms_on:
+                    self._undecipherable(desk, rejected.reason.value, rejected.counter, heard.at)
             return
         except Exception as bug:  # noqa: BLE001 - one crafted advert must not deafen us, and it may be a call
             self.fault(desk, bug)
@@ -172,7 +183,7 @@ class Collector:
 
     def _observe(self, batch: Batch, decoded: Decoded, verdict: Verdict) -> None:
         readings = []
-        for observation in sorted(decoded.observations, key=_urgency):
+        for observation in sorted(decoded.observations, key=lambda one: not _is_urgent(batch.desk, one)):
             if isinstance(observation, Reading):
                 readings.append(observation)
                 if observation.quantity == "battery":
@@ -195,7 +206,7 @@ class Collector:
 
     def stands(self, desk: Desk, decoded: Decoded) -> bool:
         """Is everything in it that calls for help an alarm that nobody has taken yet?"""
-        raising = {one.kind for one in decoded.observations if isinstance(one, Signal) and one.kind in RAISING}
+        raising = {one.kind for one in decoded.observations if isinstance(one, Signal) and desk.raises(one.kind)}
         verified = not self._doubts(desk, decoded, Verdict.NEW)
         return all(self._alarms.is_active(desk.id, kind.value, verified=verified) for kind in raising)
 
@@ -222,40 +233,67 @@ class Collector:
         else:
             self._signal(batch, signal)
             return
-        hold_s = desk.level_hold_s if signal.kind in RAISING or signal.level is None else FAULT_HOLD_S
-        judged = self._judge.level(desk.id, name, on=level, at=batch.at, hold_s=hold_s)
+        judged = self._judge.level(desk.id, name, on=level, at=batch.at, hold_s=_hold_s(desk, signal))
         batch.keep(judged.mark)
-        if judged.verdict is Verdict.REPEAT:
-            # On before the gateway was away, and on after it: it may be another fall, of which nobody who came knows.
-            is_unattended = self._alarms.is_active(desk.id, signal.kind, verified=not batch.doubts)
-            if level and judged.resumed and signal.kind in RAISING and not is_unattended:
-                self._signal(batch, signal)
-            else:
-                desk.repeats += level
-        elif level:
-            if self._flickers(batch, signal):
-                desk.repeats += 1
-            else:
-                self._signal(batch, signal)
-        elif signal.kind is SignalKind.OCCUPANCY:
+        if not level:
+            if judged.verdict is Verdict.NEW:
+                self._ended(batch, signal)
+        elif (
+            self._lasts_on(batch, signal, judged) if judged.verdict is Verdict.REPEAT else self._flickers(batch, signal)
+        ):
+            desk.repeats += 1
+        else:
             self._signal(batch, signal)
-        elif signal.kind not in RAISING and not batch.doubts:
-            # A fall or call is latched: only a person ends it. A fault that a device shows ends when the device says so.
+
+    def _ended(self, batch: Batch, signal: Signal) -> None:
+        """A level went off. What is latched stays: only a person ends an alarm. A fault that a device shows ends with it."""
+        if signal.kind in HAZARDS:
+            self._passed(batch, signal)
+        elif signal.kind is SignalKind.BED_EXIT and batch.doubts:
+            batch.desk.ignored += 1  # somebody is said to be back in bed
+        elif signal.kind in _SILENCING:
+            self._signal(batch, signal)
+        elif signal.kind in _TOLD_AT_BOTH_EDGES:
+            batch.tell_signal(signal)
+        elif signal.kind not in _BRIEF and not batch.doubts:
             batch.tell("device.restored", {"kind": signal.kind.value, "channel": signal.channel})
+
+    def _passed(self, batch: Batch, signal: Signal) -> None:
+        """Tell that a hazard has passed, once for each time that it was raised."""
+        desk = batch.desk
+        if desk.is_due(f"passed {signal.kind.value}:{signal.channel}", self._clock.monotonic(), every_s=FLICKER_S):
+            batch.tell_signal(signal, correlation=self._alarms.id_of(desk.id, signal.kind.value))
+        else:
+            desk.repeats += 1
+
+    def _lasts_on(self, batch: Batch, signal: Signal, judged: Judged) -> bool:
+        """Is a level that was on already nothing new to those who came?"""
+        desk, kind = batch.desk, signal.kind
+        if signal.level is None or not desk.raises(kind):
+            return True
+        # On before the gateway was away, and on after it: it may be another fall, of which nobody who came knows.
+        if judged.resumed and not self._alarms.is_active(desk.id, kind.value, verified=not batch.doubts):
+            return False
+        if kind in _BRIEF or self._alarms.id_of(desk.id, kind.value):
+            return True
+        return not desk.is_due(f"edge {kind.value}:{signal.channel}", self._clock.monotonic(), every_s=AGAIN_S)
 
     def _flickers(self, batch: Batch, signal: Signal) -> bool:
         """Is it a level that has just been raised, went off and on, while its alarm is still untaken?"""
         desk = batch.desk
-        if signal.level is None or signal.kind not in RAISING:
+        if signal.level is None or not desk.raises(signal.kind):
             return False
-        due = desk.is_due(f"edge {signal.kind.value}:{signal.channel}", self._clock.monotonic(), every_s=FLICKER_S)
-        return not due and self._alarms.is_active(desk.id, signal.kind.value, verified=not batch.doubts)
+        name = f"{signal.kind.value}:{signal.channel}"
+        if desk.is_due(f"edge {name}", self._clock.monotonic(), every_s=FLICKER_S):
+            desk.last_told.pop(f"passed {name}", None)
+            return False
+        return self._alarms.is_active(desk.id, signal.kind.value, verified=not batch.doubts)
 
     def _signal(self, batch: Batch, signal: Signal) -> None:
         desk = batch.desk
         if signal.kind is SignalKind.CALL and not _calls(desk, signal.code):
             desk.ignored += 1
-        elif signal.kind in RAISING:
+        elif desk.raises(signal.kind):
             call = Call(
                 signal.kind.value, desk.id, desk.room, desk.bed, batch.at, code=signal.code, channel=signal.channel,
                 doubts=batch.doubts, facts=batch.facts | ({"detail": signal.detail} if signal.detail else {}),
@@ -361,8 +399,15 @@ class Collector:
         return self._outbox.submit(Write(gap, (mark,), on_commit=lambda _rows: on_durable(), on_failed=on_durable))
 
 
-def _urgency(one: Observation) -> int:
-    return 0 if isinstance(one, Signal) and one.kind in RAISING else 1
+def _is_urgent(desk: Desk, one: Observation) -> bool:
+    return isinstance(one, Signal) and desk.raises(one.kind)
+
+
+def _hold_s(desk: Desk, signal: Signal) -> float:
+    """How long a signal counts as on that is not repeated."""
+    if signal.level is None or signal.kind in _BRIEF:
+        return desk.level_hold_s
+    return FOUND_HOLD_S if desk.raises(signal.kind) else FAULT_HOLD_S
 
 
 def _calls(desk: Desk, code: str) -> bool:

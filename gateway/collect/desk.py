@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from drivers.kit import Advertises, Answers, Reason, Streams
+from drivers.kit import RAISING, Advertises, Answers, Reason, SignalKind, Streams
 from gateway.clock import Clock
 
 ADVERT_READINGS_S: Final = 900.0
@@ -28,6 +28,7 @@ class Desk:
     options: object
     key: bytes | None = None
     calls_on: tuple[str, ...] | None = None
+    alarms_on: tuple[str, ...] = ()
     every_s: float | None = None
     wired: bool = False
     # The driver's options as they stand in the configuration, for people who want to see a frame as its driver does.
@@ -49,8 +50,12 @@ class Desk:
 
     @property
     def may_call(self) -> bool:
-        """May an advert that cannot be decrypted be a call for help?"""
-        return isinstance(self.driver, Advertises) and self.driver.may_call
+        """May an advert that cannot be decrypted be a call for help, or what this device raises an alarm for?"""
+        return isinstance(self.driver, Advertises) and (self.driver.may_call or bool(self.alarms_on))
+
+    def raises(self, kind: SignalKind) -> bool:
+        """Does a signal of this kind raise an alarm here?"""
+        return kind in RAISING or kind.value in self.alarms_on
 
     @property
     def by_radio(self) -> bool:

@@ -31,6 +31,7 @@ EVENT_TYPES: Final = (
     *(f"telemetry.{verb}" for verb in ("meter", "environment", "vital")),
     "checkin.card",
     "bed.occupancy",
+    "sensor.changed",
     "command.result",
     "test.completed",
 )

@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
-from drivers.kit import Advertises, BadOption, Driver, LineSettings, Streams
+from drivers.kit import RAISABLE, Advertises, BadOption, Driver, LineSettings, Streams
 from gateway.config import findings as found
 from gateway.config.findings import Findings, close_to
 from gateway.config.options import settle_options
@@ -23,6 +23,7 @@ from gateway.config.settings import Ble, Device, DeviceTable, Room, Serial
 from gateway.config.tables import Entry
 from gateway.errors import SecretError
 
+_RAISABLE: Final = tuple(sorted(kind.value for kind in RAISABLE))
 _BLE_ADDRESS: Final = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}")
 
 
@@ -82,6 +83,7 @@ class _Desk:
         address = self._address(driver)
         self._place()
         self._calls()
+        self._alarms()
         options = None
         key = None
         if driver is not None:
@@ -152,6 +154,14 @@ class _Desk:
             self._note(
                 found.BAD_VALUE, "calls_on", effect=found.KEPT, value=list(self._table.calls_on or ()),
                 expected="@expect.calls-on",
+            )  # fmt: skip
+
+    def _alarms(self) -> None:
+        unknown = [word for word in self._table.alarms_on if word not in _RAISABLE]
+        if unknown:
+            self._note(
+                found.BAD_VALUE, "alarms_on", effect=found.KEPT, value=unknown, expected="@expect.alarms-on",
+                **close_to(unknown[0], _RAISABLE),
             )  # fmt: skip
 
     def _options(self, driver: Driver) -> object:

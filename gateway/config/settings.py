@@ -28,7 +28,7 @@ from pydantic import (
 from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
-from drivers.kit import Advertises, Answers, LineSettings, Streams
+from drivers.kit import RAISABLE, Advertises, Answers, LineSettings, Streams
 from gateway.config.secret import Secret
 from gateway.errors import Finding, SecretError
 from gateway.events import wants
@@ -75,6 +75,12 @@ Id = Annotated[StrictStr, Field(pattern=r"^[a-z0-9-]{1,64}$", description="id")]
 Name = Annotated[StrictStr, Field(max_length=128, description="name")]
 # An event code of a driver ("press", "hold"); "none" raises nothing whatever is configured.
 CallWord = Annotated[StrictStr, Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$")]
+# What raises an alarm only where somebody wants it; a word that is none is told, and the others count.
+AlarmWord = Annotated[
+    StrictStr,
+    Field(pattern=r"^[a-z0-9][a-z0-9_-]{0,31}$"),
+    WithJsonSchema({"type": "string", "enum": sorted(kind.value for kind in RAISABLE)}),
+]
 ParameterName = Annotated[StrictStr, Field(pattern=r"^[a-z][a-z0-9_]{0,31}$")]
 TypePattern = Annotated[StrictStr, Field(pattern=r"^(\*|[a-z]+\.(\*|[a-z]+))$")]
 FilePath = Annotated[Path, PlainValidator(_path), _SCHEMA_OF_PATH, Field(description="path")]
@@ -152,6 +158,7 @@ class DeviceTable:
     key: OptionalSecret = None
     allow_plain: Annotated[StrictBool, Field(description="switch")] = False
     calls_on: Annotated[tuple[CallWord, ...] | None, Field(max_length=32, description="calls-on")] = None
+    alarms_on: Annotated[tuple[AlarmWord, ...], Field(max_length=32, description="alarms-on")] = ()
     every_s: Interval = None
     map: Annotated[Mapping[str, object], Field(description="map")] = field(default_factory=dict)
 

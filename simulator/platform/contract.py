@@ -30,6 +30,7 @@ NOUNS: Final = frozenset(
         "telemetry": "meter environment vital",
         "checkin": "card",
         "bed": "occupancy",
+        "sensor": "changed",
         "command": "result",
         "test": "completed",
     }.items()
@@ -42,6 +43,7 @@ _LANES_OF: Final = {
     "telemetry": ("telemetry",),
     "checkin": ("event", "telemetry"),
     "bed": ("event", "telemetry"),
+    "sensor": ("event", "telemetry"),
 }
 _EXPIRING: Final = ("telemetry.", "gateway.health")
 
@@ -247,11 +249,14 @@ _REGISTER: Final[Mapping[str, Callable[[Any], bool]]] = {
     "value": lambda value: isinstance(value, str) and _DECIMAL.fullmatch(value) is not None,
     "unit": _text,
 }
+_ALARM_KINDS: Final = (
+    "call", "fall", "smoke", "gas", "carbon_monoxide", "water_leak", "opening", "motion", "vibration", "bed_exit", "tamper",
+)  # fmt: skip
 _FIELDS: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
     "alarm.raised": {
-        "kind": _one_of("call", "fall"),
+        "kind": _one_of(*_ALARM_KINDS),
         "state": _one_of("ACTIVE", "ACKED"),
-        "priority": _named,
+        "priority": _one_of("emergency", "urgent"),
         "presses": lambda value: _count(value) and value >= 1,
         "room": _text,
         "bed": _text,
@@ -276,4 +281,9 @@ _FIELDS: Final[Mapping[str, Mapping[str, Callable[[Any], bool]]]] = {
         "destinations": lambda value: isinstance(value, dict),
     },
     "telemetry.meter": {"registers": _registers},
+    "sensor.changed": {
+        "kind": _one_of("smoke", "gas", "carbon_monoxide", "water_leak", "opening", "motion", "vibration"),
+        "room": _text,
+        "verified": _truth,
+    },
 }

@@ -298,7 +298,7 @@ def test_a_numbered_call_keeps_its_number_beside_a_broken_reading() -> None:
         (
             "[[signal]]\nfield = 'a'\nis = 'call'\n[[signal]]\nfield = 'b'\nis = 'alarm'",
             "map.signal[1].is",
-            "one of call, fall, cancel, recovered, bed_exit, tamper, low_battery, restored, occupancy",
+            "one of " + ", ".join(SignalKind),
         ),
         (
             "[[signal]]\nfield = 'a'\nis = 'call'\nequals = 1.5",

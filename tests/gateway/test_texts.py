@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.kit import Reason, SignalKind
+from drivers.kit import RAISABLE, RAISING, Reason, SignalKind
 from gateway.collect.listening import FAULT, NOBODY, NOISE, NOTHING, SILENCE, STRANGER
 from gateway.config.schema import TABLES, settings_of
 from gateway.config.settings import Ble, Destination, DestinationPath, DeviceTable, Gateway, Outbox, Room, Serial
@@ -51,7 +51,8 @@ def test_no_text_is_left_over_and_none_is_missing() -> None:
     needed |= {f"severity.{one}" for one in SEVERITIES} | {f"effect.{one}" for one in ("fatal", "set-aside", "kept")}
     needed |= {"effect.follows", "effect.runs"}
     needed |= {f"setting.{name}.{key}" for name in TABLES for key in ("about", *(key for key, *_ in settings_of(name)))}
-    needed |= {f"alarm.{word}" for word in ("call", "fall", "ACTIVE", "ACKED", "ATTENDED", "CLOSED")}
+    needed |= {f"alarm.{word}" for word in ("ACTIVE", "ACKED", "ATTENDED", "CLOSED")}
+    needed |= {f"alarm.{kind.value}" for kind in RAISING | RAISABLE}
     needed |= {f"delivery.{word}" for word in ("QUEUED", "SENT", "L1", "L2", "UNDELIVERED", "DEAD_LETTER")}
     needed |= {f"signal.{kind.value}" for kind in SignalKind} | {f"reason.{reason.value}" for reason in Reason}
     needed |= {f"reason.{one}" for one in (STRANGER, NOBODY, NOISE, SILENCE, NOTHING, FAULT, "queue-full")}

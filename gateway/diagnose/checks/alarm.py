@@ -7,12 +7,14 @@ from collections.abc import Iterable, Iterator, Mapping
 from datetime import datetime
 from typing import Any, Final
 
+from drivers.kit import RAISABLE, RAISING
 from gateway.diagnose.report import Line, bad, ok, skipped, unknown
 from gateway.diagnose.site import Probe, Site
 from gateway.texts.amounts import Age
 
 # alarms.md: after 60 s without a person's acknowledgement the first escalation is due.
 UNACKNOWLEDGED_S: Final = 60.0
+_KINDS: Final = frozenset(kind.value for kind in RAISING | RAISABLE)
 
 
 def probes(_site: Site) -> Iterator[Probe]:
@@ -43,7 +45,7 @@ def _alarm(site: Site, alarm: Mapping[str, Any]) -> Line:
     raised_ms = alarm["raised_ms"]
     age = Age(max(0.0, (site.now_ms - raised_ms) / 1000))
     facts = {
-        "kind": f"@alarm.{alarm['kind']}" if alarm["kind"] in ("call", "fall") else alarm["kind"],
+        "kind": f"@alarm.{alarm['kind']}" if alarm["kind"] in _KINDS else alarm["kind"],
         "room": alarm["room"], "age": age, "id": str(alarm["id"])[:18], "state": f"@alarm.{alarm['state']}",
     }  # fmt: skip
     waits = alarm["state"] == "ACTIVE" and age.seconds > UNACKNOWLEDGED_S

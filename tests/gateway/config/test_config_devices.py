@@ -82,6 +82,24 @@ def test_calls_on_is_kept_as_words(added: Added) -> None:
     assert settings.devices[0].calls_on == ("press", "long-double", "hold_2")
 
 
+def test_alarms_on_names_what_raises_an_alarm_here(added: Added) -> None:
+    settings, findings = added(LINKS + beacon('alarms_on = ["opening", "bed_exit"]'))
+    assert findings == []
+    assert settings.devices[0].alarms_on == ("opening", "bed_exit")
+
+
+def test_a_word_of_alarms_on_that_is_none_is_told_and_the_others_count(added: Added) -> None:
+    settings, findings = added(LINKS + beacon('alarms_on = ["openning", "motion"]'))
+    assert ids(settings) == ["one"]
+    assert "motion" in settings.devices[0].alarms_on
+    assert findings == [("GW-CFG-07", "device[1] (one).alarms_on", 23, "kept")]
+    description = describe("GW-CFG-07", "en", "", settings.findings[0].facts)
+    assert description.remedy == (
+        "did you mean opening? Write a list of opening, motion, vibration, bed_exit, tamper: what raises an alarm here "
+        "and is only told elsewhere"
+    )
+
+
 # -- what cannot run ---------------------------------------------------------------------------------------------
 
 

@@ -83,7 +83,7 @@ def test_every_key_is_described_in_both_languages(validator: Draft202012Validato
             count += described(value) + described(value.get("items"))
         return count
 
-    assert described(validator.schema) == 50 + 7  # keys and tables
+    assert described(validator.schema) == 51 + 7  # keys and tables
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_what_is_wrong_does_not_fit(validator: Draft202012Validator, text: str, 
         '[[destination.path]]\nurl = "https://h:8443/care"\ntoken = "credential:t"\n',
         '[[destination.path]]\nurl = "http://127.0.0.1:8080/care"\n',
         '[[destination.path]]\nurl = "mqtt://[::1]:1883"\nmqtt_version = "5"\n',
-        BUTTON + 'key = "credential:k"\ncalls_on = ["press"]\nevery_s = 5\n',
+        BUTTON + 'key = "credential:k"\ncalls_on = ["press"]\nalarms_on = ["opening"]\nevery_s = 5\n',
         '[[device]]\nid = "m"\nmodel = "dlt645-2007"\nlink = "r"\naddress = "000012345678"\nmap = { x = 1 }\n',
     ],
 )
