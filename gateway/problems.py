@@ -85,7 +85,7 @@ def _declarations() -> Iterator[Problem]:
     yield Problem("GW-STO-03", "problem")
     yield Problem("GW-STO-04", "problem")
     yield Problem("GW-STO-05", "problem")
-    for n in range(1, 5):
+    for n in range(1, 6):
         yield Problem(f"GW-SEC-{n:02d}", "warning", lasts_s=_DAY_S)
     for n in range(1, 6):
         yield Problem(f"GW-CTL-{n:02d}", "problem")

@@ -329,6 +329,8 @@ def _key(length: int | None) -> str:
 
 def _address(driver: Driver) -> str:
     if isinstance(driver, Advertises):
+        if driver.identify:
+            return "蓝牙地址；不写就按选项认<br>Bluetooth address; without one it is known by its options"
         return "蓝牙地址<br>Bluetooth address, `A4:C1:38:56:53:84`"
     if isinstance(driver, Answers):
         _, refusals = settle_options(driver, "?", {})
@@ -353,7 +355,7 @@ def _observations(driver: Driver) -> Iterator[str]:
 
 def _driver_options(driver: Driver) -> Iterator[tuple[str, str, str]]:
     """Ask a driver what it takes: with an option that nobody has, then with a value that nothing fits."""
-    if isinstance(driver, Advertises):
+    if isinstance(driver, Advertises) and driver.options is None:
         return
     for name in _known(driver, {"?": 0}, ("map", "?")):
         refusal = _refusal(driver, {name: object()}, ("map", name))
@@ -363,19 +365,19 @@ def _driver_options(driver: Driver) -> Iterator[tuple[str, str, str]]:
             yield f"{name}[].{inner}", refusal.zh, refusal.expected
 
 
-def _known(driver: Streams | Answers, raw: Mapping[str, object], at: tuple[str | int, ...]) -> list[str]:
+def _known(driver: Driver, raw: Mapping[str, object], at: tuple[str | int, ...]) -> list[str]:
     _, refusals = settle_options(driver, _good_address(driver), raw)
     said = next((one.expected for place, one in refusals if place == at), "")
     names = said.partition("known here: ")[2]
     return names.split(", ") if names and names != "none" else []
 
 
-def _refusal(driver: Streams | Answers, raw: Mapping[str, object], at: tuple[str | int, ...]) -> Any:
+def _refusal(driver: Driver, raw: Mapping[str, object], at: tuple[str | int, ...]) -> Any:
     _, refusals = settle_options(driver, _good_address(driver), raw)
     return next(one for place, one in refusals if place == at)
 
 
-def _good_address(driver: Streams | Answers) -> str:
+def _good_address(driver: Driver) -> str:
     return driver.vectors[0].address if isinstance(driver, Answers) else ""
 
 

@@ -74,12 +74,24 @@ class Reading:
 
 
 @dataclass(frozen=True, slots=True)
+class Counter:
+    """The protocol's own counter of a message: it tells a repeat from a new press. `bits` is its width."""
+
+    value: int
+    bits: int
+    authenticated: bool
+
+
+@dataclass(frozen=True, slots=True)
 class Signal:
     """Something happened. `code` is the device's word for it ("press", "double"), `channel` which of its buttons.
 
     `level` is None for a thing that happens once. A protocol without a counter repeats a state instead: then it is
-    True or False, and the edges are judged by the gateway. `detail` is what a call system says in words, in one printable
-    line of at most `MAX_DETAIL` characters: it is told with the event and decides nothing.
+    True or False, and the edges are judged by the gateway. `count` is how often it has happened at the device so far,
+    where an advert says that (a counter of this signal, not of the message): each rise is an event, however many
+    adverts were lost; the first one heard is where counting begins, and an event only where `level` says that it is on.
+    `detail` is what a call system says in words, in one printable line of at most `MAX_DETAIL` characters: it is told
+    with the event and decides nothing.
     """
 
     kind: SignalKind
@@ -87,18 +99,10 @@ class Signal:
     channel: str = ""
     level: bool | None = None
     detail: str = ""
+    count: Counter | None = None
 
 
 Observation = Reading | Signal
-
-
-@dataclass(frozen=True, slots=True)
-class Counter:
-    """The protocol's own counter of a message: it tells a repeat from a new press. `bits` is its width."""
-
-    value: int
-    bits: int
-    authenticated: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,6 +148,7 @@ class Reason(StrEnum):
     BAD_CHECK = "bad-check"
     BAD_KEY = "bad-key"
     NO_KEY = "no-key"
+    KEY_IN_CLEAR = "key-in-clear"
     UNSUPPORTED = "unsupported"
     IMPLAUSIBLE = "implausible"
     MALFORMED = "malformed"

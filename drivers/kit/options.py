@@ -39,6 +39,21 @@ def text(table: Mapping[str, object], key: str, *, name: str, default: str | Non
     return value
 
 
+def number(
+    table: Mapping[str, object], key: str, *, name: str, least: float, most: float, default: float | None = None
+) -> float:
+    """Read a number from `least` to `most`; where these are whole numbers, a whole one. Without a default it must be there."""
+    value = table.get(key, default)
+    whole = isinstance(least, int)
+    kinds = int if whole else (int, float)
+    # `bool` is an `int` in Python, and NaN is within no bounds.
+    if isinstance(value, bool) or not isinstance(value, kinds) or not least <= value <= most:
+        kind, zh = ("a whole number", "整数") if whole else ("a number", "数")
+        expected = f"{kind} from {least:g} to {most:g}"
+        raise BadOption(f"{name}.{key}", value, expected, zh=f"{least:g} 到 {most:g} 的{zh}")
+    return value
+
+
 def choice(table: Mapping[str, object], key: str, *, name: str, among: Collection[str]) -> str:
     """Read one of the given words."""
     value = table.get(key)

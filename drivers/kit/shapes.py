@@ -12,6 +12,7 @@ from enum import StrEnum
 from typing import Any, Protocol
 
 from drivers.kit.observations import Decoded, Observation, Reading, Reason
+from drivers.kit.options import known_keys
 
 
 @dataclass(frozen=True, slots=True)
@@ -97,12 +98,16 @@ class Poll:
 
 @dataclass(frozen=True, slots=True)
 class AdvertVector:
-    """A published or synthetic advert and what it means. `source` says where it is from, or "synthetic: ..."."""
+    """A published or synthetic advert and what it means under `options`.
+
+    `source` says where it is from, or "synthetic: ...".
+    """
 
     source: str
     advert: Advert
     expect: Decoded | Reason
     key: bytes | None = None
+    options: Mapping[str, object] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -132,17 +137,32 @@ class Advertises:
 
     `may_call`: an advert of it that cannot be decrypted may be a call for help, so it raises one (unverified).
     `key_bytes`: length of its key; None when the protocol has none. `plain`: it can also speak without a key.
-    `level_hold_s`: a level signal that is not repeated for so long has ended.
+    `level_hold_s`: a level signal that is not repeated for so long has ended. `options(raw)`: checks the device's `map`
+    table from the configuration (BadOption) and returns this driver as it is configured; None when it takes no options.
+    `identify`: who an advert says that it is, the most exact first, where that may stand for an address (a beacon that
+    changes its own); a driver as it is configured has the `identities` that its options name. No IO, no exception.
+    `read_key`: reads the key as the maker prints it (ValueError); None: hexadecimal digits.
     """
 
     model: str
     title: Title
     decode: Callable[[Advert, bytes | None], Decoded]
     vectors: tuple[AdvertVector, ...]
+    options: Callable[[Mapping[str, object]], Advertises] | None = None
     key_bytes: int | None = None
     plain: bool = True
     may_call: bool = False
     level_hold_s: float = 25.0
+    identify: Callable[[Advert], tuple[str, ...]] | None = None
+    identities: frozenset[str] = frozenset()
+    read_key: Callable[[str], bytes] | None = None
+
+    def configured(self, raw: Mapping[str, object]) -> Advertises:
+        """Return this driver as a device's options make it. Raises BadOption."""
+        if self.options is not None:
+            return self.options(raw)
+        known_keys(raw, name="map", allowed=())
+        return self
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,13 @@ from drivers.kit.shapes import Advert, Advertises, AdvertVector, Answers, Answer
 Exchange = Sequence[tuple[bytes, bytes | None]]
 
 
-def of_advert(driver: Advertises, advert: Advert, *, source: str) -> AdvertVector:
-    """Make the vector of an advert."""
+def of_advert(driver: Advertises, advert: Advert, *, source: str, options: Mapping[str, object]) -> AdvertVector:
+    """Make the vector of an advert under a device's options."""
     try:
-        expect: Decoded | Reason = driver.decode(advert, None)
+        expect: Decoded | Reason = driver.configured(options).decode(advert, None)
     except Rejected as rejected:
         expect = rejected.reason
-    return AdvertVector(source=source, advert=advert, expect=expect)
+    return AdvertVector(source=source, advert=advert, expect=expect, options=options)
 
 
 def of_frame(driver: Streams, frame: bytes, *, source: str, options: Mapping[str, object]) -> StreamVector:

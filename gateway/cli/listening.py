@@ -116,7 +116,7 @@ def _vector(item: Mapping[str, Any]) -> str | None:
             return f"# {vectors.source_of(advert)}"
         driver = catalogue.driver(str(item["model"]))
         assert isinstance(driver, Advertises)  # noqa: S101 - a fault of the daemon is shown as a comment
-        return f"{vectors.source_of(vectors.of_advert(driver, advert, source=source))},"
+        return f"{vectors.source_of(vectors.of_advert(driver, advert, source=source, options=options))},"
     if not item.get("model"):
         return None
     driver = catalogue.driver(str(item["model"]))

@@ -23,6 +23,7 @@ import structlog
 
 from drivers.kit import (
     HAZARDS,
+    Advert,
     Advertises,
     Counter,
     Decoded,
@@ -73,9 +74,12 @@ class Collector:
     ) -> None:  # fmt: skip
         self._origin = origin
         self.desks = desks
-        self._by_address = {
-            (desk.link, desk.address.upper()): desk for desk in desks.values() if isinstance(desk.driver, Advertises)
-        }
+        self._by_address: dict[tuple[str, str], Desk] = {}
+        self._by_identity: dict[tuple[str, str], Desk] = {}
+        self._identify: dict[str, list[Callable[[Advert], tuple[str, ...]]]] = {}
+        for desk in desks.values():
+            if isinstance(desk.driver, Advertises):
+                self._know(desk, desk.driver)
         self._outbox = outbox
         self._alarms = alarms
         self._judge = judge
@@ -88,19 +92,42 @@ class Collector:
 
     # -- what was heard -----------------------------------------------------------------------------------------
 
+    def _know(self, desk: Desk, driver: Advertises) -> None:
+        if desk.address or driver.identify is None:
+            self._by_address[desk.link, desk.address.upper()] = desk
+            return
+        known = self._identify.setdefault(desk.link, [])
+        if driver.identify not in known:
+            known.append(driver.identify)
+        self._by_identity.update({(desk.link, identity): desk for identity in driver.identities})
+
     def wants(self, link: str, address: str) -> bool:
-        """Is an advert of this address of interest? Strangers are, while somebody listens."""
-        return bool(self.listeners) or (link, address) in self._by_address
+        """Is an advert of this address of interest?
+
+        All are where a device is known by what it says, and, while somebody listens, strangers.
+        """
+        return bool(self.listeners) or (link, address) in self._by_address or link in self._identify
+
+    def _desk_of(self, link: str, advert: Advert) -> Desk | None:
+        """Return whose advert it is: by its address, or else by what it says."""
+        desk = self._by_address.get((link, advert.address))
+        if desk is not None:
+            return desk
+        for identify in self._identify.get(link, ()):
+            for identity in identify(advert):
+                if (link, identity) in self._by_identity:
+                    return self._by_identity[link, identity]
+        return None
 
     def on_advert(self, heard: HeardAdvert) -> None:
         """Take one advert: find its device, decode, judge, store."""
         advert = heard.advert
-        desk = self._by_address.get((heard.link, advert.address))
+        desk = self._desk_of(heard.link, advert)
         if desk is None:
             self.listeners.tell_advert(heard, None, None)
             return
         driver = desk.driver
-        assert isinstance(driver, Advertises)  # noqa: S101 - by construction of `_by_address`
+        assert isinstance(driver, Advertises)  # noqa: S101 - by construction of `_know`
         desk.hear(self._clock)
         desk.rssi = advert.rssi
         try:
@@ -108,6 +135,8 @@ class Collector:
         except Rejected as rejected:
             desk.reject(rejected.reason)
             self.listeners.tell_advert(heard, desk, rejected)
+            if rejected.reason is Reason.KEY_IN_CLEAR:
+                self._health.on("GW-SEC-05", desk.id)
             if rejected.reason in (Reason.BAD_KEY, Reason.NO_KEY):
                 self._health.on("GW-DEV-03", desk.id, reason=rejected.reason.value)
                 if not rejected.harmless or desk.alarms_on:
@@ -226,6 +255,9 @@ class Collector:
     def _judge_signal(self, batch: Batch, signal: Signal, *, counted: bool) -> None:
         """Let a signal through at its edge. The air repeats a press; without a counter only silence ends it."""
         desk = batch.desk
+        if signal.count is not None:
+            self._judge_count(batch, signal, signal.count)
+            return
         if signal.level is not None:
             name, level = f"{signal.kind.value}:{signal.channel}", signal.level
         elif isinstance(desk.driver, Advertises) and not counted:
@@ -277,6 +309,20 @@ class Collector:
         if kind in _BRIEF or self._alarms.id_of(desk.id, kind.value):
             return True
         return not desk.is_due(f"edge {kind.value}:{signal.channel}", self._clock.monotonic(), every_s=AGAIN_S)
+
+    def _judge_count(self, batch: Batch, signal: Signal, count: Counter) -> None:
+        """Let a counted signal through when its count has risen: the adverts that told of it may all have been lost."""
+        first = Verdict.NEW if signal.level else Verdict.REPEAT
+        of = f"{signal.kind.value}:{signal.channel}:"
+        judged = self._judge.counter(batch.desk.id, count, batch.at, of=of, first=first)
+        batch.keep(judged.mark)
+        if judged.verdict is Verdict.REPEAT:
+            batch.desk.repeats += bool(signal.level)
+            return
+        batch.facts.setdefault("counter", count.value)
+        if judged.verdict is Verdict.RESET and not batch.desk.wired and "counter-reset" not in batch.doubts:
+            batch.doubts = ("counter-reset", *batch.doubts)
+        self._signal(batch, signal)
 
     def _flickers(self, batch: Batch, signal: Signal) -> bool:
         """Is it a level that has just been raised, went off and on, while its alarm is still untaken?"""

@@ -166,16 +166,17 @@ class Judge:
 
     # -- counters -----------------------------------------------------------------------------------------------
 
-    def counter(self, device: str, counter: Counter, at: Stamp) -> Judged:
-        """Judge a message by its counter."""
-        key = f"{_COUNTER}{'proven' if counter.authenticated else 'claimed'}:{counter.bits}"
+    def counter(
+        self, device: str, counter: Counter, at: Stamp, *, of: str = "", first: Verdict = Verdict.NEW
+    ) -> Judged:  # fmt: skip
+        """Judge a message by its counter, or what a counter in it counts (`of`). `first`: what the first one heard is."""
+        key = f"{_COUNTER}{of}{'proven' if counter.authenticated else 'claimed'}:{counter.bits}"
         marks = self._of(device).counters
         mark = marks.get(key)
         if mark is None:
             mark = marks[key] = _CounterMark(_Stream(counter.value, at.mono_ms, at.boot))
-            verdict = Verdict.NEW
-        else:
-            verdict = self._rule(mark, counter, at)
+            return Judged(first, self._counter_mark(device, key, mark))
+        verdict = self._rule(mark, counter, at)
         return Judged(verdict, None if verdict is Verdict.REPEAT else self._counter_mark(device, key, mark))
 
     def _counter_mark(self, device: str, key: str, mark: _CounterMark) -> Mark:

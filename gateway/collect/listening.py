@@ -14,6 +14,7 @@ from typing import Any, Final
 import structlog
 
 from drivers.kit import Advert, Decoded, NoReply, Observation, Reading, Rejected
+from drivers.kit.redaction import without_keys
 from gateway.clock import Stamp, iso
 from gateway.collect.desk import Desk
 from gateway.links.state import HeardAdvert
@@ -155,6 +156,7 @@ def _masked(address: str) -> str:
 
 
 def _advert(advert: Advert, address: str) -> dict[str, object]:
+    advert = without_keys(advert)
     return {
         "mac": address,
         "name": advert.name,

@@ -9,7 +9,7 @@ the file goes before the later ones.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
@@ -93,6 +93,8 @@ class _Desk:
         if driver is None or not self._runs:
             return None
         table = {item.name: getattr(self._table, item.name) for item in fields(self._table)}
+        if isinstance(options, Advertises):
+            driver, options = options, None
         return Device(**{**table, "address": address}, driver=driver, options=options, key_bytes=key)
 
     def _note(self, code: str, key: str | KeyPath, *, effect: str = found.SET_ASIDE, **facts: Any) -> None:
@@ -130,6 +132,8 @@ class _Desk:
         if not isinstance(driver, Advertises) or not self._entry.fits("address"):
             return address
         if not address:
+            if driver.identify is not None:
+                return ""
             self._note(found.MISSING_KEY, "address", expected="A4:C1:38:56:53:84")
         elif not _BLE_ADDRESS.fullmatch(address.upper()):
             self._note(found.BAD_BLE_ADDRESS, "address", value=address)
@@ -167,7 +171,7 @@ class _Desk:
     def _options(self, driver: Driver) -> object:
         facts: dict[str, Any] = {"model": driver.model}
         raw = self._table.map
-        if isinstance(driver, Advertises):
+        if isinstance(driver, Advertises) and driver.options is None:
             if raw:
                 self._note(found.NO_EFFECT, "map", effect=found.KEPT, reason="@hint.no-options", **facts)
             return None
@@ -204,9 +208,12 @@ class _Desk:
             return None
         if reference.too_open:
             self._note(found.SECRET_TOO_OPEN, "key", effect=found.KEPT, path=str(reference.home))
-        return self._key_bytes(reference, content, driver.key_bytes)
+        read = driver.read_key or bytes.fromhex
+        return self._key_bytes(reference, content, length=driver.key_bytes, read=read)
 
-    def _key_bytes(self, reference: Secret, content: bytes, length: int) -> bytes | None:
+    def _key_bytes(
+        self, reference: Secret, content: bytes, *, length: int, read: Callable[[str], bytes]
+    ) -> bytes | None:  # fmt: skip
         facts: dict[str, Any] = {
             "effect": found.KEPT,
             "length_needed": length,
@@ -214,7 +221,7 @@ class _Desk:
             "path": str(reference.home),
         }
         try:
-            key = bytes.fromhex(content.decode("ascii").strip())
+            key = read(content.decode("ascii").strip())
         except ValueError:
             self._note(found.BAD_KEY, "key", reason="@hint.key-not-hex", **facts)
             return None
@@ -238,18 +245,28 @@ class _Desk:
 
 
 def _without_twins(placed: list[tuple[KeyPath, Device]], notes: Findings) -> list[tuple[KeyPath, Device]]:
-    """Set aside what has the link and address of an earlier device. Names on a stream keep their case."""
+    """Set aside what has the link and address (or the identity) of an earlier device. Names on a stream keep their case."""
     kept: list[tuple[KeyPath, Device]] = []
     owners: dict[tuple[str, str], str] = {}
     for at, device in placed:
-        address = device.address if isinstance(device.driver, Streams) else device.address.upper()
-        owner = owners.setdefault((device.link, address), device.id)
-        if owner == device.id:
+        names = _known_by(device)
+        taken = next((name for name in names if (device.link, name) in owners), None)
+        if taken is None:
+            owners.update({(device.link, name): device.id for name in names})
             kept.append((at, device))
         else:
-            facts: dict[str, Any] = {"link": device.link, "other": owner}
-            notes.add(found.DUPLICATE_ADDRESS, (*at, "address"), effect=found.SET_ASIDE, value=device.address, **facts)
+            facts: dict[str, Any] = {"link": device.link, "other": owners[device.link, taken]}
+            key = "address" if device.address or not isinstance(device.driver, Advertises) else "map"
+            notes.add(found.DUPLICATE_ADDRESS, (*at, key), effect=found.SET_ASIDE, value=taken, **facts)
     return kept
+
+
+def _known_by(device: Device) -> tuple[str, ...]:
+    """Return what a device is found by on its link: its address, or who its adverts say that they are."""
+    driver = device.driver
+    if isinstance(driver, Advertises) and not device.address and driver.identities:
+        return tuple(sorted(driver.identities))
+    return (device.address if isinstance(driver, Streams) else device.address.upper(),)
 
 
 def _without_conflicts(placed: list[tuple[KeyPath, Device]], site: Site, notes: Findings) -> tuple[Device, ...]:

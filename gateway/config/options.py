@@ -11,7 +11,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import Final
 
-from drivers.kit import Answers, AnswerVector, BadOption, Streams
+from drivers.kit import Advertises, Answers, AnswerVector, BadOption, Driver
 from gateway.config.positions import KeyPath
 
 MAX_QUESTIONS: Final = 100
@@ -22,9 +22,7 @@ _OUT: Final = object()
 Refusal = tuple[KeyPath, BadOption]
 
 
-def settle_options(
-    driver: Streams | Answers, address: str, raw: Mapping[str, object]
-) -> tuple[object, tuple[Refusal, ...]]:
+def settle_options(driver: Driver, address: str, raw: Mapping[str, object]) -> tuple[object, tuple[Refusal, ...]]:
     """Return what `driver` makes of a device's address and `map`, or None and each refusal with its place."""
     table: object = {"address": address, "map": raw}
     refusals: list[Refusal] = []
@@ -61,14 +59,16 @@ def key_path(key: str) -> KeyPath:
     return tuple(path)
 
 
-def _ask(driver: Streams | Answers, table: object) -> object:
+def _ask(driver: Driver, table: object) -> object:
     assert isinstance(table, Mapping)  # noqa: S101 - what `_replaced` makes of one
     if isinstance(driver, Answers):
         return driver.options(table["address"], table["map"])
+    if isinstance(driver, Advertises):
+        return driver.configured(table["map"])
     return driver.options(table["map"])
 
 
-def _mended(table: object, at: KeyPath, driver: Streams | Answers, *, times: int) -> object:
+def _mended(table: object, at: KeyPath, driver: Driver, *, times: int) -> object:
     """Return the table with what was refused at `at` replaced or taken out; the same table where nothing is left to try.
 
     `times`: how often that was tried before. First what fits, then nothing, then the same for the list item around it.
@@ -85,7 +85,7 @@ def _mended(table: object, at: KeyPath, driver: Streams | Answers, *, times: int
     return table
 
 
-def _examples(driver: Streams | Answers, at: KeyPath) -> Iterator[object]:
+def _examples(driver: Driver, at: KeyPath) -> Iterator[object]:
     """Yield what stands at `at` in the driver's vectors; the number of an item does not matter."""
     for vector in driver.vectors:
         address = vector.address if isinstance(vector, AnswerVector) else ""

@@ -13,7 +13,7 @@ from typing import Any, Final
 
 from pydantic import TypeAdapter
 
-from drivers.kit import Advertises
+from drivers.kit import Advertises, Driver
 from gateway.config.destinations import WRITABLE_TYPES
 from gateway.config.devices import Catalogue
 from gateway.config.settings import (
@@ -113,7 +113,7 @@ def _more(table: str, key: str, catalogue: Catalogue) -> dict[str, Any]:
 def _rules(table: str, catalogue: Catalogue) -> dict[str, Any]:
     """What one key demands of another."""
     if table == "device":
-        on_air = [model for model in catalogue.models() if isinstance(catalogue.driver(model), Advertises)]
+        on_air = [model for model in catalogue.models() if _needs_address(catalogue.driver(model))]
         needs = {"properties": {"address": {"pattern": _BLE_ADDRESS}}, "required": ["address"]}
         return {"if": {"properties": {"model": {"enum": on_air}}, "required": ["model"]}, "then": needs}
     if table == "path":
@@ -124,6 +124,10 @@ def _rules(table: str, catalogue: Catalogue) -> dict[str, Any]:
             "else": {"not": {"required": ["token", "username"]}},
         }
     return {}
+
+
+def _needs_address(driver: Driver) -> bool:
+    return isinstance(driver, Advertises) and driver.identify is None
 
 
 def _bare(value: Mapping[str, Any]) -> dict[str, Any]:

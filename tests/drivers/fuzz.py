@@ -131,6 +131,7 @@ def advert_case(driver: Advertises, rng: random.Random) -> Case:
         data for advert in adverts for part in (advert.service_data, advert.manufacturer_data) for data in part.values()
     ]
     keys = [vector.key for vector in driver.vectors] + [bytes(5)]
+    configured = [driver.configured(vector.options) for vector in driver.vectors]
 
     def case() -> str:
         advert, key = (
@@ -141,10 +142,13 @@ def advert_case(driver: Advertises, rng: random.Random) -> Case:
             ),
             rng.choice(keys),
         )
-        if driver.key_bytes and rng.random() < 0.2:
+        if driver.model == "bthome-button" and rng.random() < 0.2:
             advert, key = sealed_bthome(rng, samples)
         case.last = (advert, key)  # type: ignore[attr-defined]  # shown when it crashes
-        driver.decode(advert, key)
+        chosen = rng.choice(configured)
+        if chosen.identify:
+            chosen.identify(advert)
+        chosen.decode(advert, key)
         return "decoded"
 
     return case

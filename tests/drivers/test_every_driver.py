@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import sys
-from collections.abc import Generator, Iterable, Iterator
+from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
 
@@ -145,11 +145,12 @@ def test_a_driver_is_named_described_and_has_vectors_of_both_kinds(name: str) ->
 def test_adverts_mean_what_their_vectors_say(name: str) -> None:
     driver = ADVERTISING[name]
     for vector in driver.vectors:
+        configured = driver.configured(vector.options)
         if isinstance(vector.expect, Decoded):
-            assert driver.decode(vector.advert, vector.key) == vector.expect, vector.source
+            assert configured.decode(vector.advert, vector.key) == vector.expect, vector.source
         else:
             with pytest.raises(Rejected) as caught:
-                driver.decode(vector.advert, vector.key)
+                configured.decode(vector.advert, vector.key)
             assert caught.value.reason is vector.expect, vector.source
 
 
@@ -246,11 +247,15 @@ def test_any_advert_is_decoded_or_refused(name: str) -> None:
     )
     keys = st.one_of(st.none(), st.sampled_from([vector.key for vector in driver.vectors]), st.binary(max_size=33))
 
+    configured = st.sampled_from([driver.configured(vector.options) for vector in driver.vectors])
+
     @quick
-    @given(adverts, keys)
-    def check(advert: Advert, key: bytes | None) -> None:
+    @given(adverts, keys, configured)
+    def check(advert: Advert, key: bytes | None, driver: Advertises) -> None:
         with suppress(Rejected):
             assert is_sound(driver.decode(advert, key).observations)
+        if driver.identify:
+            assert all(isinstance(identity, str) for identity in driver.identify(advert))
 
     check()
 
@@ -304,11 +309,14 @@ def test_silence_ends_a_poll_as_silence(name: str) -> None:
         talk.throw(NoReply())
 
 
-@pytest.mark.parametrize("name", FRAMED)
+@every_driver
 def test_a_misspelt_option_is_refused_by_name(name: str) -> None:
-    driver = FRAMED[name]
+    driver = DRIVERS[name]
     raw = {**driver.vectors[0].options, "chanel": "1"}
-    check = partial(driver.options, driver.vectors[0].address) if isinstance(driver, Answers) else driver.options
+    if isinstance(driver, Answers):
+        check: Callable[[dict[str, object]], object] = partial(driver.options, driver.vectors[0].address)
+    else:
+        check = driver.configured if isinstance(driver, Advertises) else driver.options
     with pytest.raises(BadOption) as caught:
         check(raw)
     assert caught.value.key == "map.chanel"

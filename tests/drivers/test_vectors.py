@@ -47,7 +47,7 @@ def accepted(name: str, driver: Any, vector: Any, monkeypatch: pytest.MonkeyPatc
 def test_an_advert_comes_back_as_a_vector_without_its_key(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     driver = generic.ADVERTISING[name]
     for known in driver.vectors:
-        made = vectors.of_advert(driver, known.advert, source=PASTED)
+        made = vectors.of_advert(driver, known.advert, source=PASTED, options=known.options)
         again = pasted(vectors.source_of(made))
         assert isinstance(again, AdvertVector)
         assert again == made

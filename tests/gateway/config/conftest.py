@@ -43,6 +43,13 @@ def _broken_options(raw: Mapping[str, object]) -> object:
     raise ZeroDivisionError(len(raw))
 
 
+def _tag_options(raw: Mapping[str, object]) -> Advertises:
+    slot = raw.get("slot")
+    if not isinstance(slot, str):
+        raise BadOption("map.slot", slot, "a slot", zh="一个帧")
+    return _advertises("tag", identities=frozenset({slot}), options=_tag_options, identify=lambda _: (), may_call=True)
+
+
 def _answer_options(address: str, raw: Mapping[str, object]) -> object:
     if len(address) != 12:
         raise BadOption("address", address, "12 digits")
@@ -76,6 +83,8 @@ _DRIVERS: tuple[Driver, ...] = (
     _advertises("locked-button", key_bytes=16, plain=False, may_call=True),
     _advertises("beacon", may_call=True),
     _advertises("thermometer"),
+    _advertises("tag", options=_tag_options, identify=lambda _: (), may_call=True),
+    _advertises("labelled-button", key_bytes=16, may_call=True, read_key=lambda text: bytes.fromhex(text.lstrip("Z"))),
     _streams("radar"),
     _streams("bridge", framer=_OtherFramer),
     _streams("loner", address_of=None),

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from drivers.kit import Advertises
 from gateway.config import Device, Room, Secret, Settings
 from gateway.problems import describe
 
@@ -74,6 +75,41 @@ def test_options_are_what_the_driver_makes_of_map_and_address(added: Added) -> N
     assert findings == []
     assert [one.options for one in settings.devices] == [("answer", "000012345678"), ("stream", {"kind": "fall"})]
     assert [one.every_s for one in settings.devices] == [5, None]
+
+
+def tag(slot: str, name: str = "one", address: str = "") -> str:
+    where = f'address = "{address}"\n' if address else ""
+    head = f'[[device]]\nid = "{name}"\nmodel = "tag"\nlink = "radio"\n{where}allow_plain = true\n'
+    return f'{head}[device.map]\nslot = "{slot}"\n'
+
+
+def test_a_driver_on_the_air_is_the_one_that_its_options_make(added: Added) -> None:
+    settings, findings = added(LINKS + tag("a", address="A4:C1:38:56:53:84") + tag("b", name="two"))
+    assert findings == []
+    drivers = [one.driver for one in settings.devices]
+    assert [one.identities for one in drivers if isinstance(one, Advertises)] == [{"a"}, {"b"}]
+    assert [(one.address, one.options) for one in settings.devices] == [("A4:C1:38:56:53:84", None), ("", None)]
+
+
+def test_an_option_of_a_radio_device_is_refused_in_its_own_line(added: Added) -> None:
+    settings, findings = added(LINKS + tag("a").replace('slot = "a"', "slot = 7") + tag("b", name="two"))
+    assert ids(settings) == ["two"]
+    assert findings == [("GW-CFG-15", "device[1] (one).map.slot", 23, "set-aside")]
+
+
+def test_of_two_devices_that_say_the_same_the_second_is_set_aside(added: Added) -> None:
+    settings, findings = added(LINKS + tag("a") + tag("a", name="two"))
+    assert ids(settings) == ["one"]
+    assert findings == [("GW-CFG-09", "device[2] (two).map", 29, "set-aside")]
+
+
+def test_a_key_may_be_read_as_its_maker_prints_it(added: Added, key_file: Path) -> None:
+    key_file.write_text(f"Z{KEY}\n")
+    settings, findings = added(
+        LINKS + device("labelled-button", "radio", "A4:C1:38:56:53:84", f'key = "file:{key_file}"')
+    )
+    assert findings == []
+    assert settings.devices[0].key_bytes == bytes.fromhex(KEY)
 
 
 def test_calls_on_is_kept_as_words(added: Added) -> None:
