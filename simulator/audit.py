@@ -22,7 +22,7 @@ from math import ceil
 from typing import Any, Final
 
 from simulator.consistency import judge_numbers, judge_order, judge_registers
-from simulator.corruption import Announced, announced, count_corruptions
+from simulator.corruption import Announced, announced, corruptions, count_corruptions
 from simulator.falls import is_merged, is_retold
 from simulator.findings import (
     ENVIRONMENT,
@@ -73,7 +73,7 @@ def audit(ledgers: Ledgers) -> dict[str, Any]:
         judge_registers(ledgers, road.taken, book)
         judge_order(road.taken, book)
         judge_numbers(ledgers, road.taken, book, is_announced=bool(road.announced.announcements))
-        judge_promises(ledgers, road.taken, road.gaps, road.windows, book)
+        judge_promises(ledgers, road.taken, road.gaps, road.windows, book, destroyed=road.announced)
     return _report(ledgers, roads, book)
 
 
@@ -177,8 +177,14 @@ class _Road:
         self._judge_silence(told)
 
     def _forgotten(self, decision: Decision, other: Decision) -> bool:
-        """Did a database go between two events of one input, and with it the memory of the first?"""
-        return bool(count_corruptions(self._ledgers)) and decision.streamid != other.streamid
+        """Did a database go between two events of one input, and with it the memory of the first?
+
+        The first may have been brought back meanwhile, with a number of the new stream.
+        """
+        if decision.streamid != other.streamid:
+            return bool(count_corruptions(self._ledgers))
+        first, last = sorted(moment(one.event.get("time")) or 0.0 for one in (decision, other))
+        return any(first <= at <= last for at in corruptions(self._ledgers))
 
     def _told_again(self, decision: Decision) -> bool:
         """Is this an open alarm that was told anew because its database went? It is one that this platform knows."""
@@ -302,6 +308,7 @@ def _gaps(taken: Taken) -> list[dict[str, Any]]:
             "from": moment(decision.data.get("from")),
             "to": moment(decision.data.get("to")),
             "dropped": decision.data.get("dropped", 0),
+            "sequences": decision.data.get("sequences") or (),
         }
         for decision in taken.first.values()
         if decision.type == GAP

@@ -5,7 +5,10 @@ Only in a run in which pages of the database were destroyed, and only like this:
 - An input is *lost to corruption* when a `gateway.gap` of the link "outbox" with the reason "corrupt", which the same destination
   accepted, has a window that covers it, and says how many events it stands for: each excuses that many inputs and no more.
 - Numbers that are missing in a stream are excused when that stream ended, or when such a gap was received, and counted.
-- An input may come a second time in another stream: what knew its number was lost with the database. It is counted apart.
+- An input may come a second time when a database went between the two: what knew its number was lost with it. It is counted
+  apart. The first of the two may be brought back, in the same new stream.
+- What staff did with an alarm may be missing at a destination when such a gap names the number of that event, which another
+  destination had got; when nobody had, any such gap that names a number will do.
 - There may be one new stream for each destruction, and no more.
 
 Whatever else is missing, doubled or out of order is an offence, as in any run. Limit: a window is widened by 2 s at both
@@ -25,9 +28,14 @@ SLACK_S: Final = 2.0
 REASON: Final = "corrupt"
 
 
+def corruptions(ledgers: Ledgers) -> list[float]:
+    """When pages of the database were destroyed."""
+    return [fault.t for fault in ledgers.faults if fault.fault.startswith("corrupt")]
+
+
 def count_corruptions(ledgers: Ledgers) -> int:
     """How often pages of the database were destroyed."""
-    return sum(fault.fault.startswith("corrupt") for fault in ledgers.faults)
+    return len(corruptions(ledgers))
 
 
 @dataclass(slots=True)
@@ -42,6 +50,11 @@ class Announced:
     """What one destination was told of events that were lost with a database."""
 
     announcements: list[_Announcement] = field(default_factory=list)
+    numbers: list[tuple[int, int]] = field(default_factory=list)
+
+    def names(self, sequence: int) -> bool:
+        """Is this one of the numbers that were announced as lost?"""
+        return any(first <= sequence <= last for first, last in self.numbers)
 
     def excuses(self, emission: Emission) -> bool:
         """Is this one of the inputs that were announced as lost? Each announcement is used up by as many as it names."""
@@ -56,10 +69,10 @@ def announced(ledgers: Ledgers, gaps: Sequence[Mapping[str, Any]]) -> Announced:
     """Return what the gaps that a destination accepted announce; nothing in a run without destruction."""
     if not count_corruptions(ledgers):
         return Announced()
+    told = [
+        gap for gap in gaps if gap["link"] == LINK and gap["reason"] == REASON and None not in (gap["from"], gap["to"])
+    ]
     return Announced(
-        [
-            _Announcement(gap["from"], gap["to"], int(gap["dropped"] or 0))
-            for gap in gaps
-            if gap["link"] == LINK and gap["reason"] == REASON and None not in (gap["from"], gap["to"])
-        ]
+        [_Announcement(gap["from"], gap["to"], int(gap["dropped"] or 0)) for gap in told],
+        [(int(first), int(last)) for gap in told for first, last in gap["sequences"]],
     )

@@ -17,7 +17,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from simulator.corruption import LINK, count_corruptions
+from simulator.corruption import LINK, Announced, count_corruptions
 from simulator.findings import ALARM, GAP, RAISED, TELEMETRY, Book, Taken, moment
 from simulator.ledgers import Decision, Ledgers
 from simulator.true_time import JUMP
@@ -43,8 +43,13 @@ def judge_promises(
     gaps: Sequence[Mapping[str, Any]],
     windows: Mapping[str, Sequence[Window]],
     book: Book,
+    *,
+    destroyed: Announced,
 ) -> None:
-    """Enter what is against the promises in the book. `gaps` as accepted; `windows` are their times merged, by link."""
+    """Enter what is against the promises in the book. `gaps` as accepted; `windows` are their times merged, by link.
+
+    `destroyed` is what this destination was told of events that went with a database.
+    """
     if not count_corruptions(ledgers):  # what was lost with a database does not come again
         _unconfirmed(ledgers, taken, book)
     _acked_early(ledgers, taken, book)
@@ -52,7 +57,7 @@ def judge_promises(
         _silent_gaps(ledgers, taken, windows, book)
         _wide_gaps(ledgers, taken, gaps, book)
     if taken.wants(RAISED):
-        _untold(ledgers, taken, book)
+        _untold(ledgers, taken, destroyed, book)
 
 
 def spans(ledgers: Ledgers, begin: str, end: str) -> list[Window]:
@@ -164,7 +169,7 @@ def _with_disk(ledgers: Ledgers, dead: Sequence[Window], heard: Sequence[float])
     return found
 
 
-def _untold(ledgers: Ledgers, taken: Taken, book: Book) -> None:
+def _untold(ledgers: Ledgers, taken: Taken, destroyed: Announced, book: Book) -> None:
     told: dict[str, set[str]] = {}
     for one in taken.first.values():
         if one.type.startswith(ALARM):
@@ -177,8 +182,22 @@ def _untold(ledgers: Ledgers, taken: Taken, book: Book) -> None:
         wanted = {"acknowledged"} if alarm.get("acked_by") else set()
         wanted |= {"closed"} if alarm.get("state") == "CLOSED" else set()
         missing = wanted - told.get(str(alarm["id"]), set())
+        gone = {what for what in missing if _is_announced(ledgers, str(alarm["id"]), what, destroyed)}
+        book.counts["corrupted"] += len(gone)
+        missing -= gone
         if missing:
             book.offence("untold", str(alarm.get("device", "")), {"alarm": alarm["id"], "missing": sorted(missing)})
+
+
+def _is_announced(ledgers: Ledgers, alarm: str, what: str, destroyed: Announced) -> bool:
+    """Was this destination told that the event went with a database? Its number is known when another destination got it."""
+    numbers = [
+        one.sequence
+        for decisions in ledgers.decisions.values()
+        for one in decisions
+        if _alarm(one) == alarm and one.type.startswith(f"{ALARM}{what}.")
+    ]
+    return any(map(destroyed.names, numbers)) if numbers else bool(destroyed.numbers)
 
 
 def _alarm(decision: Decision) -> str:

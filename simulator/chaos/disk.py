@@ -40,6 +40,7 @@ class Disk:
         self._image = image
         self._filler = at / "filler"
         self._is_mounted = False
+        self._copies = 0
 
     async def make(self) -> None:
         """Make it, and mount it over the folder."""
@@ -62,9 +63,17 @@ class Disk:
             self._is_mounted = False
 
     async def replace(self) -> None:
-        """Unmount, check and mount it again, as a machine that starts anew. Nobody may hold a file of it."""
+        """Unmount, check and mount it again, as a machine that starts anew. Nobody may hold a file of it.
+
+        It is a copy that is mounted: a mount namespace that somebody made meanwhile keeps what is unmounted here, and the
+        kernel would give the failed file system back for the same image.
+        """
         await _run("umount", str(self.at))
         self._is_mounted = False
+        former, self._copies = self._image, self._copies + 1
+        self._image = former.with_name(f"{former.name.partition('.')[0]}.{self._copies}.img")
+        await _run("cp", "--sparse=always", str(former), str(self._image))
+        former.unlink()
         await _run("e2fsck", "-fy", str(self._image), fails=True)  # 1: it has mended something
         await self.mount()
 

@@ -11,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from simulator.chaos import disk
+
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(
@@ -42,6 +44,19 @@ def test_a_seed_of_chaos_leaves_a_clean_ledger(tmp_path: Path, seed: int) -> Non
     begun = [fault["fault"] for fault in report["faults"] if fault["fault"].startswith("begin ")]
     assert sorted(begun) == sorted(f"begin {one['fault']}" for one in report["schedule"])
     assert len(begun) >= 3
+
+
+@pytest.mark.skipif(bool(disk.missing()), reason=f"no disk to be had: {disk.missing()}")
+def test_a_disk_that_gives_up_soon_after_another_trouble_of_it_is_shown_and_costs_nothing(tmp_path: Path) -> None:
+    """The problem of the first is still on when the second begins; between them nobody writes anything."""
+    schedule = [
+        {"number": 1, "at_s": 4.0, "for_s": 2.0, "fault": "start-read-only", "on": "", "facts": {}},
+        {"number": 2, "at_s": 6.7, "for_s": 3.5, "fault": "disk-read-only", "on": "", "facts": {}},
+    ]
+    (tmp_path / "schedule.json").write_text(json.dumps(schedule))
+    arguments = ("--seconds", "15", "--seed", "524", "--schedule", str(tmp_path / "schedule.json"))
+    status, said, report = chaos(tmp_path / "report.json", *arguments)
+    assert (status, report.get("reasons")) == (0, []), said
 
 
 def test_a_gateway_that_loses_its_database_behind_our_back_is_not_clean_and_its_run_can_be_played_again(

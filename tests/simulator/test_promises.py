@@ -136,3 +136,19 @@ def test_an_alarm_told_anew_as_attended_tells_what_went_with_a_database() -> Non
     destroyed = (Fault(T0 + 2, "corrupt"),)
     assert audit(run(RAISED, again, alarms=alarms, faults=destroyed))["untold"] == 0
     assert audit(run(RAISED, again, alarms=alarms))["untold"] == 1
+
+
+def test_what_staff_did_may_go_with_a_database_whose_gap_names_the_number() -> None:
+    alarms = ({"id": "a", "device": "button", "state": "ACKED", "acked_by": "liu"},)
+    acked = accepted(2, "alarm.acknowledged", at=T0 + 3, alarm="a")
+    told = {"link": "outbox", "reason": "corrupt", "from": rfc3339(T0), "to": rfc3339(T0 + 8), "dropped": 1}
+    ledgers = run(RAISED, alarms=alarms, faults=(Fault(T0 + 4, "corrupt"),))
+    here = accepted(3, "gateway.gap", at=T0 + 9, device="gw", sequences=[[2, 2]], **told)
+    elsewhere = accepted(3, "gateway.gap", at=T0 + 9, device="gw", sequences=[[7, 8]], **told)
+    untold = [
+        audit(replace(ledgers, decisions={"district": (RAISED, gap), "other": (RAISED, acked)}))["untold"]
+        for gap in (here, elsewhere)
+    ]
+    assert untold == [0, 1]
+    assert audit(replace(ledgers, decisions={"district": (RAISED, here)}))["untold"] == 0
+    assert audit(replace(ledgers, decisions={"district": (RAISED,)}))["untold"] == 1

@@ -174,6 +174,16 @@ def test_what_was_brought_back_after_it_had_been_accepted_fills_its_new_number()
     ]
 
 
+def test_an_input_that_was_stored_anew_before_the_first_was_brought_back_is_counted_apart() -> None:
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5))
+    again = replace(taken(2, at=T0 + 9, sequence=1, streamid="two"), id="id-again")
+    back = replace(taken(2, at=T0 + 5, sequence=2, streamid="two"), t=T0 + 10)
+    report = judged(inputs, (taken(1, at=T0 + 1), again, back), DESTROYED, stream="two", sequence=2)
+    assert (report["reasons"], report["doubled_by_corruption"]) == ([], 1)
+    whole = judged(inputs, (taken(1, at=T0 + 1), again, back), replace(DESTROYED, t=T0 + 3), stream="two", sequence=2)
+    assert whole["duplicated"] == 1
+
+
 def test_an_alarm_that_is_told_anew_after_its_database_went_is_no_phantom() -> None:
     first = taken(1, at=T0 + 1)
     first = replace(first, event={**first.event, "correlationid": "one"})

@@ -55,6 +55,28 @@ async def test_a_disk_that_fails_under_an_open_file_refuses_writes_and_is_well_a
     assert why(disk.at / "one") is None
 
 
+async def test_a_disk_that_failed_is_well_after_a_check_although_another_mount_namespace_keeps_the_old_one(
+    disk: Disk,
+) -> None:
+    keeper = await asyncio.create_subprocess_exec(
+        "unshare", "--mount", "--propagation", "private", "sh", "-c", "echo ready; exec sleep 60",
+        stdout=asyncio.subprocess.PIPE,
+    )  # fmt: skip
+    assert keeper.stdout is not None
+    try:
+        assert await keeper.stdout.readline() == b"ready\n"
+        await disk.fail()
+        await disk.replace()
+        assert why(disk.at / "one") is None
+        await disk.fail()
+        assert why(disk.at / "two") == errno.EROFS
+        await disk.replace()
+        assert why(disk.at / "two") is None
+    finally:
+        keeper.kill()
+        await keeper.wait()
+
+
 async def test_a_disk_that_fails_is_met_by_the_note_of_the_next_second_although_none_is_due_on_it(
     disk: Disk, tmp_path: Path
 ) -> None:
