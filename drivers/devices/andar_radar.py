@@ -1,4 +1,6 @@
-"""60 GHz fall radars of Andar's making on a serial port, 115200 8N1: HLK-LD6002C, Seeed MR60FDA2.
+"""60 GHz radars of Andar's making on a serial port, 115200 8N1: HLK-LD6002C and Seeed MR60FDA2 see falls.
+
+The HLK-LD6002, LD6002B and Seeed MR60BHA2 speak the same and see no falls: presence, breath and heart only.
 
 What is read, a letter a byte of the data (the frame around it: `drivers.protocols.tinyframe`):
 
@@ -7,15 +9,22 @@ What is read, a letter a byte of the data (the frame around it: `drivers.protoco
     0E06  HHHH TTTT SSSS   height of installation (m) and threshold (m), float32; sensitivity, uint32
     0E0C  LLLL RRRR FFFF BBBB   borders of the watched area: left, right, front, back (m), float32
     0E0E  HHHH             height of the target (m), float32; sent by a radar that was told to
+    0A0A  1111 2222 3333 4444   somebody is in zone 1 to 4 (LD6002B and C), uint32: 0 no, 1 yes
+    0A11  S                how it hangs: 0 under the ceiling, 1 at a wall
+    0A14  RRRR             breaths a minute, float32; 0A15 heart beats (LD6002, MR60BHA2); one byte is a mode, not a breath
+    0A16  VVVV DDDD        is the distance valid (uint32), distance (cm), float32
 
-Point clouds (0A04, 0A08), answers to settings (0E04, 0E08, 0E0A), logs (010E, 0100) and the version (FFFF) are read
-past; every other type is refused as unsupported, by its number.
+Point clouds and positions (0A04, 0A08, 0A17), phases (0A13), zones and settings that are told (0A0B to 0A12), answers to
+settings (0201 to 0205, 0E04, 0E08, 0E0A), logs (010E, 0100) and the version (FFFF) are read past; every other type is
+refused as unsupported, by its number. A type without data is the receipt for a question, or the question itself.
 
 The radar repeats a state: the signals carry a level, and the gateway finds the edges. A fall that ends only means that
 the radar no longer sees it; the alarm stays until a person closes it. The radar is asked for its parameters (0E06)
 every 20 s, which also shows that it lives. It is never set, reset or updated by us.
 
-Mount it on the ceiling, level within 5 degrees, 2 to 3 m high; it sees falls within 2 m around.
+Mount it on the ceiling, level within 5 degrees, 2 to 3 m high; it sees falls within 2 m around. A radar that believes to hang
+lower or higher, that calls a fall what is more than 0.6 m high, or that hangs at a wall is told as a problem until it says
+otherwise; 2.2 m is what the factory sets: put in what was measured.
 Limits: states of 1 to 4 bytes; heights from 0.5 to 10 m, thresholds from 0 to 3 m, areas within 20 m, sensitivities from
 1 to 1,000; parameters are published every 15 min. No option. Sources: as in `tinyframe`, and the vendor's manual.
 """
@@ -51,7 +60,15 @@ PRESENCE: Final = 0x0F09
 PARAMETERS: Final = 0x0E06
 AREA: Final = 0x0E0C
 TARGET_HEIGHT: Final = 0x0E0E
-_READ_PAST: Final = frozenset({0x0A04, 0x0A08, 0x0E04, 0x0E08, 0x0E0A, 0x010E, 0x0100, 0xFFFF})
+ZONES: Final = 0x0A0A
+INSTALL_SITE: Final = 0x0A11
+BREATH: Final = 0x0A14
+HEART: Final = 0x0A15
+DISTANCE: Final = 0x0A16
+_READ_PAST: Final = frozenset(
+    {0x0A04, 0x0A08, 0x0A0B, 0x0A0C, 0x0A0D, 0x0A0E, 0x0A0F, 0x0A10, 0x0A12, 0x0A13, 0x0A17}
+    | {0x0201, 0x0202, 0x0203, 0x0204, 0x0205, 0x0E04, 0x0E08, 0x0E0A, 0x010E, 0x0100, 0xFFFF}
+)
 
 _MAX_STATE_BYTES: Final = 4
 _MAX_SENSITIVITY: Final = 1000
@@ -60,6 +77,11 @@ _Length = tuple[str, float, float]
 _HEIGHT: Final[_Length] = ("install_height", 0.5, 10.0)
 _THRESHOLD: Final[_Length] = ("fall_threshold", 0.0, 3.0)
 _TARGET: Final[_Length] = ("target_height", -1.0, 10.0)
+_DISTANCE: Final[_Length] = ("target_distance", 0.0, 20.0)
+# Within these a radar can see a fall; beyond, it can be set so, and should not be.
+_FIT_HEIGHT: Final = (2.0, 3.0)
+_FIT_THRESHOLD: Final = (0.0, 0.6)
+_MAX_RATE: Final = 250
 _BORDER: Final[_Length] = ("alarm_area", -20.0, 20.0)
 
 
@@ -110,6 +132,15 @@ def _state(data: bytes) -> bool | None:
 def _parameters(data: bytes) -> Decoded:
     height, threshold, sensitivity = _unpacked("<ffI", data)
     found, refused = _metres((_HEIGHT, "", height), (_THRESHOLD, "", threshold))
+    unfit = (
+        ("install-height", _fits(height, _FIT_HEIGHT), _HEIGHT[0]),
+        ("fall-threshold", _fits(threshold, _FIT_THRESHOLD), _THRESHOLD[0]),
+    )
+    # What cannot be is refused; that it does not fit need not be said as well.
+    taken = {one.quantity for one in found if isinstance(one, Reading)}
+    found += tuple(
+        Signal(SignalKind.PROBLEM, name, name, level=not fits) for name, fits, quantity in unfit if quantity in taken
+    )
     if 1 <= sensitivity <= _MAX_SENSITIVITY:
         return Decoded((*found, Reading("sensitivity", Decimal(int(sensitivity)))), refused=refused)
     return Decoded(found, refused=(*refused, f"sensitivity = {sensitivity}"))
@@ -126,6 +157,48 @@ def _area(data: bytes) -> Decoded:
 def _target_height(data: bytes) -> Decoded:
     found, refused = _metres((_TARGET, "", _unpacked("<f", data)[0]))
     return Decoded(found, refused=refused)
+
+
+def _zones(data: bytes) -> Decoded:
+    states = _unpacked("<4I", data)
+    found = [
+        Signal(SignalKind.OCCUPANCY, "presence", f"zone-{n}", level=bool(state))
+        for n, state in enumerate(states, 1)
+        if state in (0, 1)
+    ]
+    return Decoded(tuple(found), refused=tuple(f"zone = {state}" for state in states if state not in (0, 1)))
+
+
+def _install_site(data: bytes) -> Decoded:
+    level = _state(data)
+    if level is None:
+        return Decoded(refused=(f"install_site = {data.hex()}",))
+    return Decoded((Signal(SignalKind.PROBLEM, "install-site", "install-site", level=level),))
+
+
+def _rate(quantity: str) -> Callable[[bytes], Decoded]:
+    def read(data: bytes) -> Decoded:
+        if len(data) == 1:  # another model's mode of work
+            return Decoded()
+        (value,) = _unpacked("<f", data)
+        if not (math.isfinite(value) and 0 <= value <= _MAX_RATE):
+            return Decoded(refused=(f"{quantity} = {value:g}",))
+        return Decoded((Reading(quantity, Decimal(f"{value:.0f}")),) if value else ())
+
+    return read
+
+
+def _distance(data: bytes) -> Decoded:
+    is_valid, distance_cm = _unpacked("<If", data)
+    if not is_valid:
+        return Decoded()
+    found, refused = _metres((_DISTANCE, "", distance_cm / 100))
+    return Decoded(found, refused=refused)
+
+
+def _fits(value: float, bounds: tuple[float, float]) -> bool:
+    # A hundredth is what a float32 of a metre may miss.
+    return bounds[0] - 0.01 <= value <= bounds[1] + 0.01
 
 
 def _unpacked(layout: str, data: bytes) -> tuple[float, ...]:
@@ -152,6 +225,11 @@ _TYPES: Final[Mapping[int, Callable[[bytes], Decoded]]] = {
     PARAMETERS: _parameters,
     AREA: _area,
     TARGET_HEIGHT: _target_height,
+    ZONES: _zones,
+    INSTALL_SITE: _install_site,
+    BREATH: _rate("breath_rate"),
+    HEART: _rate("heart_rate"),
+    DISTANCE: _distance,
 }
 
 
@@ -182,6 +260,8 @@ DRIVER = Streams(
                 (
                     Reading("install_height", Decimal("2.60")),
                     Reading("fall_threshold", Decimal("0.30")),
+                    Signal(SignalKind.PROBLEM, "install-height", "install-height", level=False),
+                    Signal(SignalKind.PROBLEM, "fall-threshold", "fall-threshold", level=False),
                     Reading("sensitivity", Decimal(15)),
                 )
             ),

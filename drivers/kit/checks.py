@@ -14,3 +14,13 @@ def sum8(data: bytes) -> int:
 def xor8(data: bytes) -> int:
     """Exclusive or of all bytes (block checks of ISO 1745 and many sensors)."""
     return reduce(xor, data, 0)
+
+
+def crc16_modbus(data: bytes) -> int:
+    """CRC-16/MODBUS (polynomial 8005 reflected, begins with FFFF). On the wire its low byte goes first."""
+    crc = 0xFFFF
+    for byte in data:
+        crc ^= byte
+        for _ in range(8):
+            crc = (crc >> 1) ^ 0xA001 if crc & 1 else crc >> 1
+    return crc

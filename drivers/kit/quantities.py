@@ -40,5 +40,10 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "fall_threshold": Quantity("m", "跌倒判定高度", "height below which a fall is seen"),
     "sensitivity": Quantity("1", "灵敏度", "sensitivity"),
     "target_height": Quantity("m", "目标高度", "height of the target"),
+    "target_distance": Quantity("m", "目标距离", "distance of the target"),
+    "body_movement": Quantity("%", "体动强度", "how much a body moves"),
+    "motion": Quantity("1", "动静（0 无人，1 静止，2 活动）", "motion: 0 nobody, 1 still, 2 moving"),
+    "breath_rate": Quantity("1/min", "呼吸频率", "breaths a minute"),
+    "heart_rate": Quantity("1/min", "心率", "heart beats a minute"),
     "alarm_area": Quantity("m", "报警区域边界", "border of the watched area"),
 }

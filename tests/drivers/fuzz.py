@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from drivers.kit import Advert, Advertises, Answers, NoReply, Rejected, Streams
 from drivers.kit.catalogue import load, models, templates
-from drivers.kit.checks import xor8
+from drivers.kit.checks import crc16_modbus, xor8
 from drivers.protocols import bthome
 
 MOST_ASKS = 64
@@ -75,7 +75,9 @@ def sealed_dlt645(rng: random.Random, request: bytes) -> bytes:
 
 def sealed_tinyframe(rng: random.Random) -> bytes:
     """Any content of a type that is read, with right checks, most of it of a length that fits."""
-    kind = rng.choice((0x0E02, 0x0F09, 0x0E06, 0x0E0C, 0x0E0E, 0x0A08, rng.randrange(0x10000)))
+    kind = rng.choice(
+        (0x0E02, 0x0F09, 0x0E06, 0x0E0C, 0x0E0E, 0x0A08, rng.randrange(0x0A0A, 0x0A18), rng.randrange(0x10000))
+    )
     data = rng.choice((rng.randbytes(rng.choice((0, 1, 4, 12, 16, 40))), bytes([rng.randrange(3)])))
     head = b"\x01" + rng.randbytes(2) + len(data).to_bytes(2, "big") + kind.to_bytes(2, "big")
     return head + bytes([xor8(head) ^ 0xFF]) + (data + bytes([xor8(data) ^ 0xFF]) if data else b"")
@@ -94,6 +96,29 @@ def sealed_espa(rng: random.Random) -> bytes:
         block = bytes((byte & 0x7F) | (0x80 if (byte & 0x7F).bit_count() % 2 else 0) for byte in block)
     return rng.choice((b"", b"\x04", b"1\x052\x05", b"\x01")) + block
 
+
+def sealed_micradar(rng: random.Random) -> bytes:
+    """Any content under a control word that is read, with a right sum, most of it of a length that fits."""
+    control, command = rng.choice((0x83, 0x80, 0x81, 0x84, 0x85, 2, rng.randrange(256))), rng.randrange(9)
+    data = rng.choice((rng.randbytes(rng.choice((0, 1, 2, 6, 40))), bytes([rng.randrange(17)])))
+    frame = b"\x53\x59" + bytes([control, command | rng.choice((0, 0x80))]) + len(data).to_bytes(2, "big") + data
+    return frame + bytes([sum(frame) & 0xFF]) + b"\x54\x43"
+
+
+def sealed_mr24(rng: random.Random) -> bytes:
+    """Any content with a right check."""
+    start = rng.choice((b"\x06\x01\x01", b"\x06\x01\x02", b"\x04\x03\x05", b"\x04", rng.randbytes(3)))
+    body = start + rng.randbytes(rng.randrange(1, 6))
+    frame = b"\x55" + (len(body) + 4).to_bytes(2, "little") + body
+    return frame + crc16_modbus(frame).to_bytes(2, "little")
+
+
+SEALED: dict[str, Callable[[random.Random], bytes]] = {
+    "espa444": sealed_espa,
+    "micradar": sealed_micradar,
+    "mr24fdb1": sealed_mr24,
+    "andar-radar": sealed_tinyframe,
+}
 
 JSON_VALUES = (
     *("1", "-1", "0", "1.5", "1e400", "-0.0", "1E-9", "9223372036854775807", "9223372036854775808", "1" * 300),
@@ -120,6 +145,9 @@ def sealed_json(rng: random.Random) -> bytes:
     names = rng.choices(("dev", "n", "s", "ev", "kwh", "x"), k=rng.randrange(7))
     values = {name: rng.choice(JSON_VALUES) for name in names} | ({"dev": '"b1"'} if rng.random() < 0.7 else {})
     return ("{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}\n").encode()
+
+
+SEALED["json-lines"] = sealed_json
 
 
 def advert_case(driver: Advertises, rng: random.Random) -> Case:
@@ -164,12 +192,8 @@ def stream_case(driver: Streams, rng: random.Random) -> Case:
     def case() -> str:
         nonlocal fed, given_back
         data, chosen = mutate(rng, samples), rng.choice(options)
-        if driver.model == "json-lines" and rng.random() < 0.5:
-            data = sealed_json(rng)
-        if driver.model == "espa444" and rng.random() < 0.5:
-            data = sealed_espa(rng)
-        if driver.model == "andar-radar" and rng.random() < 0.5:
-            data = sealed_tinyframe(rng)
+        if rng.random() < 0.5 and driver.model in SEALED:
+            data = SEALED[driver.model](rng)
         case.last = data  # type: ignore[attr-defined]  # as above
         found = framer.feed(data)
         fed += len(data)

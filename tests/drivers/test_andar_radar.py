@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import struct
+from decimal import Decimal
 
 import pytest
 
@@ -77,7 +78,7 @@ def test_presence_is_occupancy(state: bytes, level: bool) -> None:
 def test_what_cannot_be_is_refused_by_name_and_told(kind: int, data: bytes, told: str) -> None:
     decoded = decode(kind, data)
     assert told in decoded.refused
-    assert all(isinstance(one, Reading) for one in decoded.observations)
+    assert all(isinstance(one, Reading) or one.kind is SignalKind.PROBLEM for one in decoded.observations)
 
 
 def test_a_wrong_height_does_not_hide_the_threshold_beside_it() -> None:
@@ -85,6 +86,43 @@ def test_a_wrong_height_does_not_hide_the_threshold_beside_it() -> None:
     assert [(one.quantity, str(one.value)) for one in decoded.observations if isinstance(one, Reading)] == [
         ("fall_threshold", "0.30"), ("sensitivity", "15"),
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("height", "threshold", "told"),
+    [
+        (2.6, 0.3, []), (3.0, 0.6, []), (2.2, 0.0, []), (1.5, 0.3, ["install-height"]), (3.5, 0.3, ["install-height"]),
+        (2.6, 0.9, ["fall-threshold"]), (float("nan"), float("nan"), []),
+    ],
+)  # fmt: skip
+def test_a_radar_that_cannot_see_a_fall_as_it_is_set_says_a_problem(
+    height: float, threshold: float, told: list[str]
+) -> None:
+    decoded = decode(0x0E06, struct.pack("<ffI", height, threshold, 15))
+    assert [one.code for one in decoded.observations if isinstance(one, Signal) and one.level] == told
+
+
+@pytest.mark.parametrize(("site", "level"), [(b"\x00", False), (b"\x01", True)])
+def test_a_radar_at_a_wall_says_a_problem(site: bytes, level: bool) -> None:
+    assert decode(0x0A11, site) == Decoded((Signal(SignalKind.PROBLEM, "install-site", "install-site", level=level),))
+    assert decode(0x0A11, b"\x07") == Decoded(refused=("install_site = 07",))
+
+
+def test_zones_are_presence_each() -> None:
+    decoded = decode(0x0A0A, bytes.fromhex("01000000010000000000000009000000"))
+    assert [(one.channel, one.level) for one in decoded.observations if isinstance(one, Signal)] == [
+        ("zone-1", True), ("zone-2", True), ("zone-3", False),
+    ]  # fmt: skip
+    assert decoded.refused == ("zone = 9",)
+
+
+def test_breath_heart_and_distance_of_the_other_models_are_readings() -> None:
+    assert decode(0x0A14, struct.pack("<f", 16.4)) == Decoded((Reading("breath_rate", Decimal(16)),))
+    assert decode(0x0A15, struct.pack("<f", 71.6)) == Decoded((Reading("heart_rate", Decimal(72)),))
+    assert decode(0x0A16, struct.pack("<If", 1, 151.0)) == Decoded((Reading("target_distance", Decimal("1.51")),))
+    assert decode(0x0A16, struct.pack("<If", 0, 151.0)) == Decoded()
+    assert decode(0x0A14, struct.pack("<f", 0)) == decode(0x0A14, b"\x01") == Decoded()
+    assert decode(0x0A15, struct.pack("<f", float("nan"))) == Decoded(refused=("heart_rate = nan",))
 
 
 def test_the_watched_area_has_four_borders() -> None:

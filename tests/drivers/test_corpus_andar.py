@@ -26,6 +26,8 @@ PARAMETERS = Decoded(
     (
         Reading("install_height", Decimal("2.60")),
         Reading("fall_threshold", Decimal("0.30")),
+        Signal(SignalKind.PROBLEM, "install-height", "install-height", level=False),
+        Signal(SignalKind.PROBLEM, "fall-threshold", "fall-threshold", level=False),
         Reading("sensitivity", Decimal(15)),
     )
 )
