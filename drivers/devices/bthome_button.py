@@ -11,44 +11,17 @@ Service data FCD2, a letter a byte (all of it: `drivers.protocols.bthome`):
     K  object 3A, button event k: 00 none, 01 press, 02 double, 03 triple, 04 long, ... 80 (old firmware FE) hold
        one object a button; on a device with several, the first is channel "1"
 
-Any button event calls for help, also one with a code that is not known. Object 15 tells a low battery, 2B that the case
-was opened; both are states. Other measurements are read past.
+Any button event calls for help, also one with a code that is not known. What else such a device may say stands in
+`drivers.protocols.bthome_meaning`. An advert that no key opens may be a press, and raises a call.
 """
 
 from __future__ import annotations
 
 from decimal import Decimal
 
-from drivers.kit import (
-    Advert,
-    Advertises,
-    AdvertVector,
-    Counter,
-    Decoded,
-    Observation,
-    Reading,
-    Reason,
-    Signal,
-    SignalKind,
-    Title,
-)
+from drivers.kit import Advert, Advertises, AdvertVector, Counter, Decoded, Reading, Reason, Signal, SignalKind, Title
 from drivers.protocols import bthome
-
-_FULL_BATTERY = 100
-_LEVELS = {bthome.BATTERY_LOW: SignalKind.LOW_BATTERY, bthome.TAMPER: SignalKind.TAMPER}
-
-
-def decode(advert: Advert, key: bytes | None) -> Decoded:
-    """Read one advert. Raises Rejected; what is encrypted and cannot be read carries its counter."""
-    packet = bthome.parse(advert, key)
-    found: list[Observation] = [Signal(SignalKind.CALL, code, channel) for channel, code in packet.presses()]
-    for item in packet.items:
-        if kind := _LEVELS.get(item.id):
-            found.append(Signal(kind, level=bool(item.value)))
-        elif item.id == bthome.BATTERY and isinstance(item.value, Decimal) and item.value <= _FULL_BATTERY:
-            found.append(Reading("battery", item.value))
-    return Decoded(tuple(found), packet.counter, packet.authenticated)
-
+from drivers.protocols.bthome_meaning import decode
 
 _KEY = bytes.fromhex("231d39c1d7cc1ab1aee224cd096db932")
 

@@ -10,9 +10,10 @@ Layout, a letter a field:
     N  counter, 32 bits, little-endian, in clear: it can be read without the key, but only the key proves it
     T  message integrity check
 
-Objects are `id value`, little-endian. Nothing tells the length of an object with an unknown id, so the parse ends there
-and what was read before it stands. AES-128-CCM with a tag of 4 bytes and no associated data; the nonce is the address,
-D2FC, I and N. A press is told from its repeats by the counter, plain by the packet id (object 00, 8 bits).
+Objects are `id value`, little-endian; text (53), raw (54) and a command (3B) tell their own length. Nothing tells the length
+of an object with an unknown id, so the parse ends there and what was read before it stands. AES-128-CCM with a tag of
+4 bytes and no associated data; the nonce is the address, D2FC, I and N. A press is told from its repeats by the counter,
+plain by the packet id (object 00, 8 bits).
 
 Limits: 255 bytes of service data (an extended advert); 64 ciphers are kept, the least recently used goes first.
 Version 1 (0x181C, 0x181E) is obsolete and refused by name.
@@ -57,6 +58,7 @@ BUTTON_CODES: Final[Mapping[int, str]] = {
     0x05: "long-double",
     0x06: "long-triple",
     0x80: "hold",
+    0x81: "hold-release",
     0xFE: "hold",
 }
 NO_PRESS: Final = 0x00
@@ -138,6 +140,7 @@ _NUMBERS: Final[Mapping[int, _Number]] = {
     0x62: _Number("speed", -4, _MILLIONTH),
     0x63: _Number("acceleration", -4, _MILLIONTH),
     0x64: _Number("light_level", 1),
+    0x65: _Number("settings_revision", 1),
     0xF0: _Number("device_type", 2),
     0xF1: _Number("firmware", 4),
     0xF2: _Number("firmware", 3),
@@ -174,8 +177,9 @@ _FLAGS: Final[Mapping[int, str]] = {
     0x2D: "window",
 }
 
-# A byte of length stands before the value of these.
-_BLOBS: Final[Mapping[int, str]] = {0x53: "text", 0x54: "raw"}
+# A byte of length stands before the value of these. That of a command counts the arguments alone, in its low 5 bits.
+_BLOBS: Final[Mapping[int, str]] = {0x3B: "command", 0x53: "text", 0x54: "raw"}
+COMMAND: Final = 0x3B
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,6 +306,6 @@ def _item(payload: bytes, at: int) -> tuple[Item, int] | Reason:
     if name := _BLOBS.get(identifier):
         if start >= len(payload):
             return Reason.TOO_SHORT
-        end = start + 1 + payload[start]
+        end = start + 1 + (payload[start] if identifier != COMMAND else 1 + (payload[start] & 0x1F))
         return Reason.TOO_SHORT if end > len(payload) else (Item(identifier, name, payload[start + 1 : end]), end)
     return Reason.UNSUPPORTED

@@ -39,6 +39,7 @@ def call(code: str, channel: str = "") -> Signal:
         ("05", "long-double"),
         ("06", "long-triple"),
         ("80", "hold"),
+        ("81", "hold-release"),
         ("fe", "hold"),
         ("07", "unknown-07"),
         ("7f", "unknown-7f"),
@@ -125,9 +126,9 @@ def test_texts_are_passed_by_their_length() -> None:
     assert refusal("4453054869").reason is Reason.TOO_SHORT
 
 
-def test_battery_is_told_and_an_impossible_one_is_left_out() -> None:
+def test_battery_is_told_and_an_impossible_one_is_refused() -> None:
     assert decode("400164").observations == (Reading("battery", Decimal(100)),)
-    assert decode("400165").observations == ()
+    assert decode("400165") == Decoded(refused=("battery = 101 %",))
 
 
 def test_low_battery_and_tamper_are_states() -> None:

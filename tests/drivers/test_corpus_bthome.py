@@ -48,6 +48,34 @@ CODES = {
     "triple_press": "triple",
     "hold_press": "hold",
 }
+READ = {
+    **{
+        name: name
+        for name in (
+            "battery", "temperature", "humidity", "illuminance", "dew_point", "pressure", "co2", "pm2_5", "pm10", "tvoc",
+            "moisture", "voltage", "current",
+        )
+    },
+    "power": "power_active",
+}  # fmt: skip
+STATES = {
+    "opening": SignalKind.OPENING,
+    "door": SignalKind.OPENING,
+    "garage_door": SignalKind.OPENING,
+    "window": SignalKind.OPENING,
+    "battery_low": SignalKind.LOW_BATTERY,
+    "carbon_monoxide": SignalKind.CARBON_MONOXIDE,
+    "gas_detected": SignalKind.GAS,
+    "moisture_detected": SignalKind.WATER_LEAK,
+    "motion": SignalKind.MOTION,
+    "moving": SignalKind.VIBRATION,
+    "vibration": SignalKind.VIBRATION,
+    "occupancy": SignalKind.OCCUPANCY,
+    "presence": SignalKind.OCCUPANCY,
+    "problem": SignalKind.PROBLEM,
+    "smoke": SignalKind.SMOKE,
+    "tamper": SignalKind.TAMPER,
+}
 # Says what the device is, not what the advert says.
 NOT_IN_THE_BYTES = {"type", "cont", "mac", "_decrypted"}
 
@@ -145,8 +173,13 @@ def test_a_published_advert_means_what_its_publisher_says(line: Line) -> None:
         assert packet.counter
         assert packet.counter.value == line["meta"]["counter"]
     found = DRIVER.decode(advert(line), key(line)).observations
-    battery = expected.get("battery", expected.get("batt"))
-    assert [item.value for item in found if isinstance(item, Reading)] == ([] if battery is None else [battery])
+    told = [(item.name, item.value) for item in packet.items]
+    readings = [(one.quantity, one.value) for one in found if isinstance(one, Reading)]
+    assert readings == [
+        (READ[name], value / 1000 if name == "power" else value) for name, value in told if name in READ
+    ]
+    states = [(one.kind, one.level) for one in found if isinstance(one, Signal) and one.kind is not SignalKind.CALL]
+    assert states == [(STATES[name], value) for name, value in told if name in STATES]
     calls = [item.code for item in found if isinstance(item, Signal) and item.kind is SignalKind.CALL]
     assert calls == [CODES[value] for name, value in expected.items() if "button" in name and value]
 

@@ -35,7 +35,10 @@ def test_an_unknown_model_is_named_with_those_spelled_nearly_so() -> None:
     with pytest.raises(UnknownModel) as caught:
         driver("bthome-buton")
     assert caught.value.close[0] == "bthome-button"
-    assert str(caught.value) == "no driver for model 'bthome-buton', did you mean bthome-button?"
+    assert (
+        str(caught.value)
+        == "no driver for model 'bthome-buton', did you mean bthome-button or bthome-detector or bthome-sensor?"
+    )
     assert isinstance(caught.value, KeyError)
 
 
