@@ -3,10 +3,11 @@
 An alarm is announced before it is stored: announcing waits for neither disk nor network, and must not fail for either.
 A fall is a level in most protocols. While its alarm is active a level that flickers adds one press in `FLICKER_S`; once a
 person has taken or closed the alarm every new edge counts. A level that lasts on after its alarm was closed raises no
-other one, but after a restart, when nobody knows whether it was on all the time, it does. What a sensor finds (smoke, an
-open door that is to raise an alarm) has passed when the sensor says so, which is told and ends no alarm, or when it was
-not repeated for `FOUND_HOLD_S`; where it lasts on after its alarm was closed it raises another one after `AGAIN_S`, for
-the word that it had passed may have been lost, and come again with a second fire.
+other one, but after a restart, when nobody knows whether it was on all the time, it does; while its alarm is open it adds a
+press then, for an acknowledgement that no disk took is forgotten, and this may be another fall. What a sensor finds
+(smoke, an open door that is to raise an alarm) has passed when the sensor says so, which is told and ends no alarm, or
+when it was not repeated for `FOUND_HOLD_S`; where it lasts on after its alarm was closed it raises another one after
+`AGAIN_S`, for the word that it had passed may have been lost, and come again with a second fire.
 Limits: readings that a device advertises are published at most every `every_s` (900 s) for each device, because the radio
 repeats them for ever, and those of a stream as often as its driver says; an advert that cannot be decrypted raises at
 most one call in `UNDECIPHERABLE_S` while its alarm is active; a fault that a device shows in every message is told again
@@ -303,8 +304,9 @@ class Collector:
         desk, kind = batch.desk, signal.kind
         if signal.level is None or not desk.raises(kind):
             return True
-        # On before the gateway was away, and on after it: it may be another fall, of which nobody who came knows.
-        if judged.resumed and not self._alarms.is_active(desk.id, kind.value, verified=not batch.doubts):
+        # On before the gateway was away, and on after it: it may be another fall, of which nobody who came knows. That its
+        # alarm is active is no proof: somebody may have taken it when no disk took that.
+        if judged.resumed:
             return False
         if kind in _BRIEF or self._alarms.id_of(desk.id, kind.value):
             return True

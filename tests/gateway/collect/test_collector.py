@@ -338,13 +338,15 @@ async def test_a_fall_is_raised_at_its_edge_and_latched(opened: Opener, radio: R
     ]
 
 
-async def test_a_fall_is_the_same_one_after_a_restart(opened: Opener, radio: Radio) -> None:
+async def test_a_fall_is_the_same_one_after_a_restart_and_told_once_more(opened: Opener, radio: Radio) -> None:
     centre = await opened([radio("fall-1", "ingics-ibs", PENDANT, every_s=9_999.0)])
     centre.hear(PENDANT, maker={0x0059: FALL})
     centre.clock.go_on(3)
     await centre.restart()
     centre.hear(PENDANT, maker={0x0059: FALL})
-    assert [presses for noun, presses in await centre.told("presses") if noun == "alarm.raised"] == [1]
+    centre.hear(PENDANT, maker={0x0059: FALL})
+    assert [presses for noun, presses in await centre.told("presses") if noun == "alarm.raised"] == [1, 2]
+    assert centre.alarms.open_count == 1
 
 
 async def test_a_fault_that_stands_in_every_message_is_told_once_and_its_end_by_a_proven_sender_only(
