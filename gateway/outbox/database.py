@@ -18,6 +18,8 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TypeVar
 
+import structlog
+
 from gateway.clock import Clock, Stamp
 from gateway.errors import StoreError
 from gateway.outbox.connection import may_write
@@ -29,7 +31,9 @@ from gateway.outbox.rows import Route
 from gateway.outbox.salvage import Salvaged, salvage
 from gateway.outbox.stock import Stock
 from gateway.outbox.store import Store
+from gateway.outbox.wal import mend
 
+_log = structlog.get_logger("outbox")
 T = TypeVar("T")
 
 
@@ -93,7 +97,7 @@ class Database:
             detail = f"cannot be set aside: {failed}"
             raise StoreError("GW-STO-01", str(self.path), path=str(self.path), detail=detail) from failed
         if self.salvaged is None:
-            self.salvaged = await self.in_reader(lambda: salvage(aside))
+            self.salvaged = await self.in_reader(lambda: _taken_from(aside))
         store, old = Store(self.path, self.store.routes), self.salvaged
         numbers = {**old.numbers, **self.store.counters.numbers}  # in memory they are whole, where it ran
         facts = {**old.facts_to_keep(), "rescue": json.dumps(self._place)}
@@ -184,6 +188,15 @@ class Database:
     def in_reader(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Do something in the thread that reads."""
         return asyncio.get_running_loop().run_in_executor(self._reader, work)
+
+
+def _taken_from(aside: Path) -> Salvaged:
+    """Salvage what a database knew that was set aside, what SQLite does not see of its WAL included."""
+    try:
+        mend(aside)
+    except OSError as error:  # then as far as SQLite sees
+        _log.warning("the WAL of a database that was set aside cannot be mended", path=str(aside), error=str(error))
+    return salvage(aside)
 
 
 def _has_adopted(path: Path) -> bool:

@@ -1,9 +1,10 @@
 """Reads the rows of a SQLite file page by page, whatever has become of the pages that lead there. Pure but for reading.
 
 SQLite follows a tree from its root: one bad page above hides everything below it. Here each leaf page is read by itself
-(SQLite file format, sections 1.5, 1.6, 2.1 and 4), in the state of the last transaction that the WAL has whole. Checksums of
-the WAL are not looked at: a frame that is hit spoils its own page, not the later ones. Whatever a bad page makes of a row is
-left out when it cannot be decoded; whoever asks must judge whether what is decoded makes sense.
+(SQLite file format, sections 1.5, 1.6, 2.1 and 4), in the state of the last transaction that the WAL has whole. A frame that is
+hit spoils its own page, not the later ones. Checksums of the WAL are looked at only where it is known to be damaged (`wal`):
+then a page is read as it is in the damaged frame, and as it was before. Whatever a bad page makes of a row is left out when it
+cannot be decoded; whoever asks must judge whether what is decoded makes sense, and that may be the same row twice.
 Limit: a row of at most `MAX_ROW_BYTES`.
 """
 
@@ -15,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.outbox.connection import PAGE_BYTES
+from gateway.outbox.wal import DAMAGED, Log, standing
 
 MAX_ROW_BYTES: Final = 1024 * 1024
 Value = int | float | str | bytes | None
@@ -34,12 +36,17 @@ class Pages:
 
     def __init__(self, path: Path) -> None:
         self._file = path.open("rb")
-        wal = path.with_name(path.name + "-wal")
+        damaged = path.with_name(path.name + DAMAGED)
+        wal = damaged if damaged.exists() else path.with_name(path.name + "-wal")
         self._wal = wal.open("rb") if wal.exists() else None
         self._in_wal: dict[int, int] = {}
+        self._spoiled: dict[int, list[int]] = {}
         self.page_bytes = self._page_bytes()
         self.count = path.stat().st_size // self.page_bytes
-        self._map_wal()
+        if wal == damaged:
+            self._map_damaged(wal)
+        else:
+            self._map_wal()
 
     def close(self) -> None:
         """Let go of the files."""
@@ -70,10 +77,26 @@ class Pages:
             number, committed = struct.unpack(">II", head[:8])
             pending[number] = at + _FRAME_HEADER
             if committed:
-                self._in_wal.update(pending)
-                pending.clear()
-                self.count = max(self.count, min(committed, self.count + len(self._in_wal)))
+                self._take(pending, committed)
             at += _FRAME_HEADER + self.page_bytes
+
+    def _map_damaged(self, wal: Path) -> None:
+        """Note that, and where states stand that were newer and were hit."""
+        with Log(wal) as log:
+            pending: dict[int, int] = {}
+            for frame in standing(list(log.frames()))[0]:
+                if frame.is_sound:
+                    pending[frame.page] = log.at(frame.number)
+                    self._spoiled.pop(frame.page, None)
+                else:
+                    self._spoiled.setdefault(frame.page, []).append(log.at(frame.number))
+                if frame.pages:
+                    self._take(pending, frame.pages if frame.is_sound else 0)
+
+    def _take(self, pending: dict[int, int], committed: int) -> None:
+        self._in_wal.update(pending)
+        pending.clear()
+        self.count = max(self.count, min(committed, self.count + len(self._in_wal)))
 
     def _frame_header(self, at: int) -> bytes:
         assert self._wal is not None  # noqa: S101 - only asked where there is one
@@ -96,7 +119,19 @@ class Pages:
 
     def rows(self, number: int) -> Iterator[Row]:
         """Yield (rowid, values) of a leaf page of a table; nothing for any other page."""
-        page = self.page(number)
+        for page in (self.page(number), *self._hit(number)):
+            yield from self._rows_of(page, number)
+
+    def _hit(self, number: int) -> Iterator[bytes]:
+        for where in self._spoiled.get(number, ()):
+            assert self._wal is not None  # noqa: S101 - that is where they stand
+            try:
+                self._wal.seek(where)
+                yield self._wal.read(self.page_bytes)
+            except OSError:
+                continue
+
+    def _rows_of(self, page: bytes, number: int) -> Iterator[Row]:
         start = 100 if number == 1 else 0
         if len(page) < self.page_bytes or page[start] != _LEAF:
             return

@@ -9,8 +9,10 @@ import contextlib
 from pathlib import Path
 from typing import Final
 
+from gateway.outbox.wal import DAMAGED
+
 KEPT: Final = 3
-_ENDINGS: Final = ("", "-wal", "-shm")
+_ENDINGS: Final = ("", "-wal", "-shm", DAMAGED)
 
 
 def free_name(path: Path, *, now_ms: int) -> Path:

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from gateway.clock import Stamp
+from gateway.errors import StoreError
 from gateway.events import Event, Lane, Stored, new_id, wants
 from gateway.outbox.connection import TABLES, asks, connect, store_error
 from gateway.outbox.inserts import Inserts
@@ -26,6 +27,7 @@ from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import OF_ANOTHER_STREAM, Accepted, CursorRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.salvage import Salvaged
+from gateway.outbox.wal import hidden
 from gateway.outbox.wal_index import WalIndex
 from gateway.tally import Tally
 
@@ -99,6 +101,7 @@ class Store:
             self._index.release()
             raise
         try:
+            self._refuse_hole()
             migrate(self._writer, self.path)
             self._load()
             self.reader = Reader(self.path, lambda: self._boot_ids)
@@ -107,6 +110,19 @@ class Store:
             self._writer.close()
             self._index.release()
             raise
+
+    def _refuse_hole(self) -> None:
+        """Before anything is written: the next commit goes where those stand that SQLite does not see. Raises StoreError."""
+        seen = self._index.last_frame()
+        frames = 0 if seen is None else hidden(self.path, after=seen)
+        if not frames:
+            return
+        # The last connection that may write would empty the WAL and remove it; one that may not leaves it as it is.
+        with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as keeper:
+            keeper.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            self.close()
+        detail = f"commits stand behind damage in its WAL, {frames} frames from frame {seen} on"
+        raise StoreError("GW-STO-02", str(self.path), path=str(self.path), detail=detail)
 
     def close(self) -> None:
         """Close the writer; the WAL is checkpointed by SQLite when the last connection goes, so close the reader first."""

@@ -27,6 +27,8 @@ _REGION_BYTES: Final = 32 * 1024
 _REGION_FRAMES: Final = 4096  # of the first: 34 less
 _FRAME_BYTES: Final = 1024 + 24  # in the smallest pages that a database of ours was ever begun with: it keeps them
 _DMS: Final = 128
+_HEADER_BYTES: Final = 48
+_MAX_FRAME: Final = 16
 _NO_ROOM: Final = (errno.ENOSPC, errno.EDQUOT)
 
 
@@ -50,6 +52,16 @@ class WalIndex:
             if error.errno in _NO_ROOM:
                 detail = f"no room for the index of the WAL: {error.strerror}"
                 raise StoreError("GW-STO-03", str(self._path), path=str(self._path), detail=detail) from error
+
+    def last_frame(self) -> int | None:
+        """Return the last frame of the WAL that SQLite sees (`walformat.html`, `mxFrame`); None where nobody can say."""
+        if self._descriptor < 0:
+            return None
+        try:
+            header = os.pread(self._descriptor, _HEADER_BYTES, 0)
+        except OSError:
+            return None
+        return int(struct.unpack_from("=I", header, _MAX_FRAME)[0]) if len(header) == _HEADER_BYTES else None
 
     def release(self) -> None:
         """Let go. Every connection of this process must be closed. What SQLite never came to use is removed."""

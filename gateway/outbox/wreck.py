@@ -73,13 +73,13 @@ class Wreck:
 
     def step(self, first: int, *, urgent: bool) -> list[Rescued]:
         """Return what is to be delivered of `STEP_PAGES` pages: alarms, faults and status, or telemetry."""
-        found = []
+        found: dict[int, Rescued] = {}
         for number in range(first, min(first + STEP_PAGES, self.count + 1)):
             for row in self._pages.rows(number):
                 one = self._judged(row, number, urgent=urgent)
                 if one is not None:
-                    found.append(one)
-        return sorted(found, key=lambda one: (one.event.lane, one.seq))
+                    found.setdefault(one.seq, one)
+        return sorted(found.values(), key=lambda one: (one.event.lane, one.seq))
 
     def _judged(self, row: Row, page: int, *, urgent: bool) -> Rescued | None:
         seq, values = row
