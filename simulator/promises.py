@@ -7,7 +7,8 @@
 
 Limits: an answer may have left 50 ms before the mute took hold; a gap may begin 3 s before a kill (the sign of life is
 written once a second, later on a loaded machine) and end 10 s after the new start, or later where nothing was heard on its
-link until then (a start on a loaded machine takes its time); a run that ends within 5 s of a start is not asked for its gap.
+link until then (a start on a loaded machine takes its time); a run that ends within 5 s of a start, or whose devices are gone
+within 5 s of the first link's return, is not asked for its gap: what is not there any more cannot be heard again.
 """
 
 from __future__ import annotations
@@ -109,13 +110,22 @@ def _silent_gaps(ledgers: Ledgers, taken: Taken, windows: Mapping[str, Sequence[
     links = sorted({str(device["link"]) for device in ledgers.scenario.get("devices", ()) if device.get("link")})
     last = max((one.t for one in taken.first.values()), default=0.0)
     lost = windows.get(LINK, ()) if count_corruptions(ledgers) else ()  # the gap itself may have gone with a database
+    gone = min((fault.t for fault in ledgers.faults if fault.fault == "stop"), default=float("inf"))
     for killed, started in spans(ledgers, "kill", "start"):
         if last < started + SETTLE_S:
             continue
+        ends = {link: _told_until((*windows.get(link, ()), *lost), killed, started) for link in links}
+        back = min((end for end in ends.values() if end is not None), default=started)
+        if gone < back + SETTLE_S:
+            continue
         for link in links:
-            told = (*windows.get(link, ()), *lost)
-            if not any(a - GAP_SLACK_S <= killed and started <= b + GAP_SLACK_S for a, b in told):
+            if ends[link] is None:
                 book.offence("silent_gaps", "", {"link": link, "killed": killed, "started": started})
+
+
+def _told_until(told: Sequence[Window], killed: float, started: float) -> float | None:
+    """Until when a dead time was told; None where it was not."""
+    return min((b for a, b in told if a - GAP_SLACK_S <= killed and started <= b + GAP_SLACK_S), default=None)
 
 
 def _wide_gaps(ledgers: Ledgers, taken: Taken, gaps: Sequence[Mapping[str, Any]], book: Book) -> None:

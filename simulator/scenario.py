@@ -31,6 +31,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields
 from importlib import resources
+from itertools import count
 from pathlib import Path
 from typing import Any, Final
 
@@ -46,6 +47,8 @@ _WITH_TLS: Final = ("mqtts", "https")
 # Between two emissions of one device, beyond the repeats: the gateway must see the level fallen, the press ended.
 REST_S: Final = {"press": 1.0, "fall": 3.0, "line": 0.2}
 _KIND_OF_ROLE: Final = {"button": "press", "pendant": "fall", "radar": "fall", "controller": "line"}
+_OURS: Final = (12_000, 32_768)
+_PORT_ATTEMPTS: Final = 100
 # A pty cannot be opened a second time with parity.
 _EIGHT_N_ONE: Final = {"bits": 8, "parity": "N", "stop": 1}
 _ROLES: Final = (*_KIND_OF_ROLE, "meter")
@@ -399,12 +402,26 @@ def _toml(value: object) -> str:
 
 
 def free_ports(names: Sequence[str]) -> dict[str, int]:
-    """Ask the kernel for a free TCP port of 127.0.0.1 for each name. All are held at once, so they differ."""
-    import socket
+    """Find a free TCP port of 127.0.0.1 for each name, all different. OSError where none is to be found.
 
-    held = [socket.create_server(("127.0.0.1", 0)) for _ in names]
-    try:
-        return {name: int(sock.getsockname()[1]) for name, sock in zip(names, held, strict=True)}
-    finally:
-        for sock in held:
-            sock.close()
+    The kernel gives out ports by itself from 32768 on (ip(7), ip_local_port_range): one that it found could be somebody
+    else's by the time it is used. Those below it leaves alone.
+    """
+    import socket
+    from contextlib import ExitStack
+
+    chance = random.SystemRandom()
+    found: dict[str, int] = {}
+    with ExitStack() as held:
+        for name in names:
+            for attempt in count(1):
+                probe = held.enter_context(socket.socket())
+                try:
+                    probe.bind(("127.0.0.1", chance.randrange(*_OURS)))
+                except OSError:
+                    if attempt == _PORT_ATTEMPTS:
+                        raise
+                else:
+                    found[name] = int(probe.getsockname()[1])
+                    break
+    return found

@@ -6,7 +6,6 @@ import asyncio
 import json
 import os
 import signal
-import socket
 import sys
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -17,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from simulator.scenario import free_ports
 from tests.json_board import Board, listening_board
 
 ROOT = Path(__file__).parents[2]
@@ -76,7 +76,7 @@ class Gateway:
         assert self.process.returncode is not None
         return self.process.returncode, time.monotonic() - began
 
-    async def ended(self, *, within_s: float = 15.0) -> int:
+    async def ended(self, *, within_s: float = 45.0) -> int:
         """Wait until it ends by itself."""
         assert self.process is not None
         async with asyncio.timeout(within_s):
@@ -89,7 +89,7 @@ class Gateway:
         except OSError as error:
             raise Silent(str(error)) from error
         try:
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(45):
                 writer.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
                 answer = json.loads(await reader.readline())
         except (OSError, ValueError) as error:
@@ -101,7 +101,7 @@ class Gateway:
         assert answer["ok"], answer
         return answer["result"]
 
-    async def until(self, what: str, condition: Callable[[dict[str, Any]], bool], *, within_s: float = 15.0) -> Any:
+    async def until(self, what: str, condition: Callable[[dict[str, Any]], bool], *, within_s: float = 45.0) -> Any:
         """Look at its status until something is so; return that status."""
         status: dict[str, Any] = {}
         end = time.monotonic() + within_s
@@ -155,13 +155,7 @@ def problems_of() -> Callable[[Mapping[str, Any]], set[tuple[str, str]]]:
 @pytest.fixture
 def free_port() -> Callable[[], int]:
     """Return a TCP port that nobody listens on."""
-
-    def free() -> int:
-        with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            return int(probe.getsockname()[1])
-
-    return free
+    return lambda: free_ports(["it"])["it"]
 
 
 Eventually = Callable[[Callable[[], bool], str], Awaitable[None]]
@@ -172,7 +166,7 @@ def eventually() -> Eventually:
     """Wait until something is so, 15 s at most."""
 
     async def wait(condition: Callable[[], bool], why: str) -> None:
-        end = time.monotonic() + 15
+        end = time.monotonic() + 45
         while not condition():
             assert time.monotonic() < end, why
             await asyncio.sleep(0.02)

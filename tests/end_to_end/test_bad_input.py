@@ -299,7 +299,7 @@ async def test_a_second_daemon_does_not_take_the_control_socket_of_another(
     other_data = gateway.config.read_text(encoding="utf-8").replace(f"{tmp_path}/data", f"{elsewhere}/data")
     second.config.write_text(other_data, encoding="utf-8")
     await second.start()
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(45):
         while not any(code == "GW-CTL-04" for code, _, _ in second.turns()):
             await asyncio.sleep(0.02)
     assert (await second.end())[0] == 0

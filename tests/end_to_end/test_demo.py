@@ -61,6 +61,10 @@ def run_of(output: str) -> str:
     return match[1]
 
 
+def marks(run: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (run / "faults.jsonl").read_text().splitlines()]
+
+
 def audit(run: Path) -> tuple[int, bool]:
     """Exit status of a second audit, and whether it calls the run clean."""
     done = subprocess.run(
@@ -76,9 +80,7 @@ def audit(run: Path) -> tuple[int, bool]:
 
 def test_a_cut_and_a_kill_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
     file = tmp_path / "report.json"
-    began = time.monotonic()
     done = demo("--seconds", "20", "--seed", "7", "--report", str(file), "--keep")
-    took = time.monotonic() - began
     output = done.stdout + done.stderr
     report: dict[str, Any] = json.loads(file.read_text())
     assert done.returncode == 0, f"{output}\n{json.dumps(report['offences'], indent=1)}"
@@ -122,12 +124,14 @@ def test_a_cut_and_a_kill_lose_nothing_and_double_nothing(tmp_path: Path) -> Non
         for row in report["devices"].values()
         if row["role"] in ("button", "pendant", "radar", "controller")
     )
-    assert took < 20 + 20
     # One line each 2 s, no colour, and the verdict; no process is left behind.
     assert "\x1b" not in output
     assert "Clean: nothing lost" in done.stdout
     run = Path(run_of(done.stdout))
     assert processes_of(str(run)) == {}
+    # From when the devices stop, 2 s before the end, the rest is through and asked for in time.
+    (stopped,) = [fault["t"] for fault in marks(run) if fault["fault"] == "stop"]
+    assert (run / "gateway.json").stat().st_mtime - stopped < 22
     # The same audit finds what is wrong when one acceptance is taken away, or one stands twice.
     ledger = run / "platform-district.jsonl"
     lines = ledger.read_text().splitlines(keepends=True)
@@ -179,7 +183,7 @@ def test_killing_the_demo_leaves_no_process_of_the_run_behind() -> None:
         assert processes_of(run)
         ours.kill()
         ours.wait()
-    deadline = time.monotonic() + 10
+    deadline = time.monotonic() + 30
     while processes_of(run) and time.monotonic() < deadline:
         time.sleep(0.1)
     left = processes_of(run)

@@ -110,7 +110,12 @@ def test_each_way_breaks_in_turn_and_the_other_carries_everything_once(tmp_path:
     )
     taken = [one for one in during if one.t < healed - 0.5]
     assert {one.way for one in taken} == {2}
-    assert 2.9 < taken[0].t - taken[0].born < 6
+    # The first that waited may have been born just before, its answer caught in the silence; those after it wait less.
+    first = min(
+        (one for one in accepted if one.is_alarm and one.way == 2 and hung < one.t < healed - 0.5),
+        key=lambda one: one.born,
+    )
+    assert 2.9 < first.t - first.born < 6
     assert max(one.t - one.born for one in during) < 6
     carried = {one.id for one in taken}
     late = [one for one in every if one.way == 1 and one.id in carried]

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -62,12 +61,6 @@ reconnect_spread_s = 0
 """
 
 
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
-
-
 @dataclass
 class Daemon:
     """One daemon, its line, and everything that it logs."""
@@ -97,14 +90,14 @@ class Daemon:
         assert self.app is not None
         assert self.task is not None
         self.app._stop.set()
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(30):
             await self.task
         self.task = None
 
     async def ask(self, op: str, **arguments: object) -> Any:
         reader, writer = await asyncio.open_unix_connection(self.folder / "control.sock")
         writer.write(json.dumps({"op": op, **arguments}).encode() + b"\n")
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             answer = json.loads(await reader.readline())
         writer.close()
         await writer.wait_closed()

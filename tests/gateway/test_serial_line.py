@@ -130,7 +130,7 @@ class Watched:
         return b"".join(data for data, _ in self.heard)
 
 
-async def until(condition: Callable[[], object], *, timeout_s: float = 3.0) -> None:
+async def until(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
     """Wait for a condition, at most so long."""
     async with asyncio.timeout(timeout_s):
         while not condition():

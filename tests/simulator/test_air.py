@@ -82,7 +82,7 @@ async def air(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         here.heard.append((time.time(), device.address, data))
 
     scanner = BleakScanner(ears, bluez={"adapter": "hci0", "filters": {"DuplicateData": True}})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.start()
     yield here
     manager = bleak_manager._global_instances.pop(asyncio.get_running_loop())
@@ -185,7 +185,7 @@ async def test_the_air_ends_with_a_clear_error_when_the_bus_does(air: Air, tmp_p
     await air.daemon.stop()
 
     with pytest.raises(BluezError, match="the D-Bus connection of the air has ended"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await playing
 
 
@@ -223,7 +223,7 @@ async def test_the_process_plays_until_it_is_terminated(tmp_path: Path) -> None:
         stderr=asyncio.subprocess.PIPE,
     )
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not ((tmp_path / "air.jsonl").exists() and ledger(tmp_path)):
                 assert process.returncode is None
                 await asyncio.sleep(0.05)

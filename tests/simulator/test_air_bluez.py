@@ -37,7 +37,7 @@ async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
             await asyncio.wait({manager._bus_watcher_task}, timeout=2)
 
 
-async def until(condition: Callable[[], bool], why: str, *, within_s: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], why: str, *, within_s: float = 30.0) -> None:
     loop = asyncio.get_running_loop()
     end = loop.time() + within_s
     while not condition():
@@ -65,7 +65,7 @@ async def test_active_scanning_with_duplicates_hears_every_equal_report(bus: str
     await bluez.start()
     ears = Ears()
     scanner = _active(ears, duplicates=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.start()
 
     for _ in range(20):
@@ -75,7 +75,7 @@ async def test_active_scanning_with_duplicates_hears_every_equal_report(bus: str
 
     services = {"0000fcd2-0000-1000-8000-00805f9b34fb": b"\x44\x00\x01"}
     assert ears.heard == [(BUTTON, -60, services, {0x0BA9: b"\x01"})] * 20
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.stop()
     await bluez.stop()
 
@@ -88,7 +88,7 @@ async def test_an_advert_that_nobody_scans_for_is_gone(bus: str) -> None:
 
     ears = Ears()
     scanner = _active(ears, duplicates=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.start()
         bluez.hear(Report(BUTTON, -60, service_data={0xFCD2: b"\x44\x00\x02"}))
         await until(lambda: bool(ears.heard), "heard nothing")
@@ -103,7 +103,7 @@ async def test_a_client_that_dies_leaves_no_discovery_behind(bus: str) -> None:
     bluez = FakeBluez(bus)
     bluez.add_adapter()
     await bluez.start()
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await _active(Ears(), duplicates=True).start()
     assert bluez.scanning()
 
@@ -122,7 +122,7 @@ async def test_passive_scanning_hears_what_matches_and_tells_changes_only(bus: s
     ears = Ears()
     pattern = OrPattern(0, AdvertisementDataType.SERVICE_DATA_UUID16, b"\xd2\xfc")
     scanner = BleakScanner(ears, scanning_mode="passive", bluez={"adapter": "hci0", "or_patterns": [pattern]})
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.start()
     await until(bluez.scanning, "the monitor was never activated")
 
@@ -133,7 +133,7 @@ async def test_passive_scanning_hears_what_matches_and_tells_changes_only(bus: s
     await until(lambda: len(ears.heard) == 2, f"heard {ears.heard}")
 
     assert {address for address, *_ in ears.heard} == {BUTTON}
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.stop()
     assert not bluez.scanning()
     await bluez.stop()
@@ -162,7 +162,7 @@ async def test_which_of_20_reports_are_told_depends_on_release_adapter_and_contr
     await bluez.start()
     ears = Ears()
     scanner = BleakScanner(ears, bluez={"adapter": "hci0", "filters": filters})  # type: ignore[typeddict-item]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.start()
     for n in range(20):
         bluez.hear(Report(BUTTON, -60, service_data={0xFCD2: b"\x01" if payload == "same" else bytes([n])}))
@@ -170,7 +170,7 @@ async def test_which_of_20_reports_are_told_depends_on_release_adapter_and_contr
     bluez.hear(Report("AA:BB:CC:DD:EE:02", -60))
     await until(lambda: bool(ears.heard) and ears.heard[-1][0] != BUTTON, "the last one was not told")
     assert len(ears.heard) - 1 == (same if payload == "same" else changing)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.stop()
     await bluez.stop()
 
@@ -185,7 +185,7 @@ async def test_an_le_only_adapter_rests_between_its_scans_unless_a_client_filter
     bluez.add_adapter()
     await bluez.start()
     scanner = BleakScanner(Ears(), bluez={"adapter": "hci0", "filters": filters})  # type: ignore[typeddict-item]
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.start()
     heard = []
     for n in range(100):
@@ -193,7 +193,7 @@ async def test_an_le_only_adapter_rests_between_its_scans_unless_a_client_filter
         await asyncio.sleep(0.006)
     assert heard[0]
     assert (False in heard) is rests
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.stop()
     await bluez.stop()
 
@@ -204,7 +204,7 @@ async def test_a_controller_that_is_deaf_hears_again_after_what_heals_it(bus: st
     await bluez.start()
     report = Report(BUTTON, -60, service_data={0xFCD2: b"\x01"})
     hears = []
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         scanner = _active(Ears(), duplicates=True)
         await scanner.start()
         for heals in ("scan", "power", "never"):
@@ -260,7 +260,7 @@ async def test_a_bus_can_refuse_everybody(tmp_path: Path) -> None:
     await daemon.start(refuses_users=True)
     client = MessageBus(bus_address=daemon.address)
     with pytest.raises((BrokenPipeError, EOFError, ConnectionError)):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await client.connect()
     client.disconnect()
     await daemon.stop()
@@ -274,7 +274,7 @@ async def test_passive_scanning_is_refused_unless_it_is_offered(bus: str) -> Non
     scanner = BleakScanner(Ears(), scanning_mode="passive", bluez={"adapter": "hci0", "or_patterns": [pattern]})
 
     with pytest.raises(BleakError, match="passive scanning on Linux requires"):
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(30):
             await scanner.start()
     await bluez.stop()
 
@@ -285,7 +285,7 @@ async def test_a_burst_that_fills_the_socket_does_not_kill_bluetoothd(bus: str) 
     await bluez.start()
     ears = Ears()
     scanner = _active(ears, duplicates=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.start()
 
     for n in range(2_000):
@@ -293,7 +293,7 @@ async def test_a_burst_that_fills_the_socket_does_not_kill_bluetoothd(bus: str) 
     await until(lambda: len(ears.heard) == 2_000, f"heard {len(ears.heard)} of 2000", within_s=10)
 
     assert bluez.lost == 0
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await scanner.stop()
     await bluez.stop()
 
@@ -304,14 +304,14 @@ async def test_a_device_that_is_silent_expires(bus: str, monkeypatch: pytest.Mon
     bluez.add_adapter()
     await bluez.start()
     scanner = _active(Ears(), duplicates=True)
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.start()
     bluez.hear(Report(BUTTON, -60, service_data={0xFCD2: b"\x44"}))
     await until(lambda: len(scanner.discovered_devices) == 1, "never seen")
 
     await until(lambda: not scanner.discovered_devices, "never expired")
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await scanner.stop()
     await bluez.stop()
 

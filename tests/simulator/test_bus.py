@@ -53,7 +53,7 @@ async def bus(run: Path, meters: Sequence[Meter], *, echo: bool = False) -> Asyn
     await asyncio.sleep(0)
     master = Master(run / "ttyMETER")
     try:
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while not wires.port.held:
                 await asyncio.sleep(0.001)
         yield master
@@ -187,7 +187,7 @@ async def test_the_process_plays_meters_and_controllers_until_it_is_told_to_end(
     play = "import asyncio,sys; from pathlib import Path; from simulator.bus import main; asyncio.run(main(Path(sys.argv[1])))"
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", play, str(tmp_path))
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (tmp_path / "ttyMETER").exists():
                 await asyncio.sleep(0.01)
             master = Master(tmp_path / "ttyMETER")

@@ -16,7 +16,7 @@ import pytest
 from simulator.pty_port import PENDING_BYTES, PtyPort
 
 
-async def until(condition: Callable[[], object], *, timeout_s: float = 3.0) -> None:
+async def until(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.002)
@@ -64,7 +64,7 @@ async def test_bytes_pass_both_ways_unchanged(tmp_path: Path) -> None:
         await until(lambda: b"".join(heard) == every)
         assert await port.send(every)
         got = b""
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while got != every:
                 got += holder.read()
                 await asyncio.sleep(0.001)

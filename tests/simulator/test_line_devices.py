@@ -59,7 +59,7 @@ class Board:
         return [row["acked"] for row in self.rows if "acked" in row]
 
 
-async def until(condition: Callable[[], object], *, timeout_s: float = 3.0) -> None:
+async def until(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
     async with asyncio.timeout(timeout_s):
         while not condition():
             await asyncio.sleep(0.002)
@@ -200,7 +200,7 @@ async def test_a_source_on_a_serial_cable_does_the_same(tmp_path: Path) -> None:
         await until((tmp_path / "ttyBOARD").exists)
         holder = os.open(tmp_path / "ttyBOARD", os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         got = b""
-        async with asyncio.timeout(3):
+        async with asyncio.timeout(30):
             while not got.endswith(b"\n"):
                 with contextlib.suppress(BlockingIOError):
                     got += os.read(holder, 4096)
@@ -222,7 +222,7 @@ def options(tmp_path: Path, *words: str) -> argparse.Namespace:
 
 async def consume(port: int, *, acknowledge: Callable[[int], bool] = lambda _: True) -> list[dict[str, Any]]:
     """Be a gateway that acknowledges at once, until the other side closes."""
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while True:
             try:
                 reader, writer = await asyncio.open_connection("127.0.0.1", port)

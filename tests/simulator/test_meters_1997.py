@@ -100,7 +100,7 @@ async def cable(run: Path, *meters: Meter) -> AsyncIterator[SerialLine]:
     )  # fmt: skip
     tasks = [asyncio.create_task(bus.run()), asyncio.create_task(line.run())]
     try:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not (line.is_open and bus.port.held):
                 await asyncio.sleep(0.002)
         yield line

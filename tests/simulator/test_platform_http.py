@@ -86,7 +86,7 @@ def rows(run: Path) -> list[tuple[str, str, str]]:
     return [(one.id, one.status.value, one.lane) for one in read_ledger(run / "platform-district.jsonl")]
 
 
-async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.005)

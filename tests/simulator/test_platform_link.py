@@ -50,7 +50,7 @@ async def line() -> AsyncIterator[tuple[Link, Far]]:
     server = await asyncio.start_server(far.serve, HOST, 0, limit=4096)
     far.port = server.sockets[0].getsockname()[1]
     try:
-        async with asyncio.timeout(10), Link(far.port) as link:
+        async with asyncio.timeout(30), Link(far.port) as link:
             yield link, far
     finally:
         server.close()
@@ -66,7 +66,7 @@ async def hang_up(*connections: Connection) -> None:
     await asyncio.sleep(0)
 
 
-async def until(condition: Callable[[], object], limit_s: float = 5.0) -> None:
+async def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.005)
@@ -234,7 +234,7 @@ async def test_one_connection_too_many_is_reset() -> None:
 async def test_a_platform_that_is_not_there_ends_the_connection() -> None:
     with socket.socket() as nobody:
         nobody.bind((HOST, 0))
-        async with asyncio.timeout(10), Link(nobody.getsockname()[1]) as link:
+        async with asyncio.timeout(30), Link(nobody.getsockname()[1]) as link:
             reader, writer = await connect(link)
             with contextlib.suppress(ConnectionResetError):
                 assert await reader.read(1) == b""

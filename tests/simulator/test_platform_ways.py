@@ -39,7 +39,7 @@ def rows(run: Path) -> list[tuple[str, str, int]]:
     return [(one.id, one.status.value, one.way) for one in read_ledger(run / "platform-district.jsonl")]
 
 
-async def until(condition: Callable[[], object], limit_s: float = 10.0) -> None:
+async def until(condition: Callable[[], object], limit_s: float = 30.0) -> None:
     async with asyncio.timeout(limit_s):
         while not condition():
             await asyncio.sleep(0.005)
@@ -74,7 +74,7 @@ class PlayedGateway:
         return await self.answer()
 
     async def answer(self) -> str:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             return str((await self.told.get())[0]["status"])
 
     async def over_http(self, n: int, **more: Any) -> str:
@@ -94,7 +94,7 @@ async def both(run: Path) -> AsyncIterator[tuple[District, PlayedGateway]]:
     async with district(run, also=[("http", 0)]) as platform, control_socket(platform, run / "c.sock"):
         gateway = PlayedGateway(platform)
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await gateway.ready.wait()
             yield platform, gateway
         finally:
@@ -123,7 +123,7 @@ async def test_an_event_that_comes_over_two_ways_is_accepted_once(tmp_path: Path
 async def test_one_way_is_cut_and_healed_while_the_other_stands(tmp_path: Path) -> None:
     async with both(tmp_path) as (platform, gateway):
         await ask(tmp_path / "c.sock", "cut", way=1)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             await gateway.lost.wait()
         with pytest.raises(ConnectionRefusedError):
             await asyncio.open_connection(HOST, platform.ways[0].port)

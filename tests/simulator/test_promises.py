@@ -81,6 +81,13 @@ def test_a_kill_without_a_gap_on_each_link_is_an_offence() -> None:
     assert report["offences"][-1]["link"] == "wire-1"
 
 
+def test_a_link_whose_devices_are_gone_when_the_gateway_is_back_cannot_tell_its_gap() -> None:
+    late = gap(2, "air", first=T0 + 9.5, last=T0 + 16)
+    assert audit(run(RAISED, late, LATER, faults=(*KILL, Fault(T0 + 18, "stop"))))["silent_gaps"] == 0
+    assert audit(run(RAISED, late, LATER, faults=(*KILL, Fault(T0 + 22, "stop"))))["silent_gaps"] == 1
+    assert audit(run(RAISED, LATER, faults=(*KILL, Fault(T0 + 18, "stop"))))["silent_gaps"] == 2
+
+
 def test_a_gap_that_went_with_a_database_is_told_by_the_gap_of_the_outbox() -> None:
     lost = gap(3, "outbox", first=T0 + 9, last=T0 + 12)
     decisions = (RAISED, GAPS[0], lost, LATER)

@@ -201,7 +201,7 @@ class Centre:
 
     async def alarms_arrived(self, count: int, device: str = "board-1", platform: str = "district") -> None:
         """So many alarms of a device have been accepted by a platform, none twice."""
-        end = time.monotonic() + 15
+        end = time.monotonic() + 45
         while len(self.accepted(device, platform)) < count:
             assert time.monotonic() < end, f"{count} alarms of {device} did not arrive\n{self.gateway.said()}"
             await asyncio.sleep(0.02)
@@ -238,11 +238,11 @@ class Centre:
                 assert one["event"]
                 assert not BROKEN.search(one["event"]), one
 
-    async def problem(self, code: str, subject: str, *, within_s: float = 15.0) -> None:
+    async def problem(self, code: str, subject: str, *, within_s: float = 45.0) -> None:
         """Wait until the daemon tells it."""
         await self.gateway.until(f"told {code}", lambda status: (code, subject) in _problems(status), within_s=within_s)
 
-    async def well(self, *, within_s: float = 20.0) -> None:
+    async def well(self, *, within_s: float = 45.0) -> None:
         """Wait until no problem is left, and everything hears and is connected."""
         await self.gateway.until(
             "well",
@@ -369,7 +369,7 @@ class Cable:
         os.close(self._near)
 
     async def say(self, data: bytes) -> None:
-        async with asyncio.timeout(15):
+        async with asyncio.timeout(45):
             while data:
                 try:
                     data = data[os.write(self._far, data) :]

@@ -54,7 +54,7 @@ class Air:
         """Press the radio button, until it was heard by somebody: BTHome v2, packet id, battery, button press."""
         self.counter += 1
         payload = bytes((0x40, 0x00, self.counter, 0x01, 0x64, 0x3A, 0x01))
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(45):
             while not self.bluez.hear(Report(BUTTON, -60, service_data={0xFCD2: payload})):
                 await asyncio.sleep(0.05)
 

@@ -118,7 +118,7 @@ async def test_a_line_that_is_lost_and_found_tells_its_reader(opened: Opener) ->
     reader.reopened = lambda: (turns.append("reopened"), reopened())[1]  # type: ignore[method-assign]  # to be seen
     async with asyncio.TaskGroup() as group:
         line = group.create_task(way.inward._lines["wire"].run())
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while turns != ["reopened"]:
                 await asyncio.sleep(0.01)
             os.close(master)  # unplugged

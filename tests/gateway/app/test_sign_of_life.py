@@ -50,7 +50,7 @@ class Noted:
         return self._notes().read()
 
     async def until(self, condition: Callable[[], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not condition():
                 await asyncio.sleep(0.005)
 
@@ -103,7 +103,7 @@ async def test_the_last_note_comes_after_the_one_that_is_on_its_way(noted: Noted
 
 
 async def test_the_last_note_is_not_waited_for_beyond_its_limit(stuck: Noted) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         await stuck.sign.note_last(at(1), limit_s=0.05)
     assert stuck.said == []
     reader = let_go(stuck)

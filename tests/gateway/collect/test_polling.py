@@ -96,7 +96,7 @@ def quick_sleep(monkeypatch: pytest.MonkeyPatch) -> Iterator[Callable[[Any], Non
 async def polled(master: BusMaster, until: Callable[[], bool]) -> None:
     """Let the master run until something is so."""
     running = asyncio.create_task(master.run())
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while not until():
             await asyncio.sleep(0)
     running.cancel()

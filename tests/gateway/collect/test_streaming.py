@@ -429,7 +429,7 @@ async def test_a_poll_that_the_driver_declares_is_sent_at_its_interval(opened: O
     asks = replace(listens.driver, poll=Poll(b"state?\n", every_s=0.01))
     bench = Bench(await opened([replace(listens, driver=asks)]))
     task = asyncio.create_task(bench.reader.keep_asking())
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         while len(bench.wire.written) < 3:
             await asyncio.sleep(0.005)
     task.cancel()
@@ -437,6 +437,6 @@ async def test_a_poll_that_the_driver_declares_is_sent_at_its_interval(opened: O
 
 
 async def test_a_driver_without_a_poll_is_left_to_speak_by_itself(bench: Bench) -> None:
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(30):
         await bench.reader.keep_asking()
     assert bench.wire.written == []

@@ -186,7 +186,7 @@ async def test_a_bluetoothd_that_is_not_there_is_told_and_not_started(bus: DbusD
 async def test_a_bus_that_refuses_us_or_is_not_there_is_told(bus: DbusDaemon, bluez: FakeBluez) -> None:
     bluez.add_adapter()
     bus.deny_bluez()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while (await looked())[0] != "GW-BLE-05":
             await asyncio.sleep(0.05)
     await bus.stop()

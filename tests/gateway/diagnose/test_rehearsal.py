@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import socket
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
@@ -19,6 +18,7 @@ from gateway.config import inspect
 from gateway.diagnose import rehearsal
 from gateway.diagnose.rehearsal import Rehearsal, rehearse
 from gateway.diagnose.report import Line
+from simulator.scenario import free_ports
 
 if TYPE_CHECKING:
     from tests.gateway.diagnose.conftest import Centre
@@ -53,9 +53,7 @@ class Platform:
 
 @asynccontextmanager
 async def platform(folder: Path, speaks: str, *more: str) -> AsyncIterator[Platform]:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        here = Platform(folder, speaks, int(probe.getsockname()[1]))
+    here = Platform(folder, speaks, *free_ports(["district"]).values())
     with (folder / "platform.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "simulator", "platform", "--run", str(folder), "--port", str(here.port), "--control",

@@ -12,7 +12,6 @@ import pty
 import re
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import termios
@@ -31,6 +30,7 @@ from gateway.errors import ControlError
 from simulator.bluez import FakeBluez
 from simulator.bluez_objects import Report as Advert
 from simulator.dbus_daemon import dbus_daemon
+from simulator.scenario import free_ports
 
 if TYPE_CHECKING:
     from tests.gateway.diagnose.conftest import Authority, Centre
@@ -162,9 +162,7 @@ class Living:
 @asynccontextmanager
 async def platform(folder: Path) -> AsyncIterator[int]:
     """A platform as a process; yields its port."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = int(probe.getsockname()[1])
+    (port,) = free_ports(["district"]).values()
     control = folder / "platform.sock"
     with (folder / "platform.log").open("wb") as log:
         process = await asyncio.create_subprocess_exec(
@@ -281,7 +279,7 @@ async def test_a_hung_daemon(living: Living, on_paper: OnPaper) -> None:
     await living.well()
     assert living.process is not None
     living.process.send_signal(signal.SIGSTOP)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         while "\nState:\tT" not in Path(f"/proc/{living.process.pid}/status").read_text(encoding="utf-8"):
             await asyncio.sleep(0.01)
     report = await living.diagnose()

@@ -231,7 +231,7 @@ def texts(lane: Lane, number: int) -> list[str]:
     return [text(lane, seq, f"d{seq}") for seq in range(1, number + 1)]
 
 
-async def until(true: Callable[[], object], limit_s: float = 10.0) -> None:
+async def until(true: Callable[[], object], limit_s: float = 30.0) -> None:
     """Let the loop go on until something is true."""
     async with asyncio.timeout(limit_s):
         while not true():

@@ -14,6 +14,7 @@ import pytest
 from gateway.errors import SessionError
 from gateway.events import Lane
 from gateway.uplinks import AckStatus
+from simulator.scenario import free_ports
 
 
 def only_posts(say: Callable[[Any], Any], make: Any) -> Callable[[Any], Any]:
@@ -102,9 +103,7 @@ async def test_a_name_server_that_is_silent_is_told_from_a_line_that_is_dead(
 
 
 async def test_a_port_that_nobody_listens_at_is_not_reached(site: Any) -> None:
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    (port,) = free_ports(["nobody"]).values()
     error = await site.refused(site.uplink(f"http://127.0.0.1:{port}"))
     assert (error.code, error.facts["port"]) == ("GW-NET-02", port)
     assert "refused" in error.facts["error"] or "Connect call failed" in error.facts["error"]

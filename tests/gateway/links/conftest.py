@@ -13,13 +13,14 @@ import pytest
 from gateway.clock import Stamp, SystemClock
 from gateway.links import bleak_bus
 from gateway.links.ble_radio import BleRadio
+from gateway.links.silence import Silence
 from gateway.links.state import HeardAdvert, LinkState
 from simulator.bluez import FakeBluez
 from simulator.bluez_objects import Report
 from simulator.dbus_daemon import DbusDaemon
 
 # Recovery takes 5 to 150 ms on an idle machine; the limit leaves room for a busy one.
-SOON_S = 10.0
+SOON_S = 30.0
 
 
 async def until(condition: Callable[[], bool], why: Callable[[], str], *, within_s: float = SOON_S) -> None:
@@ -90,6 +91,25 @@ class World:
             return len(self.heard) > before and self.states[-1].hearing
 
         await until(spoke, lambda: f"never heard; said {self.said}")
+
+    async def until_heard_once(self) -> None:
+        """Let our device speak while it is listened to, and wait for that: no advert of it is on its way afterwards."""
+        before = len(self.heard)
+        assert self.bluez.scanning()
+        self.speak()
+        await self.until(lambda: len(self.heard) > before)
+
+    async def until_rhythm_known(self, radio: BleRadio) -> None:
+        """Let our device be heard, and the radio know it for its rhythm: every 50 ms for five seconds, until now.
+
+        What went before is only remembered, for on a busy machine it would be no rhythm.
+        """
+        await self.until_heard_once()
+        now = SystemClock().monotonic()
+        silence = Silence(after_s=radio._silence.after_s, known=self.is_ours, now=now - 5.0)
+        for n in range(100, -1, -1):
+            silence.heard(self.ours, now - n * 0.05)
+        radio._silence = silence
 
     def speak(self, address: str = "") -> None:
         self.bluez.hear(Report(address or self.ours, -60, service_data={0xFCD2: self.press}))

@@ -5,8 +5,6 @@ from __future__ import annotations
 import asyncio
 from typing import Any
 
-import pytest
-
 
 def gaps(world: Any) -> list[tuple[int, int]]:
     """Return each deaf time that was told, in ms of the boot clock."""
@@ -18,10 +16,9 @@ def gaps(world: Any) -> list[tuple[int, int]]:
 
 
 async def test_a_deaf_controller_that_a_new_scan_heals_is_told_as_the_deaf_time_that_it_was(world: Any) -> None:
-    world.radio(silence_s=1.0)
+    radio = world.radio(silence_s=2.0)
     await world.until_said("hearing")
-    await world.chat()
-    await asyncio.sleep(0.05)
+    await world.until_rhythm_known(radio)
     last = world.heard[-1].at
     world.bluez.wedge(heals="scan")
     await world.until_delivered()
@@ -30,15 +27,14 @@ async def test_a_deaf_controller_that_a_new_scan_heals_is_told_as_the_deaf_time_
     deaf, back = world.states[1], world.states[2]
     assert deaf.at == last
     assert back.at == next(one.at for one in world.heard if one.at.mono_ms > last.mono_ms)
-    assert 1.0 <= deaf.facts["silent_s"] < 5.0
+    assert 2.0 <= deaf.facts["silent_s"] < 6.0
 
 
 async def test_a_silence_in_an_unknown_place_that_a_new_scan_ends_is_a_gap_and_no_problem(world: Any) -> None:
     """Shortly after a start nothing is known of what is usual: nobody can vouch for it, and nobody need be alarmed."""
-    world.radio(silence_s=1.0)
+    world.radio(silence_s=2.0)
     await world.until_said("hearing")
-    await world.until_delivered()
-    await asyncio.sleep(0.05)
+    await world.until_heard_once()
     last = world.heard[-1].at
     world.bluez.wedge(heals="scan")
     await world.until_delivered()
@@ -49,8 +45,7 @@ async def test_a_silence_in_an_unknown_place_that_a_new_scan_ends_is_a_gap_and_n
 async def test_a_controller_that_only_a_power_cycle_heals_is_switched_off_and_on_and_hears_again(world: Any) -> None:
     radio = world.radio(silence_s=1.0)
     await world.until_said("hearing")
-    await world.chat()
-    await asyncio.sleep(0.05)
+    await world.until_rhythm_known(radio)
     last = world.heard[-1].at
     world.bluez.wedge(heals="power")
 
@@ -69,12 +64,10 @@ async def test_a_quiet_place_is_never_called_deaf_and_its_silence_is_told_once(w
     """One press, then nothing for a long time: no gap, no problem, and after 15 times the silence a word of warning."""
     radio = world.radio(silence_s=0.2)
     await world.until_said("hearing")
-    await world.until_delivered()
+    await world.until_heard_once()
 
-    await asyncio.sleep(2.0)
-    assert world.said == ["hearing"]
     await world.until_said("hearing", "hearing, but GW-BLE-10")
-    assert world.states[-1].facts["silent_s"] == pytest.approx(3.0, abs=1.5)
+    assert 3.0 <= world.states[-1].facts["silent_s"] < 4.5
     await world.until(lambda: radio._silence.cycles >= 1)
     await asyncio.sleep(0.5)
     assert world.said == ["hearing", "hearing, but GW-BLE-10"]
@@ -93,27 +86,26 @@ async def test_a_press_during_the_night_comes_through_the_new_scans(world: Any) 
         for _ in range(6):  # as a button does: 6 adverts within 1.2 s, here faster
             world.speak()
             await asyncio.sleep(0.05)
-        assert len(world.heard) > before
+        await world.until(lambda: len(world.heard) > before)  # noqa: B023 - awaited within the turn
 
 
 async def test_lasting_deafness_is_told_once_however_often_something_is_done_about_it(world: Any) -> None:
     radio = world.radio(silence_s=0.2)
     await world.until_said("hearing")
-    await world.chat()
+    await world.until_rhythm_known(radio)
     world.bluez.wedge(heals="never")
     await world.until_said("hearing", "GW-BLE-06")
 
-    await world.until(lambda: radio._silence.cycles >= 2, within_s=15.0)
+    await world.until(lambda: radio._silence.cycles >= 2)
 
     assert world.said == ["hearing", "GW-BLE-06"]
     assert world.bluez.powered()
 
 
 async def test_an_adapter_that_does_not_come_on_again_is_told_as_switched_off_and_switched_on_later(world: Any) -> None:
-    world.radio(silence_s=0.5, power_grace_s=0.5)
+    radio = world.radio(silence_s=0.5, power_grace_s=0.5)
     await world.until_said("hearing")
-    await world.chat()
-    await asyncio.sleep(0.05)
+    await world.until_rhythm_known(radio)
     last = world.heard[-1].at
     refused = ("Failed", "Input/output error")
     world.bluez.faults["Properties.Set"] = [0.0, *[refused] * 6]  # "off" passes, 0 s late
@@ -129,8 +121,7 @@ async def test_an_adapter_that_does_not_come_on_again_is_told_as_switched_off_an
 async def test_a_new_scan_that_bluetoothd_refuses_is_told_with_the_last_sure_moment(world: Any) -> None:
     world.radio(silence_s=0.4, retry_cap_s=0.1)
     await world.until_said("hearing")
-    await world.until_delivered()
-    await asyncio.sleep(0.03)
+    await world.until_heard_once()
     last = world.heard[-1].at
     world.bluez.sticky = {"Adapter1.StartDiscovery": ("Failed", "Input/output error")}
 
@@ -153,8 +144,8 @@ async def test_a_new_scan_that_takes_long_is_told_as_the_gap_that_it_was(world: 
 async def test_cancelled_in_the_middle_of_a_power_cycle_it_leaves_the_adapter_on(world: Any) -> None:
     world.radio(silence_s=0.2)
     await world.until_said("hearing")
-    world.bluez.faults["Properties.Set"] = [0.0, "hang"]
-    await world.until(lambda: not world.bluez.powered())
+    world.bluez.faults["Properties.Set"] = hanging = [0.0, "hang"]
+    await world.until(lambda: not world.bluez.powered() and not hanging)  # "on" was asked for, and not answered
 
     world.tasks[0].cancel()
     await asyncio.wait(world.tasks, timeout=10.0)

@@ -120,7 +120,7 @@ class Ear:
         )  # fmt: skip
 
 
-async def until(true: Callable[[], bool], limit_s: float = 10.0) -> None:
+async def until(true: Callable[[], bool], limit_s: float = 30.0) -> None:
     """Let the loop go on until something is true."""
     async with asyncio.timeout(limit_s):
         while not true():

@@ -206,7 +206,7 @@ def when() -> Callable[[Callable[[], bool]], Awaitable[None]]:
     """Let the loop go on until something is true."""
 
     async def until(true: Callable[[], bool]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not true():
                 await asyncio.sleep(0)
 

@@ -16,7 +16,7 @@ from gateway.outbox.linger import Linger
 
 Maker = Callable[..., Any]
 NOTHING = {"is_waiting": False, "is_confirmed": False, "is_deletable": False, "is_soon": False}
-LINGERS_S = 10.0  # longer than a test waits for what must not linger
+LINGERS_S = 60.0  # longer than a test waits for what must not linger
 
 
 # For how long. Five seconds for telemetry: its confirmations alone 30 s, whatever else is confirmed 1 s.

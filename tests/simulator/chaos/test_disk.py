@@ -107,5 +107,5 @@ async def test_a_frozen_disk_answers_when_it_thaws(disk: Disk) -> None:
     done, _ = await asyncio.wait({writing}, timeout=0.3)
     assert not done
     await disk.thaw()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(30):
         assert await writing is None

@@ -206,7 +206,7 @@ async def test_a_login_that_a_broker_refuses(centre: Centre, free_port: Callable
 
 
 async def until_open(port: int) -> None:
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(45):
         while True:
             try:
                 _, writer = await asyncio.open_connection("127.0.0.1", port)

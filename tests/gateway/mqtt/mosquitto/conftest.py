@@ -11,7 +11,6 @@ import ipaddress
 import json
 import os
 import shutil
-import socket
 import subprocess
 from collections.abc import AsyncIterator, Callable, Sequence
 from dataclasses import dataclass
@@ -22,6 +21,8 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
+
+from simulator.scenario import free_ports
 
 HOST = "127.0.0.1"
 SEARCHED = os.pathsep.join([os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
@@ -63,7 +64,7 @@ class Mosquitto:
         assert program is not None
         with self.log.open("ab") as log:
             self.process = await asyncio.create_subprocess_exec(program, "-c", str(config), stderr=log, stdout=log)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while self.process.returncode is None:
                 try:
                     _reader, writer = await asyncio.open_connection(HOST, self.port)
@@ -79,7 +80,7 @@ class Mosquitto:
         process, self.process = self.process, None
         if process is not None and process.returncode is None:
             process.kill() if kill else process.terminate()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await process.wait()
 
     @property
@@ -113,9 +114,7 @@ class Mosquitto:
 
 
 def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
-        return int(probe.getsockname()[1])
+    return free_ports(["broker"])["broker"]
 
 
 @dataclass(frozen=True)
