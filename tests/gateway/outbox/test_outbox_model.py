@@ -296,7 +296,8 @@ class OutboxModel(RuleBasedStateMachine):
         self.drain()
         self.runner.run(self.outbox.close())
         self.open()
-        assert self.confirmed() == self.durable.surely
+        surely = {name: seqs - self.durable.dropped for name, seqs in self.durable.surely.items()}
+        assert self.confirmed() == surely
         self.keeps_letters()
 
     @rule()
@@ -304,8 +305,9 @@ class OutboxModel(RuleBasedStateMachine):
         self.runner.run(self.outbox.close())
         self.open()
         for name, confirmed in self.confirmed().items():
-            assert self.durable.surely[name] <= confirmed <= self.durable.perhaps[name]
-            self.durable.perhaps[name] = set(confirmed)
+            dropped = self.durable.dropped
+            assert self.durable.surely[name] - dropped <= confirmed <= self.durable.perhaps[name]
+            self.durable.perhaps[name] = confirmed | (self.durable.surely[name] & dropped)
         self.keeps_letters()
 
     def keeps_letters(self) -> None:
@@ -315,11 +317,13 @@ class OutboxModel(RuleBasedStateMachine):
         self.durable.letters = found
 
     def confirmed(self) -> dict[str, set[int]]:
-        """What the outbox, just opened, takes for confirmed, of the rows that a destination wants."""
+        """What the outbox, just opened, takes for confirmed, of the rows that a destination wants and that did not give way."""
         found: dict[str, set[int]] = {}
         for route in ROUTES:
             found[route.destination] = set()
             for row in self.durable.rows:
+                if row.seq in self.durable.dropped:
+                    continue  # nobody waits for it, whatever a cursor says
                 seq, ahead = self.outbox.cursor(route.destination, row.lane)
                 if route.destination in row.route and (row.seq <= seq or within(ahead, row.seq)):
                     found[route.destination].add(row.seq)
