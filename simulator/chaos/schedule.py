@@ -72,6 +72,7 @@ KINDS: Final[Mapping[str, Kind]] = {
     "start-read-only": Kind((1.5, 4.0), "gateway", needs="disk"),
     "corrupt-running": Kind((0.5, 1.5), "gateway", needs="corrupt", draw=lambda rng: {"pages": rng.randint(1, 4)}),
     "corrupt-dead": Kind((0.0, 0.0), "gateway", needs="corrupt", draw=lambda rng: {"pages": rng.randint(1, 4)}),
+    "corrupt-wal": Kind((0.0, 0.0), "gateway", needs="corrupt"),
     # Nobody plans it, for no gateway can stand it: it shows that the ledgers tell.
     "lose-database": Kind((0.0, 0.0), "gateway", weight=0),
     "clock": Kind((2.0, 6.0), "clock", needs="clock", weight=2, draw=lambda rng: {"jump_s": rng.choice(JUMPS_S)}),

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator import scenario as score
+from simulator.chaos import wal
 from simulator.chaos.destruction import checkpoint, choose, destroy
 from simulator.chaos.disk import Disk, DiskError
 from simulator.chaos.schedule import FAMILY, Planned
@@ -168,6 +169,7 @@ class ChaosStage(Stage):
             "start-read-only": self._start_read_only,
             "corrupt-running": self._corrupt_running,
             "corrupt-dead": self._corrupt_dead,
+            "corrupt-wal": self._corrupt_wal,
             "lose-database": self._lose_database,
             "clock": self._jump,
             "cut": self._cut,
@@ -241,6 +243,18 @@ class ChaosStage(Stage):
 
         async with self._process:
             await self._kill(destroy)
+
+    async def _corrupt_wal(self, one: Planned) -> None:
+        async def hit() -> None:
+            rng = random.Random(f"{self.plan.seed} {one.number}")  # noqa: S311 - as above
+            log = self.run / "data" / "outbox.db-wal"
+            block = wal.choose_block(log, rng)
+            self.mark("nothing to destroy" if block is None else "corrupt", block=block)
+            if block is not None:
+                wal.damage(log, block, rng)
+
+        async with self._process:
+            await self._kill(hit)
 
     async def _lose_database(self, _one: Planned) -> None:
         async def lose() -> None:
