@@ -315,7 +315,7 @@ class Collector:
     def _judge_count(self, batch: Batch, signal: Signal, count: Counter) -> None:
         """Let a counted signal through when its count has risen: the adverts that told of it may all have been lost."""
         first = Verdict.NEW if signal.level else Verdict.REPEAT
-        of = f"{signal.kind.value}:{signal.channel}:"
+        of = f"{signal.kind.value}:{signal.channel}:{signal.code}:"
         judged = self._judge.counter(batch.desk.id, count, batch.at, of=of, first=first)
         batch.keep(judged.mark)
         if judged.verdict is Verdict.REPEAT:
