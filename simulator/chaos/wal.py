@@ -19,7 +19,7 @@ _FRAME_HEADER_BYTES: Final = 24
 
 
 def choose_block(wal: Path, rng: random.Random) -> int | None:
-    """Return the number of a block, counted from 0, that holds a part of a commit which two others follow; None: there is none."""
+    """Return the number of a block, counted from 0, of a commit which two others follow; None where there is none."""
     ends = _commits(wal)
     if len(ends) < 3:
         return None
