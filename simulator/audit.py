@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from simulator.consistency import judge_numbers, judge_order, judge_registers
 from simulator.corruption import Announced, announced, corruptions, count_corruptions
-from simulator.falls import is_merged, is_retold
+from simulator.falls import is_retold
 from simulator.findings import (
     ENVIRONMENT,
     EVERYTHING,
@@ -243,8 +243,6 @@ class _Road:
             facts["destination"] = self.taken.destination
             if emission.n is not None and self._still_held(emission):
                 self._book.counts["held"] += 1
-            elif is_merged(emission, self.taken, ledgers=self._ledgers):
-                self._book.counts["merged"] += 1
             elif emission.n is None and self._is_unheard(emission):  # asked first: it uses up no announcement
                 self._book.counts["unheard"] += 1
                 self._book.devices[emission.device]["unheard"] += 1
@@ -384,7 +382,6 @@ def _report(ledgers: Ledgers, roads: Sequence[_Road], book: Book) -> dict[str, A
             set(accepted) - {i for road in roads for i, one in road.taken.first.items() if one.sequence}
         ),
         "told_unstored": counts["told_unstored"],
-        "merged": counts["merged"],
         "retold": counts["retold"],
         "corruptions": count_corruptions(ledgers),
         "corrupted": counts["corrupted"],

@@ -1,13 +1,12 @@
-"""Falls over a dead time of the gateway: a fall is a level that a device repeats, and nobody knows what it was meanwhile.
+"""A fall that lasts over a dead time of the gateway may be told once more after it.
 
-- One that lasts over the dead time may be told once more after it (`is_retold`).
-- One that begins while the alarm of a fall before it stands, unattended, with a dead time between, may be taken for the same
-  (`is_merged`): who comes for the first finds the second. As soon as anybody has acknowledged the first, it must call again.
+It is a level that a device repeats, and nobody knows what it was meanwhile: the same fall, or another one of which nobody
+who came knows. So the gateway tells it again rather than take it for the one before, whatever state that alarm is in.
 """
 
 from __future__ import annotations
 
-from simulator.findings import ALARM, RAISED, Taken, moment
+from simulator.findings import moment
 from simulator.ledgers import Decision, Emission, Ledgers
 
 FALL = "fall"
@@ -18,21 +17,6 @@ def is_retold(emission: Emission, one: Decision, other: Decision, *, ledgers: Le
     first, last = sorted((_time(one), _time(other)))
     starts = [fault.t for fault in ledgers.faults if fault.fault == "start"]
     return emission.kind == FALL and any(first <= t <= last for t in starts)
-
-
-def is_merged(emission: Emission, taken: Taken, *, ledgers: Ledgers) -> bool:
-    """Is this a fall that may have been taken for the one before it?"""
-    if emission.kind != FALL:
-        return False
-    told = [one for one in taken.first.values() if one.device == emission.device and one.type.startswith(ALARM)]
-    before = [one for one in told if one.type == RAISED and _time(one) < emission.t]
-    if not before:
-        return False
-    raised = max(before, key=_time)
-    alarm = raised.event.get("correlationid")
-    attended = [one for one in told if one.type != RAISED and one.event.get("correlationid") == alarm]
-    dead = any(fault.fault == "kill" and _time(raised) <= fault.t <= emission.t_last for fault in ledgers.faults)
-    return dead and not any(_time(one) <= emission.t for one in attended)
 
 
 def _time(decision: Decision) -> float:

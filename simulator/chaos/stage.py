@@ -1,8 +1,9 @@
 """The stage of a chaos run: does what stands in the schedule, each fault in a task of its own, and undoes it again.
 
 A gateway that ends by itself is started again after a second, as its service manager would, and that is held against it.
-Limits: the gateway may need the seconds of `SHOWN` to show a problem; lines that devices still hold may take `LINES_S` before the
-devices are stopped, everything else `drain_s` more.
+Limits: the gateway may need the seconds of `SHOWN` to show a problem; a gateway that was started last may take
+`HEARING_S` to hear everything, and lines that devices still hold `LINES_S`, before the devices are stopped, everything else
+`drain_s` more.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ from simulator.stage import LOOK_S, CannotRun, Stage
 
 RESTART_S: Final = 1.0  # RestartSec of the unit
 LINES_S: Final = 40.0
+HEARING_S: Final = 60.0
 AFTER_START_S: Final = 10.0
 FILL_EVERY_S: Final = 0.1
 
@@ -366,10 +368,18 @@ class ChaosStage(Stage):
         # A gateway that was started last may need some seconds to hear, and a meter two polls to be heard.
         started = max((at for at, name, _ in self.faults if name == "start"), default=0.0)
         await asyncio.sleep(max(0.0, started + AFTER_START_S - self.elapsed))
+        deadline = time.time() + HEARING_S
+        while time.time() < deadline and not await self._hears():
+            await asyncio.sleep(LOOK_S)
         deadline = time.time() + LINES_S
         while time.time() < deadline and _held(self.run / "lines.jsonl"):
             await asyncio.sleep(0.25)
         await super().stop_devices()
+
+    async def _hears(self) -> bool:
+        """Does the gateway hear all that it should? Of a link that it does not hear it cannot tell how long it was deaf."""
+        status = await self.status()
+        return status is not None and all(link["hearing"] for link in status["links"])
 
 
 Switch = tuple[str, dict[str, Any]]
