@@ -144,12 +144,13 @@ def _wide_gaps(ledgers: Ledgers, taken: Taken, gaps: Sequence[Mapping[str, Any]]
 
 
 def _heard(ledgers: Ledgers, taken: Taken) -> Mapping[str, Sequence[float]]:
-    """When something was heard on each link, as far as it was accepted."""
+    """When something was heard on each link, as far as it was accepted. An alarm that is told anew was not heard then."""
     links = {str(device["id"]): str(device.get("link")) for device in ledgers.scenario.get("devices", ())}
     heard: dict[str, list[float]] = defaultdict(list)
     for one in taken.first.values():
         at = moment(one.event.get("time"))
-        if at is not None and (one.type == RAISED or one.type.startswith(TELEMETRY)):
+        is_heard = one.type.startswith(TELEMETRY) or (one.type == RAISED and one.data.get("retold") is not True)
+        if at is not None and is_heard:
             heard[links.get(one.device, "")].append(at)
     for times in heard.values():
         times.sort()

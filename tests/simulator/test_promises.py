@@ -106,6 +106,8 @@ def test_a_gap_may_last_as_long_as_nothing_was_heard_after_a_slow_start() -> Non
     assert audit(run(RAISED, slow, GAPS[1], first, faults=KILL))["wide_gaps"] == 0
     sooner = accepted(4, "alarm.raised", at=T0 + 22, alarm="b", kind="call", counter=2)
     assert audit(run(RAISED, slow, GAPS[1], sooner, faults=KILL))["wide_gaps"] == 1
+    anew = accepted(5, "alarm.raised", at=T0 + 22, alarm="a", kind="call", counter=1, retold=True)
+    assert audit(run(RAISED, slow, GAPS[1], first, anew, faults=KILL))["wide_gaps"] == 0
 
 
 def test_a_gap_that_claims_more_than_the_dead_time_is_an_offence() -> None:
