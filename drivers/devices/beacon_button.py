@@ -132,7 +132,7 @@ def _hex(row: Mapping[str, object], key: str, *, name: str, size: int) -> bytes:
 def _decode(advert: Advert, key: bytes | None, *, slots: Slots) -> Decoded:  # noqa: ARG001 - beacons have no key
     """Read one advert. Raises Rejected."""
     found: list[Observation] = []
-    heard = False
+    heard = bool(advert.cached)
     for frame in beacons.parse(advert):
         if isinstance(frame, beacons.Sensor):
             heard = True

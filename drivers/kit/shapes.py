@@ -28,7 +28,8 @@ class Advert:
     """One BLE advertisement as a radio hands it over.
 
     `address`: upper case, colons. `service_data` and `manufacturer_data` are keyed by the 16-bit id; data under a
-    128-bit service id of its own is not carried (no device of ours uses it).
+    128-bit service id of its own is not carried (no device of ours uses it). `cached`: which of these two, by name, the
+    system keeps from an earlier report and only shows again with this one: it says nothing about now.
     """
 
     address: str
@@ -36,6 +37,12 @@ class Advert:
     rssi: int | None = None
     service_data: Mapping[int, bytes] = field(default_factory=dict)
     manufacturer_data: Mapping[int, bytes] = field(default_factory=dict)
+    cached: frozenset[str] = frozenset()
+
+    def fresh(self, part: str) -> Mapping[int, bytes]:
+        """Return "service_data" or "manufacturer_data" where it came with this report; else nothing."""
+        data: Mapping[int, bytes] = {} if part in self.cached else getattr(self, part)
+        return data
 
 
 class Framer(Protocol):

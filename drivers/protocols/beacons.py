@@ -84,19 +84,21 @@ def url_name(url: str) -> str:
 
 
 def parse(advert: Advert) -> tuple[Frame, ...]:
-    """Read every beacon frame of an advert. Raises Rejected: of several frames the first that is broken is told."""
+    """Read every beacon frame that came with this report: one shown again would be a press that never ends.
+
+    Raises Rejected: of several frames the first that is broken is told.
+    """
     frames: list[Frame] = []
     refusal: Rejected | None = None
-    for read, data in (
-        (_ibeacon, advert.manufacturer_data.get(APPLE)),
-        (_eddystone, advert.service_data.get(EDDYSTONE)),
-    ):
+    makers, services = advert.fresh("manufacturer_data"), advert.fresh("service_data")
+    for read, data in ((_ibeacon, makers.get(APPLE)), (_eddystone, services.get(EDDYSTONE))):
         try:
             if data is not None:
                 frames.append(read(data))
         except Rejected as one:
             refusal = refusal or one
-    if frames:
+    # What is shown again only is no reason to complain of.
+    if frames or (refusal is None and advert.cached):
         return tuple(frames)
     raise refusal or Rejected(Reason.NOT_MINE, "no beacon frame: neither iBeacon (004c) nor Eddystone (feaa)")
 

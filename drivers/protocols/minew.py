@@ -71,17 +71,18 @@ class Said:
 
 
 def parse(advert: Advert) -> tuple[Said, ...]:
-    """Read every frame of an advert. Raises Rejected: of several frames the first that is broken is told."""
+    """Read every frame that came with this report. Raises Rejected: of several frames the first that is broken is told."""
     said: list[Said] = []
     refusal: Rejected | None = None
-    service, maker = advert.service_data.get(SERVICE), advert.manufacturer_data.get(COMPANY)
+    service = advert.fresh("service_data").get(SERVICE)
+    maker = advert.fresh("manufacturer_data").get(COMPANY)
     for read, data in ((_ffe1, service), (_0639, maker)):
         try:
             if data is not None:
                 said.append(read(data))
         except Rejected as one:
             refusal = refusal or one
-    if said:
+    if said or (refusal is None and advert.cached):
         return tuple(said)
     raise refusal or Rejected(Reason.NOT_MINE, "no service data ffe1, no manufacturer data of company 0639")
 

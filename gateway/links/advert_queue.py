@@ -2,7 +2,8 @@
 
 The radio's callback runs inside the Bluetooth stack, which must get its turn back at once, whatever is done with an
 advert. Limits: 2,000 wait (about 1 MB), the newest are dropped beyond that, counted and announced; 50 are handed over
-before others get their turn on the event loop; each kind of failure is logged once, 1,000 kinds at most.
+before others get their turn on the event loop; each kind of failure is logged once, 1,000 kinds at most; of 1,024
+addresses it is known which data came with which report, the one longest silent goes first.
 """
 
 from __future__ import annotations
@@ -104,11 +105,37 @@ class AdvertQueue:
             self.count_failure("overflow", error)
 
 
-def advert_of(address: str, data: AdvertisementData) -> Advert:
+class Reports:
+    """Knows what of an advert came with this very report.
+
+    bleak shows with each report everything that bluetoothd ever told of a device. What a report brings is a new object
+    there, what it does not is the object of before. A tag that shows a press in manufacturer data and lives on in service
+    data would otherwise be pressed for ever, and never again.
+    """
+
+    def __init__(self, *, limit: int = 1_024) -> None:
+        self._limit = limit
+        self._seen: dict[str, tuple[object, object]] = {}
+
+    def cached(self, address: str, data: AdvertisementData) -> frozenset[str]:
+        """Return the names of the parts that are of an earlier report."""
+        props = data.platform_data[1] if len(data.platform_data) > 1 else None
+        if not isinstance(props, dict):
+            return frozenset()
+        now = (props.get("ServiceData"), props.get("ManufacturerData"))
+        before = self._seen.pop(address, (None, None))
+        self._seen[address] = now
+        if len(self._seen) > self._limit:
+            self._seen.pop(next(iter(self._seen)))
+        pairs = zip(("service_data", "manufacturer_data"), now, before, strict=True)
+        return frozenset(name for name, new, old in pairs if new is not None and new is old)
+
+
+def advert_of(address: str, data: AdvertisementData, cached: frozenset[str] = frozenset()) -> Advert:
     """Return what bleak hands over in the kit's terms: data under 16-bit service ids, and manufacturer data."""
     services = {
         int(uuid[4:8], 16): value
         for uuid, value in data.service_data.items()
         if uuid.startswith("0000") and uuid[8:].lower() == _BASE_UUID
     }
-    return Advert(address, data.local_name or "", data.rssi, services, dict(data.manufacturer_data))
+    return Advert(address, data.local_name or "", data.rssi, services, dict(data.manufacturer_data), cached)

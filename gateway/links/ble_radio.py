@@ -22,7 +22,7 @@ from bleak import BleakScanner
 from gateway.links import ble_problems, bleak_bus
 from gateway.links.adapter_power import AdapterPower
 from gateway.links.advert_monitor import AdvertMonitor
-from gateway.links.advert_queue import AdvertQueue, OverflowCallback, advert_of
+from gateway.links.advert_queue import AdvertQueue, OverflowCallback, Reports, advert_of
 from gateway.links.bluez_adapters import AdapterState
 from gateway.links.bluez_watch import IDLE_AFTER_S, BluezWatch
 from gateway.links.silence import Ended, Repair, Silence
@@ -122,6 +122,7 @@ class BleRadio:
         self._clock = clock
         self._call_timeout_s = call_timeout_s
         self._retry_cap_s = retry_cap_s
+        self._reports = Reports()
         self._queue = AdvertQueue(link_id, deliver, on_overflow, limit=limit)
         self._watch = BluezWatch(
             adapter=adapter,
@@ -354,7 +355,8 @@ class BleRadio:
             if self._scan.since is not None and not self._scan.over.is_set():
                 self._note_hearing(address, now)
             if self._wanted(address):
-                self._queue.put(HeardAdvert(self._link, advert_of(address, data), now))
+                advert = advert_of(address, data, self._reports.cached(address, data))
+                self._queue.put(HeardAdvert(self._link, advert, now))
         except Exception as error:  # noqa: BLE001 - what one advert does must not reach the scan
             self._queue.count_failure("advert", error)
 

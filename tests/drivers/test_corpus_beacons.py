@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -76,10 +77,9 @@ def said(driver: Any, heard: Advert) -> list[str] | Reason:
         decoded: Decoded = driver.decode(heard, None)
     except Rejected as refusal:
         return refusal.reason
-    assert all(
-        isinstance(one, Signal) and one.kind is SignalKind.CALL and one.level is None for one in decoded.observations
-    )
-    return [one.code for one in decoded.observations if isinstance(one, Signal)]
+    calls = [one for one in decoded.observations if isinstance(one, Signal)]
+    assert all(one.kind is SignalKind.CALL and one.level is None for one in calls)
+    return [one.code for one in calls]
 
 
 def test_the_most_exact_slot_says_what_a_frame_means() -> None:
@@ -168,3 +168,14 @@ def test_options_that_do_not_fit_are_refused_by_name(raw: dict[str, object], key
     assert caught.value.key == key
     assert caught.value.expected
     assert caught.value.zh
+
+
+def test_a_frame_that_is_only_shown_again_says_nothing() -> None:
+    driver = DRIVER.configured({"slot": [{"is": "press", "uuid": UUID}]})
+    life = {beacons.EDDYSTONE: bytes.fromhex("21010b0c13180000210000fc12")}
+    shown = replace(ibeacon(), service_data=life, cached=frozenset({"manufacturer_data"}))
+    assert said(driver, replace(shown, cached=frozenset())) == ["press"]
+    assert readings(driver.decode(shown, None)) == {"battery_voltage": 3.091, "temperature": 24.0}
+    assert driver.decode(replace(shown, cached=frozenset({"manufacturer_data", "service_data"})), None) == Decoded()
+    assert driver.identify is not None
+    assert driver.identify(shown) == ()

@@ -13,6 +13,7 @@ from drivers.kit import Advert, Advertises, Counter, Decoded, Signal, SignalKind
 from drivers.protocols import enocean_ble
 from gateway.collect import Desk
 from gateway.collect.listening import Heard
+from gateway.links.state import HeardAdvert
 
 SWITCH = "E2:15:00:00:19:B8"
 KEY = bytes.fromhex("3dda31ad44767ae3ce56dce2b3ce2abb")
@@ -165,6 +166,25 @@ async def test_an_address_goes_before_what_an_advert_says(opened: Opener, radio:
     centre.hear(TAG, maker=beacon())
     centre.hear("C0:00:00:00:00:08", maker=beacon())
     assert (centre.desks["near"].heard, centre.desks["any"].heard) == (1, 1)
+
+
+async def test_a_press_that_is_only_shown_again_ends_and_the_next_is_heard(opened: Opener, radio: Radio) -> None:
+    """The tag lives on in service data; the system shows its last press beside it all the time."""
+    centre = await opened([radio("call-1", "beacon-button", TAG, driver=slots({"is": "press", "uuid": UUID}))])
+
+    def hear(*cached: str) -> None:
+        makers = {key: bytes.fromhex(value) for key, value in beacon().items()}
+        services = {0xFEAA: bytes.fromhex("2101010c13")}
+        advert = Advert(TAG, "", -60, services, makers, frozenset(cached))
+        centre.collector.on_advert(HeardAdvert("air", advert, centre.clock.stamp()))
+
+    hear("service_data")
+    for _ in range(30):
+        centre.clock.go_on(1)
+        hear("manufacturer_data")
+    hear("service_data")
+    alarms = [one for one in await centre.told("presses") if one[0] == "alarm.raised"]
+    assert alarms == [("alarm.raised", 1), ("alarm.raised", 2)]
 
 
 # What counts itself.

@@ -252,3 +252,29 @@ async def test_a_radio_that_fails_does_not_deafen_another_for_long(world: Any) -
     await world.until_delivered()
 
     assert world.bluez.scanning("hci0")
+
+
+async def test_what_a_report_did_not_bring_is_known_as_cached(world: Any) -> None:
+    """A press in manufacturer data is over once only service data comes, although bleak goes on showing it."""
+    world.radio()
+    await world.until_said("hearing")
+    await world.until_delivered()
+    before = len(world.heard)
+
+    press, life = {0x004C: b"\x02\x15\x01"}, {0xFEAA: b"\x21\x01\x00"}
+    parts: list[tuple[dict[int, bytes], dict[int, bytes]]] = [
+        ({}, press),
+        (life, {}),
+        (life, {}),
+        ({}, press),
+        (life, press),
+    ]
+    for turn, (services, makers) in enumerate(parts, start=1):
+        world.bluez.hear(Report(world.ours, -60, "", services, makers))
+        await world.until(lambda turn=turn: len(world.heard) == before + turn, "one advert for each report")
+
+    heard = [one.advert for one in world.heard[before:]]
+    shown, late = {"manufacturer_data"}, {"service_data"}
+    assert [set(one.cached) for one in heard][1:] == [shown, shown, late, set()]
+    assert [dict(one.fresh("manufacturer_data")) for one in heard] == [press, {}, {}, press, press]
+    assert heard[1].manufacturer_data == press
