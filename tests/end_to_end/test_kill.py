@@ -102,7 +102,7 @@ class Source:
             rest = child.stdout.read()
             child.stdin.close()
             child.stdout.close()
-            assert child.wait(timeout=10) == -signal.SIGKILL
+            assert child.wait(timeout=30) == -signal.SIGKILL
         # What it had said before it died was said: the pipe has kept it.
         for line in rest.decode().splitlines():
             word, text = line.split()

@@ -85,7 +85,7 @@ class Bench:
     async def stop(self) -> None:
         if self.task is not None:
             self.task.cancel()
-            _, late = await asyncio.wait({self.task}, timeout=5)
+            _, late = await asyncio.wait({self.task}, timeout=30)
             assert not late, "the server did not end"
             self.task = None
 

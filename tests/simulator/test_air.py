@@ -88,7 +88,7 @@ async def air(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
     manager = bleak_manager._global_instances.pop(asyncio.get_running_loop())
     if manager._bus is not None and manager._bus_watcher_task is not None:
         manager._bus.disconnect()
-        await asyncio.wait({manager._bus_watcher_task}, timeout=2)
+        await asyncio.wait({manager._bus_watcher_task}, timeout=30)
     await bluez.stop()
     await daemon.stop()
 

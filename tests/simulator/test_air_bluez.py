@@ -34,7 +34,7 @@ async def bus(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[
         manager = bleak_manager._global_instances.pop(asyncio.get_running_loop(), None)
         if manager is not None and manager._bus is not None and manager._bus_watcher_task is not None:
             manager._bus.disconnect()
-            await asyncio.wait({manager._bus_watcher_task}, timeout=2)
+            await asyncio.wait({manager._bus_watcher_task}, timeout=30)
 
 
 async def until(condition: Callable[[], bool], why: str, *, within_s: float = 30.0) -> None:

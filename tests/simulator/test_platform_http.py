@@ -31,7 +31,7 @@ class PlayedGateway:
     """A gateway's end of the wire: one connection unless several requests are under way."""
 
     def __init__(self, platform: District) -> None:
-        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{platform.port}", timeout=10, trust_env=False)
+        self.client = httpx.AsyncClient(base_url=f"http://127.0.0.1:{platform.port}", timeout=30, trust_env=False)
 
     async def post(self, content: object, *, content_type: str = ONE, **headers: str) -> httpx.Response:
         path = "/v1/events:batch" if content_type == BATCH or isinstance(content, list) else "/v1/events"

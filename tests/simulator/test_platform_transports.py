@@ -99,7 +99,7 @@ def strict(ca: Path) -> ssl.SSLContext:
 
 
 async def post_alarm(url: str, verify: ssl.SSLContext) -> httpx.Response:
-    async with httpx.AsyncClient(verify=verify, timeout=10, trust_env=False) as client:
+    async with httpx.AsyncClient(verify=verify, timeout=30, trust_env=False) as client:
         headers = {"content-type": "application/cloudevents+json"}
         return await client.post(f"{url}/v1/events", content=ALARM, headers=headers)
 

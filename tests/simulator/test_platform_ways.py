@@ -64,7 +64,7 @@ class PlayedGateway:
         self.mqtt.connect(HOST, platform.ways[0].port)
         self.mqtt.loop_start()
         base = f"http://{HOST}:{platform.ways[1].port}"
-        self.http = httpx.AsyncClient(base_url=base, timeout=10, trust_env=False)
+        self.http = httpx.AsyncClient(base_url=base, timeout=30, trust_env=False)
 
     def publish(self, n: int) -> None:
         self.mqtt.publish(f"{ROOT}/up/alarm", alarm(n), qos=1)

@@ -21,7 +21,7 @@ from gateway.collect.listening import Heard, Listeners
 from gateway.links.serial_line import SerialLine
 from simulator.replay import ReplayError, main, read
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 FALL = bytes.fromhex("01000000010e02f301fe")
 CLEAR = bytes.fromhex("01000000010e02f300ff")
 

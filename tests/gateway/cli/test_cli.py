@@ -24,7 +24,7 @@ from gateway.cli.layout import Paper, clean, size, width
 from gateway.cli.reports import local_time, short_ids
 from gateway.errors import ControlError
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 
 ALARM = "0197c1de-4a2b-7c3d-8e4f-5a6b7c8d9e0f"
 STATUS: dict[str, Any] = {

@@ -16,7 +16,7 @@ import pytest
 from gateway.cli.devices import joined
 from gateway.cli.layout import width
 
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 ALARM = "0197c1de-4a2b-7c3d-8e4f-5a6b7c8d9e0f"
 CONFIG = """
 [[device]]

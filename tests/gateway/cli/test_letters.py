@@ -43,7 +43,7 @@ async def gateway(*words: object) -> tuple[int, str, str]:
         env={**kept, "TZ": "Asia/Shanghai", "DAYCARE_GATEWAY_CONFIG": "/nonexistent/gateway.toml"},
         stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.PIPE,
     )  # fmt: skip
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(60):
         out, err = await process.communicate()
     assert process.returncode is not None
     return process.returncode, out.decode(), err.decode()

@@ -24,7 +24,7 @@ from gateway.collect.listening import Heard, Listeners
 from gateway.links.state import HeardAdvert
 
 AT = Stamp(1_772_352_000_250, 1_000, "boot", "synced")  # 2026-03-01 16:00:00.250 in China
-DEADLINE_S = 20.0
+DEADLINE_S = 60.0
 TARIFFS = "正向有功电能[T2] 0.19 kWh  正向有功电能[T3] 0.38 kWh  正向有功电能[T4] 33.17 kWh  问 1 次，答 1 次"
 ASKED = "fefefefe68003619000000681104333234330016 → -"
 KEY = bytes.fromhex("231d39c1d7cc1ab1aee224cd096db932")

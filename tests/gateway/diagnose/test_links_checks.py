@@ -232,7 +232,7 @@ async def test_somebody_else_who_scans_is_told_while_no_gateway_runs(
     manager = bleak_manager._global_instances.pop(asyncio.get_running_loop(), None)
     if manager is not None and manager._bus is not None and manager._bus_watcher_task is not None:
         manager._bus.disconnect()
-        await asyncio.wait({manager._bus_watcher_task}, timeout=5)
+        await asyncio.wait({manager._bus_watcher_task}, timeout=30)
 
 
 # -- devices -----------------------------------------------------------------------------------------------------

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 
 from gateway.links import bleak_bus
+from gateway.links.bluez_adapters import AdapterState
 from simulator.bluez import FakeBluez
 
 # What is wrong, and how it ends.
@@ -161,10 +162,10 @@ async def test_a_radio_that_breaks_and_returns_hears_again(
     world: Any, breaks: Callable[[Any], Awaitable[None]], problem: str
 ) -> None:
     # A back-off of minutes: what brings the radio back in time must be the watch.
-    world.radio(retry_cap_s=600.0)
+    radio = world.radio(retry_cap_s=600.0)
     await world.until_said("hearing")
-    await world.until_delivered()
-    await asyncio.sleep(0.03)
+    await world.until(lambda: radio._watch.state is AdapterState.READY)  # before, it could not tell what ended the scan
+    await world.until_heard_once()
     last = world.heard[-1].at
 
     await breaks(world)
@@ -291,8 +292,7 @@ async def test_a_scan_that_cannot_be_stopped_is_left_behind(world: Any, fault: A
 async def test_a_discovery_that_somebody_else_ended_is_noticed_and_begun_anew(world: Any) -> None:
     world.radio()
     await world.until_said("hearing")
-    await world.until_delivered()
-    await asyncio.sleep(0.03)
+    await world.until_heard_once()
     last = world.heard[-1].at
 
     world.bluez.end_discovery()
@@ -509,8 +509,7 @@ async def test_a_device_that_bleak_has_forgotten_is_heard_again_at_once(world: A
     """A device that appears while bleak takes over the list of all objects is not in its memory, and stays dumb."""
     world.radio()
     await world.until_said("hearing")
-    await world.until_delivered()
-    await asyncio.sleep(0.03)
+    await world.until_heard_once()
     manager: Any = bleak_bus.current()
     del manager._properties["/org/bluez/hci0/dev_AA_BB_CC_DD_EE_01"]
 
@@ -523,8 +522,7 @@ async def test_a_device_that_bleak_has_forgotten_is_heard_again_at_once(world: A
 async def test_what_is_told_of_unknown_devices_without_an_advert_costs_no_connection(world: Any) -> None:
     world.radio()
     await world.until_said("hearing")
-    await world.until_delivered()
-    await asyncio.sleep(0.03)
+    await world.until_heard_once()
     manager: Any = bleak_bus.current()
     del manager._properties["/org/bluez/hci0/dev_AA_BB_CC_DD_EE_01"]
     world.bluez.invalidate_rssi()

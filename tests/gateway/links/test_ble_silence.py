@@ -148,6 +148,6 @@ async def test_cancelled_in_the_middle_of_a_power_cycle_it_leaves_the_adapter_on
     await world.until(lambda: not world.bluez.powered() and not hanging)  # "on" was asked for, and not answered
 
     world.tasks[0].cancel()
-    await asyncio.wait(world.tasks, timeout=10.0)
+    await asyncio.wait(world.tasks, timeout=30.0)
 
     assert world.bluez.powered()

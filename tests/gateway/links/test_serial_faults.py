@@ -83,7 +83,7 @@ class Line:
 
     async def end(self) -> None:
         self.task.cancel()
-        await asyncio.wait({self.task}, timeout=10)
+        await asyncio.wait({self.task}, timeout=30)
 
 
 @pytest.fixture
@@ -379,7 +379,7 @@ async def test_what_a_wire_holds_when_its_connection_breaks_is_taken_first() -> 
     wire.data_received(b"x" * 10_000)
     wire.pause()
     wire.connection_lost(OSError(5, "Input/output error"))
-    assert await asyncio.wait_for(wire.ended, 5) == "[Errno 5] Input/output error"
+    assert await asyncio.wait_for(wire.ended, 30) == "[Errno 5] Input/output error"
     assert [len(one) for one in taken] == [4096, 4096, 1808]
 
 

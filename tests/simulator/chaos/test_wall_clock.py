@@ -49,7 +49,7 @@ def test_a_jump_moves_the_wall_clock_of_a_running_process_and_no_wait(tmp_path: 
     finally:
         child.stdin.close()
         child.stdout.close()
-        child.wait(timeout=10)
+        child.wait(timeout=30)
     assert said == [
         "[0, 0, 0] True",
         "[157680000, 157680000, 157680000] True",
