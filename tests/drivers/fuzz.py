@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from drivers.kit import Advert, Advertises, Answers, NoReply, Rejected, Streams
 from drivers.kit.catalogue import load, models, templates
 from drivers.kit.checks import crc16_modbus, xor8
-from drivers.protocols import bthome
+from drivers.protocols import bthome, enocean_ble
 
 MOST_ASKS = 64
 MOST_CRASHES = 10
@@ -58,6 +58,14 @@ def sealed_bthome(rng: random.Random, samples: list[bytes]) -> tuple[Advert, byt
     sealed = AESCCM(key, tag_length=4).encrypt(bytes(6) + b"\xd2\xfc" + info + counter, plain, None)
     data = info + sealed[:-4] + counter + sealed[-4:]
     return Advert("00:00:00:00:00:00", service_data={bthome.SERVICE: data}), key
+
+
+def sealed_enocean(rng: random.Random) -> tuple[Advert, bytes]:
+    """Any status and optional data, signed as they should be; now and then a key in clear."""
+    address, key = bytes.fromhex("e215000019b8"), bytes(16)
+    body = rng.randbytes(4) + bytes([rng.randrange(32)]) + rng.randbytes(rng.choice((0, 1, 2, 3, 4, 11, 17)))
+    data = body + enocean_ble.signature(body, address=address, key=key)
+    return Advert("E2:15:00:00:19:B8", manufacturer_data={enocean_ble.COMPANY: data}), key
 
 
 def sealed_dlt645(rng: random.Random, request: bytes) -> bytes:
@@ -172,6 +180,8 @@ def advert_case(driver: Advertises, rng: random.Random) -> Case:
         )
         if driver.model == "bthome-button" and rng.random() < 0.2:
             advert, key = sealed_bthome(rng, samples)
+        if driver.model == "enocean-ptm" and rng.random() < 0.4:
+            advert, key = sealed_enocean(rng)
         case.last = (advert, key)  # type: ignore[attr-defined]  # shown when it crashes
         chosen = rng.choice(configured)
         if chosen.identify:
