@@ -2,8 +2,8 @@
 
 Plays the radio part of DIR/scenario.json over a pretended bluetoothd and writes down in DIR/air.jsonl what each device
 really did, at its first advert. A press is about 6 adverts of one payload within 1.2 s, a fall an advert in 0.4 s while
-the bit is high, with low ones after it; RSSI varies with each advert. One device does one thing at a time: what is due
-meanwhile comes later, and the ledger has the true time. The faults ble-off, ble-on, ble-unplug, ble-plug and ble-deaf
+the bit is high, with low ones after it; a switch that is let go says so. RSSI varies with each advert. One device does
+one thing at a time: what is due meanwhile comes later, and the ledger has the true time. The faults ble-off, ble-on, ble-unplug, ble-plug and ble-deaf
 (until the scan is started anew) break the radio.
 Limits: 200 devices; an emission that is more than 5 s late when the process starts is left out and said so.
 """
@@ -25,12 +25,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator.ble_devices import BUTTON_CODES, BleDevice, BthomeButton, IngicsPendant, Payload
+from simulator.ble_tags import BEACON_CODES, MOKO_CODES, BeaconTag, EnoceanSwitch, MokoButton
 from simulator.bluez import BluezError, FakeBluez
 from simulator.bluez_objects import Report
 
 BUS_VARIABLE: Final = "DBUS_SYSTEM_BUS_ADDRESS"
 DEFAULT_FOREIGN_PER_S: Final = 20.0
-_MODELS: Final = ("bthome-button", "ingics-ibs")
+_MODELS: Final = ("bthome-button", "ingics-ibs", "enocean-ptm", "beacon-button", "moko-tag")
 _MAX_DEVICES: Final = 200
 _LATE_S: Final = 5.0
 _PRESS_S: Final = 1.2
@@ -39,8 +40,11 @@ _FALL_S: Final = 6.0
 _FALL_STEP_S: Final = 0.4
 _LOW_ADVERTS: Final = 5
 _CLEAR_S: Final = 1.0  # no sign of life so shortly before something happens
-_HEARTBEAT_S: Final = {"bthome-button": 20.0, "ingics-ibs": 4.0}
+_HEARTBEAT_S: Final = {"bthome-button": 20.0, "ingics-ibs": 4.0, "beacon-button": 1.28, "moko-tag": 10.0}
 _STRANGERS: Final = 60
+_CODES: Final[Mapping[type[BleDevice], Mapping[str, int]]] = {
+    BthomeButton: BUTTON_CODES, BeaconTag: BEACON_CODES, MokoButton: MOKO_CODES,
+}  # fmt: skip
 
 
 class AirError(Exception):
@@ -97,14 +101,17 @@ class Air:
             late += 1
         if late:
             print(f"air: {name}: {late} emissions left out, their time was over", file=sys.stderr)
-        every_s = self._heartbeat_s or _HEARTBEAT_S[self._entries[name]["model"]]
+        own_s = _HEARTBEAT_S.get(self._entries[name]["model"])
+        every_s = math.inf if own_s is None else self._heartbeat_s or own_s
         rssi = rng.uniform(-80, -50)
-        beat = loop.time() + rng.uniform(0.0, every_s)
+        beat = math.inf if own_s is None else loop.time() + rng.uniform(0.0, every_s)
         while True:
             due = self._begin + pending[0]["at_s"] if pending else math.inf
             if beat < due - _CLEAR_S:
                 await asyncio.sleep(beat - loop.time())
-                await self._repeat(device, device.heartbeat(), offsets=(0.0, 0.1), rssi=rssi, rng=rng)
+                sign = device.heartbeat()
+                if sign is not None:
+                    await self._repeat(device, sign, offsets=(0.0, 0.1), rssi=rssi, rng=rng)
                 beat = loop.time() + every_s * rng.uniform(0.8, 1.2)
             else:
                 await asyncio.sleep(due - loop.time())
@@ -147,6 +154,8 @@ class Air:
             low = _offsets(_LOW_ADVERTS * _FALL_STEP_S, step_s=_FALL_STEP_S, rng=rng)
             await asyncio.sleep(_FALL_STEP_S)
             await self._repeat(device, device.heartbeat(), offsets=low, rssi=rssi, rng=rng)
+        elif isinstance(device, EnoceanSwitch):
+            await self._repeat(device, device.release(), offsets=(0.0, 0.02, 0.04), rssi=rssi, rng=rng)
 
     async def _repeat(
         self, device: BleDevice, payload: Payload, *, offsets: Sequence[float], rssi: float, rng: random.Random
@@ -205,7 +214,14 @@ def _device(entry: Mapping[str, Any], *, rng: random.Random) -> BleDevice:
     try:
         if entry["model"] == "ingics-ibs":
             return IngicsPendant(address, variant=str(entry.get("map", {}).get("variant", "ibs03g")))
+        if entry["model"] == "beacon-button":
+            return BeaconTag.of(address, entry.get("map", {}))
+        if entry["model"] == "moko-tag":
+            return MokoButton(address, presses=rng.randrange(1 << 15))
         key = bytes.fromhex(entry["key"]) if entry.get("key") else None
+        if entry["model"] == "enocean-ptm":
+            # As below: a sequence must not go back when the air is started anew.
+            return EnoceanSwitch(address, key=key or bytes(16), sequence=int(time.time()))
     except ValueError as error:
         raise AirError(f"device {entry['id']}: {error}") from error
     # A counter of 32 bits must not go back when the air is started anew: the time serves as its beginning.
@@ -216,7 +232,7 @@ def _device(entry: Mapping[str, Any], *, rng: random.Random) -> BleDevice:
 def _check(emission: Mapping[str, Any], device: BleDevice) -> None:
     """Refuse what a device cannot do before the run begins, not in its middle."""
     kind, code = emission["kind"], emission.get("code", "press")
-    codes = tuple(BUTTON_CODES) if isinstance(device, BthomeButton) else ("press",)
+    codes = tuple(_CODES.get(type(device), ("press",)))
     fits = code in codes if kind == "press" else kind == "fall" and isinstance(device, IngicsPendant)
     if not fits:
         raise AirError(f"emission at {emission['at_s']} s: {emission['device']} cannot do {kind} {code}")

@@ -56,8 +56,8 @@ class BleDevice(Protocol):
     def press(self, code: str) -> Payload:
         """Return the payload of a press; ValueError when the device knows no such code."""
 
-    def heartbeat(self) -> Payload:
-        """Return a sign of life (battery, nothing pressed, nobody fallen)."""
+    def heartbeat(self) -> Payload | None:
+        """Return a sign of life (battery, nothing pressed, nobody fallen); None of a device that gives none."""
 
 
 def bthome_objects(*, packet_id: int | None, battery: int | None, buttons: Sequence[int] = ()) -> bytes:
