@@ -3,8 +3,8 @@
 Plays the radio part of DIR/scenario.json over a pretended bluetoothd and writes down in DIR/air.jsonl what each device
 really did, at its first advert. A press is about 6 adverts of one payload within 1.2 s, a fall an advert in 0.4 s while
 the bit is high, with low ones after it; a switch that is let go says so. RSSI varies with each advert. One device does
-one thing at a time: what is due meanwhile comes later, and the ledger has the true time. The faults ble-off, ble-on, ble-unplug, ble-plug and ble-deaf
-(until the scan is started anew) break the radio.
+one thing at a time: what is due meanwhile comes later, and the ledger has the true time. The faults ble-off, ble-on,
+ble-unplug, ble-plug and ble-deaf (until the scan is started anew) break the radio.
 Limits: 200 devices; an emission that is more than 5 s late when the process starts is left out and said so.
 """
 
