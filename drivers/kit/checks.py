@@ -24,3 +24,20 @@ def crc16_modbus(data: bytes) -> int:
         for _ in range(8):
             crc = (crc >> 1) ^ 0xA001 if crc & 1 else crc >> 1
     return crc
+
+
+def crc8(data: bytes) -> int:
+    """CRC-8 (polynomial 07, begins with 00) of EnOcean's serial protocol."""
+    crc = 0
+    for byte in data:
+        crc = _CRC8[crc ^ byte]
+    return crc
+
+
+def _crc8_of(byte: int) -> int:
+    for _ in range(8):
+        byte = ((byte << 1) ^ 0x07) & 0xFF if byte & 0x80 else byte << 1
+    return byte
+
+
+_CRC8 = bytes(_crc8_of(byte) for byte in range(256))

@@ -132,3 +132,17 @@ class LengthFramer:
         """Forget a half frame."""
         self.skipped += len(self._held)
         self._held = b""
+
+
+def eager(inspect: Inspect, *, start: int) -> Inspect:
+    """Let a whole frame within a frame that is still waited for end the wait: nothing waits behind a garbled length."""
+    mark = bytes([start])
+
+    def look(data: bytes, at: int) -> int | Reason | None:
+        found = inspect(data, at)
+        while found is None and (at := data.find(mark, at + 1)) >= 0:
+            if isinstance(inspect(data, at), int):
+                return Reason.NOT_MINE
+        return found
+
+    return look

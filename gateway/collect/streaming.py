@@ -125,8 +125,11 @@ class StreamReader:
             self._line.pause()
 
     async def keep_asking(self) -> None:
-        """Send the poll that the driver declares, for ever; return at once where it declares none."""
-        poll = self._driver.poll
+        """Send the poll that the driver declares, for ever; return at once where it declares none.
+
+        A receiver of radio is asked where it is configured itself: its answers are no sign of life of what it hears.
+        """
+        poll = None if self._driver.radio and "" not in self._desks else self._driver.poll
         while poll is not None:
             every_s = self._desk_of_line.every_s or poll.every_s
             self.ask(poll.request, every_s=every_s)
@@ -175,7 +178,7 @@ class StreamReader:
         desk, address = self._owner(frame)
         listeners = self._collector.listeners
         if desk is None:
-            self._stranger(address)
+            self._stranger(address, frame)
             listeners.tell_frame(self._link, at, frame, desk=None, said=address)
             return
         try:
@@ -194,15 +197,26 @@ class StreamReader:
         self._reply([reply for reply in decoded.replies if reply.when == "now"])
         self._take(desk, decoded, at)
 
-    def _stranger(self, address: str) -> None:
+    def _stranger(self, address: str, frame: bytes) -> None:
         """Somebody speaks who is not configured: most likely one of ours whose address is mistyped, and nobody hears it."""
         self.strangers += 1
         if address and self._driver.strangers is not Worth.IGNORED:
             self._health.on("GW-DEV-04", self._link, address=address[:SHOWN_ADDRESS], count=self.strangers)
+        if self._driver.radio:
+            self._answer_receiver(frame)
+
+    def _answer_receiver(self, frame: bytes) -> None:
+        """A receiver that waits for its answer before it goes on gets it, whoever was heard: the next may be a call."""
+        try:
+            replies = self._driver.decode(frame, self._host.options).replies
+        except Rejected as rejected:
+            replies = rejected.replies
+        self._reply([reply for reply in replies if reply.when == "now"])
 
     def _owner(self, frame: bytes) -> tuple[Desk | None, str]:
         """Return whose frame it is, and its address; None for a stranger's, and for one that names nobody."""
-        if self._driver.address_of is None or (self._only is not None and self._strangers is None):
+        is_shared = self._strangers is not None or self._driver.radio
+        if self._driver.address_of is None or (self._only is not None and not is_shared):
             return self._host, ""
         try:
             address = self._driver.address_of(frame, self._host.options)
@@ -211,7 +225,7 @@ class StreamReader:
         desk = self._desks.get(address)
         if desk is None and self._strangers is not None:
             return (self._unlisted(self._strangers, address) if address else self._host), address
-        if desk is None and not address:
+        if desk is None and not address and not self._driver.radio:
             self._garbage += len(frame)
         return desk, address
 

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from drivers.kit import Advert, Advertises, Answers, NoReply, Rejected, Streams
 from drivers.kit.catalogue import load, models, templates
-from drivers.kit.checks import crc16_modbus, xor8
+from drivers.kit.checks import crc8, crc16_modbus, xor8
 from drivers.protocols import bthome, enocean_ble
 
 MOST_ASKS = 64
@@ -121,16 +121,51 @@ def sealed_mr24(rng: random.Random) -> bytes:
     return frame + crc16_modbus(frame).to_bytes(2, "little")
 
 
+def sealed_esp3(rng: random.Random) -> bytes:
+    """A telegram of any choice with right checks, most of it of a length that fits."""
+    choice, size = rng.choice(((0xF6, 1), (0xD5, 1), (0xA5, 4), (0xD2, 2), (rng.randrange(256), rng.randrange(20))))
+    data, extra = bytes([choice]) + rng.randbytes(size + 5), rng.randbytes(rng.choice((0, 7)))
+    head = len(data).to_bytes(2, "big") + bytes([len(extra), rng.choice((1, 1, 1, 2, 9))])
+    return b"\x55" + head + bytes([crc8(head)]) + data + extra + bytes([crc8(data + extra)])
+
+
+def sealed_tap(rng: random.Random) -> bytes:
+    """A block of any content with a right sum."""
+    content = rng.choice((b"301\rHELP\r", bytes(rng.randrange(0x20, 0x80) for _ in range(rng.randrange(40)))))
+    data = b"\x02" + content + rng.choice((b"\x03", b"\x17", b"\x1f"))
+    total = sum(data)
+    return data + bytes(0x30 + (total >> shift & 15) for shift in (8, 4, 0)) + b"\r"
+
+
+def sealed_ev1527(rng: random.Random) -> bytes:
+    """Any code in the frame of a board."""
+    return b"\xfd" + rng.randbytes(4) + b"\xdf"
+
+
+def sealed_bridge(rng: random.Random) -> bytes:
+    """Any code, or any raw reception, in the frame of the bridge."""
+    if rng.random() < 0.5:
+        return b"\xaa\xa4" + rng.randbytes(9) + b"\x55"
+    count = rng.randrange(1, 9)
+    symbols = bytes(rng.randrange(count) << 4 | rng.randrange(count) for _ in range(rng.randrange(40)))
+    return b"\xaa\xb1" + bytes([count]) + rng.randbytes(2 * count) + symbols + b"\x55"
+
+
 SEALED: dict[str, Callable[[random.Random], bytes]] = {
     "espa444": sealed_espa,
     "micradar": sealed_micradar,
     "mr24fdb1": sealed_mr24,
+    "enocean-esp3": sealed_esp3,
+    "tap": sealed_tap,
+    "ev1527-board": sealed_ev1527,
+    "sonoff-rf-bridge": sealed_bridge,
     "andar-radar": sealed_tinyframe,
 }
 
 JSON_VALUES = (
     *("1", "-1", "0", "1.5", "1e400", "-0.0", "1E-9", "9223372036854775807", "9223372036854775808", "1" * 300),
     *(
+        '"X"',
         "null",
         "true",
         "false",
@@ -150,12 +185,12 @@ JSON_VALUES = (
 
 def sealed_json(rng: random.Random) -> bytes:
     """An object with the fields that the vectors map, and any value in them."""
-    names = rng.choices(("dev", "n", "s", "ev", "kwh", "x"), k=rng.randrange(7))
+    names = rng.choices(("dev", "n", "s", "ev", "kwh", "x", "model", "id", "code", "battery_ok"), k=rng.randrange(7))
     values = {name: rng.choice(JSON_VALUES) for name in names} | ({"dev": '"b1"'} if rng.random() < 0.7 else {})
     return ("{" + ", ".join(f'"{name}": {value}' for name, value in values.items()) + "}\n").encode()
 
 
-SEALED["json-lines"] = sealed_json
+SEALED |= {"json-lines": sealed_json, "rtl433": sealed_json}
 
 
 def advert_case(driver: Advertises, rng: random.Random) -> Case:

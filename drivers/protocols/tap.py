@@ -1,0 +1,137 @@
+r"""TAP 1.8 (Telocator Alphanumeric Protocol): how a call system hands messages to a paging terminal; we are the terminal.
+
+A letter or a name is a byte, <CR> 0D:
+
+    <CR>                              the other side begins: we ask ID=
+    ESC PG1 [password] <CR>           it logs on:           <CR> ACK <CR> ESC [p <CR>
+    STX P... <CR> T... <CR> ETX K K K <CR>     a message:   <CR> ACK <CR>, <CR> NAK <CR> (say it again), <CR> RS <CR> (give it up)
+    EOT <CR>                          it logs off:          <CR> ESC EOT <CR>
+
+    P  pager, T text (further fields belong to it); ETB or US instead of ETX: more of the message follows
+    K  sum of the seven bits of every byte from STX to ETX, in three characters of four bits each, the highest first, 30 added
+
+Usual lines are 7E1: read with eight bits they show the parity as the highest bit, which is taken off.
+Limits: 1,024 bytes a block, 64 a line. Source: TAP specification 1.8.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from drivers.kit import Reason, Rejected, Reply
+
+STX, ETX, EOT, ETB, CR, ESC, US = 0x02, 0x03, 0x04, 0x17, 0x0D, 0x1B, 0x1F
+MAX_BLOCK: Final = 1024
+MAX_LINE: Final = 64
+ASK_ID: Final = Reply(b"ID=")
+WELCOME: Final = Reply(b"\r\x06\r\x1b[p\r")
+GOODBYE: Final = Reply(b"\r\x1b\x04\r")
+SAY_AGAIN: Final = Reply(b"\r\x15\r")
+GIVE_UP: Final = Reply(b"\r\x1e\r")
+STORED: Final = Reply(b"\r\x06\r", when="committed")
+TAKEN: Final = Reply(b"\r\x06\r")
+_BEGIN: Final = re.compile(rb"[\x02\x82\r\x8d]")
+_END: Final = re.compile(rb"[\x03\x17\x1f\x97\x9f\x02\x82\x04\x84]")
+_CHECK: Final = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One block: whom it calls, and what it says."""
+
+    pager: str
+    text: str
+
+
+class TapFramer:
+    """Cuts a line into blocks and lines; a block with a wrong check is a frame too, since it has to be answered."""
+
+    def __init__(self) -> None:
+        self.limit = MAX_BLOCK
+        self.skipped = 0
+        self.rejects: dict[Reason, int] = {}
+        self._held = b""
+
+    def feed(self, data: bytes) -> list[bytes]:
+        """Take bytes in any cut, return the whole frames that they complete."""
+        buffer, at = self._held + data, 0
+        frames: list[bytes] = []
+        while found := _BEGIN.search(buffer, at):
+            stop = found.start()
+            if buffer[stop] & 0x7F == CR:
+                begin = max(at, stop - MAX_LINE + 1)
+                self.skipped += begin - at
+                at = stop + 1
+                frames.append(buffer[begin:at])
+                continue
+            self.skipped += stop - at
+            at = stop
+            end = self._block(buffer, stop)
+            if end is None:
+                break
+            if end > 0:
+                frames.append(buffer[stop:end])
+                at = end
+            else:
+                self.skipped += -end - stop
+                at = -end
+        else:
+            keep = max(at, len(buffer) - MAX_LINE + 1)
+            self.skipped += keep - at
+            at = keep
+        self._held = buffer[at:]
+        return frames
+
+    def reset(self) -> None:
+        """Forget a half frame."""
+        self.skipped += len(self._held)
+        self._held = b""
+
+    def _block(self, buffer: bytes, start: int) -> int | None:
+        """Say where a block ends; negative: it is void, and the search goes on there; None: more bytes are needed."""
+        stop = _END.search(buffer, start + 1, start + MAX_BLOCK - _CHECK)
+        if stop is None:
+            return self._void(Reason.TOO_LONG, start + 1) if len(buffer) - start >= MAX_BLOCK else None
+        at = stop.start()
+        if buffer[at] & 0x7F in (STX, EOT):
+            return self._void(Reason.MALFORMED, at)
+        return at + 1 + _CHECK if at + 1 + _CHECK <= len(buffer) else None
+
+    def _void(self, reason: Reason, at: int) -> int:
+        self.rejects[reason] = self.rejects.get(reason, 0) + 1
+        return -at
+
+
+def parse(frame: bytes) -> Message | Reply | None:
+    """Take one whole frame apart: a message, or what a line is answered with (None: nothing). Raises Rejected."""
+    plain = bytes(byte & 0x7F for byte in frame)
+    if plain[:1] != bytes([STX]):
+        if plain[-1:] != b"\r" or len(plain) > MAX_LINE:
+            raise Rejected(Reason.NOT_MINE, "neither a block nor a line")
+        return _line(plain[:-1])
+    if len(plain) < 2 + _CHECK or plain[-1] != CR or plain[-_CHECK - 1] not in (ETX, ETB, US):
+        raise Rejected(Reason.MALFORMED, "a block without its end", replies=(SAY_AGAIN,))
+    # A system of eight bits may sum them all.
+    if plain[-_CHECK:-1] not in (_check(plain[:-_CHECK]), _check(frame[:-_CHECK])):
+        raise Rejected(Reason.BAD_CHECK, f"check {plain[-_CHECK:-1]!r}", replies=(SAY_AGAIN,))
+    has_parity = all(byte.bit_count() % 2 == 0 for byte in frame)
+    pager, *fields = (plain if has_parity else frame)[1 : -_CHECK - 1].decode("latin-1").split("\r")
+    if not fields:  # the rest of a message whose first block named the pager
+        return Message("", pager.strip())
+    return Message(pager.strip(), " ".join(field.strip() for field in fields if field.strip()))
+
+
+def _line(text: bytes) -> Reply | None:
+    text = text.lstrip(b"\n \x00")
+    if not text:
+        return ASK_ID
+    if text.endswith(bytes([EOT])):
+        return GOODBYE
+    return WELCOME if text[:1] == bytes([ESC]) or text[:2] in (b"PG", b"ID") else None
+
+
+def _check(data: bytes) -> bytes:
+    total = sum(data) & 0xFFF
+    return bytes(0x30 + (total >> shift & 15) for shift in (8, 4, 0))
