@@ -100,7 +100,8 @@ class Database:
             self.salvaged = await self.in_reader(lambda: _taken_from(aside))
         store, old = Store(self.path, self.store.routes), self.salvaged
         numbers = {**old.numbers, **self.store.counters.numbers}  # in memory they are whole, where it ran
-        facts = {**old.facts_to_keep(), "rescue": json.dumps(self._place)}
+        former = old.facts.get("rescue", self.store.rescue)
+        facts = {**old.facts_to_keep(), "rescue": json.dumps(_behind(former, self._place, folder=self.path.parent))}
 
         def begun() -> Stock:
             stock = self._opened(store)
@@ -197,6 +198,18 @@ def _taken_from(aside: Path) -> Salvaged:
     except OSError as error:  # then as far as SQLite sees
         _log.warning("the WAL of a database that was set aside cannot be mended", path=str(aside), error=str(error))
     return salvage(aside)
+
+
+def _behind(former: str, place: dict[str, object], *, folder: Path) -> dict[str, object]:
+    """Put a database that was set aside behind one before it that has not been gone through yet, where that is still there."""
+    try:
+        first = json.loads(former)
+        if first["file"] == place["file"] or not (folder / first["file"]).exists():
+            return place
+    except (ValueError, KeyError, TypeError):
+        return place
+    then = first.get("then")
+    return {**first, "then": _behind(json.dumps(then), place, folder=folder) if then else place}
 
 
 def _has_adopted(path: Path) -> bool:

@@ -4,7 +4,7 @@ Alarms first, then faults and status, then telemetry; each event keeps its id an
 is stored with what it brought, so that a gateway that ends meanwhile goes on there. At the end a `gateway.gap` names what
 could not be found; its window ends when the database was set aside. Limits: a step is `wreck.STEP_PAGES` pages, and the next is
 read when it is durable; `LIMIT_S` in all, then the rest counts as lost and is told so. Where nobody knows the last number that
-was given, that is told as well.
+was given, that is told as well. One that was not finished when the next database had to be set aside comes first, then that.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ class Rescue:
             await asyncio.sleep(LOOK_S)
 
     async def once(self) -> None:
-        """Rescue what the database that was set aside last still holds. Raises OSError when it cannot be read at all."""
+        """Rescue what the oldest database that was set aside still holds. Raises OSError when it cannot be read at all."""
         place = json.loads(self._outbox.to_rescue)
         path = self._outbox.path.with_name(str(place["file"]))
         done = bool(place.get("telemetry")), int(place.get("page", 0))
@@ -106,7 +106,7 @@ class Rescue:
     async def _store(self, found: Sequence[Rescued], place: dict[str, object]) -> None:
         for one in found:
             await self._submit(Write((one.event,), only=one.only))
-        await self._durable(facts=((FACT, json.dumps(place)),))
+        await self._durable(facts=((FACT, json.dumps({**place, **self._then(place)})),))
         self.rescued += len(found)
 
     async def _finish(
@@ -125,10 +125,18 @@ class Rescue:
                 "exact": False, "complete": is_complete, "rescued": self.rescued, "sequences": missing,
             }  # fmt: skip
             events = (new_event("gateway.gap", self._origin, device=self._origin.gateway, at=now, data=data),)
+        then = self._then(place).get("then")
+        rest = json.dumps(then) if then else ""
         is_last = not self._is_superseded(place)
-        await self._durable(events=events, facts=((FACT, ""),) if is_last else ())
+        await self._durable(events=events, facts=((FACT, rest),) if is_last else ())
         if not self._is_superseded(place):
-            self._outbox.to_rescue = ""
+            then = self._then(place).get("then")  # a database may have had to be replaced meanwhile
+            self._outbox.to_rescue = json.dumps(then) if then else ""
+
+    def _then(self, place: dict[str, object]) -> dict[str, object]:
+        """What is to be gone through after it, as it is known now."""
+        now = json.loads(self._outbox.to_rescue or "{}")
+        return {"then": now["then"]} if now.get("file") == place.get("file") and "then" in now else {}
 
     async def _durable(self, **more: Any) -> None:
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()

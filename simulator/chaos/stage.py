@@ -78,6 +78,7 @@ class ChaosStage(Stage):
         self._process = asyncio.Lock()
         self._guards: set[asyncio.Task[None]] = set()
         self._played = asyncio.Event()
+        self._is_wal_hit = False
 
     # -- the gateway's process ------------------------------------------------------------------------------------
 
@@ -236,6 +237,7 @@ class ChaosStage(Stage):
             await disk.read_only(on=False)
 
     async def _corrupt_running(self, one: Planned) -> None:
+        await self._look_at_wal()
         await self._destroy(one)
         await asyncio.sleep(one.for_s)
 
@@ -244,7 +246,14 @@ class ChaosStage(Stage):
             await self._destroy(one)
 
         async with self._process:
+            await self._look_at_wal()
             await self._kill(destroy)
+
+    async def _look_at_wal(self) -> None:
+        """Has the gateway gone over a damaged WAL? Until then no checkpoint: it would drop what stands behind."""
+        if self._is_wal_hit:
+            status = await self.status()
+            self._is_wal_hit = status is None or not status["outbox"]["sequence"]
 
     async def _corrupt_wal(self, one: Planned) -> None:
         async def hit() -> None:
@@ -253,6 +262,7 @@ class ChaosStage(Stage):
             block = wal.choose_block(log, rng)
             self.mark("nothing to destroy" if block is None else "corrupt", block=block)
             if block is not None:
+                self._is_wal_hit = True
                 wal.damage(log, block, rng)
 
         async with self._process:
@@ -270,8 +280,9 @@ class ChaosStage(Stage):
         """Overwrite pages of the database, the first excepted."""
         rng = random.Random(f"{self.plan.seed} {one.number}")  # noqa: S311 - as above
         database = self.run / "data" / "outbox.db"
-        with contextlib.suppress(TimeoutError):
-            await checkpoint(database)
+        if not self._is_wal_hit:
+            with contextlib.suppress(TimeoutError):
+                await checkpoint(database)
         chosen = choose(database, int(one.facts["pages"]), rng)
         self.mark("corrupt" if chosen else "nothing to destroy", pages=chosen)
         destroy(database, chosen, rng)

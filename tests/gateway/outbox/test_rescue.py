@@ -336,6 +336,34 @@ async def test_a_gateway_that_ends_meanwhile_goes_on_where_it_was(
     assert len(rows) < 200 + 60, "only the last step came twice, with the same ids"
 
 
+async def test_a_database_that_goes_before_the_one_before_it_was_gone_through_is_behind_it(
+    closed_shelf: Any, event: Maker
+) -> None:
+    """Killed after the first replacement, and the new database is corrupt as well: both are gone through, in their order."""
+    await closed_shelf.open()
+    first = await fill(closed_shelf, event, 12)
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "number")
+    await closed_shelf.open()
+    second = await fill(closed_shelf, event, 8, seed=2)
+    closed_shelf.clock.now = Stamp(NOW_MS + 60_000, 1_060_000, "boot-1", "synced")
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "number")
+    outbox = await closed_shelf.open()
+    place = json.loads(outbox.to_rescue)
+    assert place["file"] < place["then"]["file"]
+    rescue = Rescue(outbox, ORIGIN, clock=closed_shelf.clock)
+    await rescue.once()
+    rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 1_000)]
+    assert {row.id for row in rows if row.noun != "gateway.gap"} == set(first)
+    outbox = await closed_shelf.reopen()
+    assert "then" not in json.loads(outbox.to_rescue)
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 1_000)]
+    assert {row.id for row in rows if row.noun != "gateway.gap"} == {*first, *second}
+    assert outbox.to_rescue == ""
+
+
 async def test_a_file_that_says_nothing_at_all_is_told_as_a_gap_of_unknown_size(
     closed_shelf: Any, event: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
