@@ -311,6 +311,8 @@ def _facts(driver: Driver) -> Iterator[Row]:
     else:
         line = driver.line
         yield "线路参数 line settings", f"{line.baud} {line.bits}{line.parity}{line.stop}"
+    if isinstance(driver, Streams) and driver.note:
+        yield "注意 mind", f"{driver.note.zh}<br>{driver.note.en}"
     if isinstance(driver, Streams):
         shared = "可以，按地址区分<br>yes, told apart by address" if driver.address_of else "不可以<br>no"
         yield "同线多台 several on one line", shared

@@ -242,6 +242,10 @@ DRIVER = Streams(
     line=LineSettings(baud=115200),
     poll=Poll(tinyframe.question(PARAMETERS), every_s=20.0),
     readings_every_s=900.0,
+    note=Title(
+        zh="要装在天花板上才测跌倒：倾斜不超过 5°，高 2～3 m，半径 2 m 以内；量好的安装高度要设进去",
+        en="falls only from the ceiling: level within 5°, 2 to 3 m high, within 2 m around; put in the measured height",
+    ),
     vectors=(
         StreamVector(
             source="laoyang-kingdom-cum-project/ld6002c-fall-detection tests/test_ld6002c_parser.py: the vendor's example",

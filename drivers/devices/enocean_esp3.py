@@ -245,6 +245,10 @@ DRIVER = Streams(
     repeat_s=REPEAT_S,
     strangers=Strangers.IGNORED,
     radio=True,
+    note=Title(
+        zh="无电池按钮无法监测是否完好，也能被仿冒：每周按一次试一试",
+        en="a battery-free button cannot be supervised and can be imitated: press it once a week",
+    ),
     vectors=(
         StreamVector(
             source="kipe/enocean enocean/protocol/tests/test_eep.py: a rocker is pressed",

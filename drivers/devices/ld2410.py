@@ -106,6 +106,10 @@ DRIVER = Streams(
     decode=decode,
     line=LineSettings(baud=256000),
     readings_every_s=900.0,
+    note=Title(
+        zh="只测有人无人，不测跌倒",
+        en="presence only: it sees no falls",
+    ),
     vectors=(
         StreamVector(
             source="a published capture: nobody; the distance is what was left",

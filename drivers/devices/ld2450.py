@@ -91,6 +91,10 @@ DRIVER = Streams(
     decode=decode,
     line=LineSettings(baud=256000),
     readings_every_s=900.0,
+    note=Title(
+        zh="只测有人无人，不测跌倒；久躺不动会当成无人",
+        en="presence only: it sees no falls, and who lies still vanishes",
+    ),
     vectors=(
         StreamVector(
             source="the vendor's serial protocol: its example of a target (x -782 mm, y 1713 mm)",

@@ -192,6 +192,10 @@ DRIVER = Streams(
     line=LineSettings(baud=115200),
     poll=Poll(micradar.question(*FALL) + micradar.question(*MODE), every_s=ASK_S),
     readings_every_s=900.0,
+    note=Title(
+        zh="要装在天花板上才测跌倒：水平，高 2～3 m，半径 2 m 以内；放桌上或挂墙上测不到",
+        en="falls only from the ceiling: level, 2 to 3 m high, within 2 m around; none from a table or a wall",
+    ),
     vectors=(
         StreamVector(
             source="synthetic: DFRobot/DFRobot_HumanDetection getFallData(), bytes built here",

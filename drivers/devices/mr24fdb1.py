@@ -133,6 +133,10 @@ DRIVER = Streams(
     options=options,
     decode=decode,
     line=LineSettings(baud=9600),
+    note=Title(
+        zh="只有按说明书安装、远离风扇和窗帘才测跌倒；已停产",
+        en="falls only as its manual mounts it, away from fans and curtains; obsolete",
+    ),
     vectors=(
         StreamVector(
             source="limengdu/Seeed-Studio-MR24FDB1-Sensor README: its example of a check, a setting that is echoed",

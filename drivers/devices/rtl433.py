@@ -110,6 +110,10 @@ DRIVER = Streams(
     repeat_s=REPEAT_S,
     strangers=Strangers.IGNORED,
     radio=True,
+    note=Title(
+        zh="多数发射器无法监测是否完好，全都能被复制：每周各试一次",
+        en="most transmitters cannot be supervised, and all can be copied: try each once a week",
+    ),
     vectors=(
         StreamVector(
             source="Kismet rtl_433 sample: a contact",

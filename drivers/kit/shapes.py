@@ -184,6 +184,7 @@ class Streams:
     `repeat_s`: where a message carries no number, an equal one that follows within so long is the same message again (its
     acknowledgement was missed, or the radio repeats it), while its alarm is not taken; 0: each is new.
     `radio`: what arrives came through the air, so nothing of it is verified unless a key proved it.
+    `note`: what whoever looks for a fault must know of how it is mounted or of what it cannot do, in half a line.
     """
 
     model: str
@@ -200,6 +201,7 @@ class Streams:
     repeat_s: float = 0.0
     strangers: Strangers = Strangers.TOLD
     radio: bool = False
+    note: Title | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,7 +1,7 @@
 """Each device: when it was last heard, how strong, its battery, what was rejected of it, its counter, its last test.
 
-Limits of what counts as well: a polled device has answered within three intervals (60 s at least), any other has been
-heard within `HEARD_S`; a battery has `BATTERY_PERCENT`; a radio is heard at `RSSI_DBM` or better. There is no walk test
+Limits of what counts as well: a polled device has answered within three intervals (60 s at least); what speaks by radio to a
+receiver on a line, and only when it is pressed, has been within `PRESSED_S` (a test a week), any other within `HEARD_S`; a battery has `BATTERY_PERCENT`; a radio is heard at `RSSI_DBM` or better. There is no walk test
 in this version, so "last tested" is never.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from drivers.kit import Answers
+from drivers.kit import Answers, Streams
 from gateway.config import Device
 from gateway.diagnose.report import Line, bad, ok, skipped, unknown
 from gateway.diagnose.site import Probe, Site
@@ -18,6 +18,7 @@ from gateway.texts.amounts import Age
 
 HEARD_S: Final = 4 * 3600.0
 POLLED_S: Final = 60.0
+PRESSED_S: Final = 8 * 86_400.0
 DEFAULT_EVERY_S: Final = 900.0
 BATTERY_PERCENT: Final = 20
 RSSI_DBM: Final = -90
@@ -43,9 +44,7 @@ def _running(site: Site, device: Device) -> Iterator[Line]:
         yield skipped("GW-DEV-20", "device", "@diagnose.why-not-loaded", subject=device.id)
         return
     facts = _facts(device, status)
-    code, limit_s = "GW-DEV-20", HEARD_S
-    if isinstance(device.driver, Answers):
-        code, limit_s = "GW-DEV-01", max(POLLED_S, 3 * float(device.every_s or DEFAULT_EVERY_S))
+    code, limit_s = _normal(device)
     threshold, value = f"<= {Age(limit_s).say('en')}", "@diagnose.device-now"
     silent_s = float(status["last_heard_s"]) if status.get("last_heard_s") is not None else None
     uptime_s = float(site.daemon.status.get("uptime_s") or 0)
@@ -57,6 +56,18 @@ def _running(site: Site, device: Device) -> Iterator[Line]:
     else:
         yield ok(code, "device", value, threshold=threshold, subject=device.id, **facts)
     yield from _weak(device, status, facts)
+
+
+def _normal(device: Device) -> tuple[str, float]:
+    """Return what it is when a device is silent, and after how many seconds it is."""
+    driver = device.driver
+    if isinstance(driver, Answers):
+        return "GW-DEV-01", max(POLLED_S, 3 * float(device.every_s or DEFAULT_EVERY_S))
+    if isinstance(driver, Streams) and driver.radio and device.address:
+        return "GW-DEV-20", PRESSED_S
+    if isinstance(driver, Streams) and driver.poll is not None:
+        return "GW-DEV-01", max(POLLED_S, 3 * float(device.every_s or driver.poll.every_s))
+    return "GW-DEV-20", HEARD_S
 
 
 def _weak(device: Device, status: Mapping[str, Any], facts: Mapping[str, object]) -> Iterator[Line]:
@@ -79,8 +90,14 @@ def _facts(device: Device, status: Mapping[str, Any]) -> dict[str, object]:
         "rejects": " ".join(f"{reason}:{count}" for reason, count in rejects.items()),
         "counter": status.get("counter"),
         "failed": status.get("polls_failed") or None, "polls": status.get("polls") or None,
-        "tested": None,
+        "tested": None, "note": _note(device),
     }  # fmt: skip
+
+
+def _note(device: Device) -> Mapping[str, str] | None:
+    """What its driver has to say to whoever looks for a fault, in both languages."""
+    note = device.driver.note if isinstance(device.driver, Streams) else None
+    return {"zh": note.zh, "en": note.en} if note else None
 
 
 def _stored(site: Site, device: Device) -> Line:

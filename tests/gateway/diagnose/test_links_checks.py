@@ -307,6 +307,46 @@ def test_everything_that_is_known_of_a_device_stands_in_its_line(centre: Centre,
     )
 
 
+RADARS = """
+[[serial]]
+id = "radar"
+port = "/dev/serial/by-id/x"
+[[serial]]
+id = "433"
+port = "/dev/serial/by-id/y"
+[[device]]
+id = "radar-1"
+model = "andar-radar"
+link = "radar"
+[[device]]
+id = "button-1"
+model = "ev1527-board"
+link = "433"
+address = "CD46B"
+"""
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "radar", "button"),
+    [(59.0, "ok", "ok"), (61.0, "problem", "ok"), (8 * 86_400.0 + 1, "problem", "warning")],
+)
+def test_a_radar_that_is_asked_answers_within_a_minute_and_a_button_is_pressed_once_a_week(
+    centre: Centre, look: Look, silent_s: float, radar: str, button: str
+) -> None:
+    told = [device("radar-1", last_heard_s=silent_s), device("button-1", last_heard_s=silent_s)]
+    found = look(centre.site(RADARS, daemon=Daemon(DaemonState.RUNNING, {"uptime_s": 1e7, "devices": told})), "devices")
+    assert [(line.code, line.verdict.value) for line in found] == [("GW-DEV-01", radar), ("GW-DEV-20", button)]
+
+
+def test_how_a_radar_must_hang_stands_in_its_line(centre: Centre, look: Look) -> None:
+    status = {"uptime_s": 90_000.0, "devices": [device("radar-1"), device("button-1")]}
+    radar, button = look(centre.site(RADARS, daemon=Daemon(DaemonState.RUNNING, status)), "devices")
+    assert radar.words(radar.value, "zh") == (
+        "5 秒前听到；上次测试：从未；要装在天花板上才测跌倒：倾斜不超过 5°，高 2～3 m，半径 2 m 以内；量好的安装高度要设进去"
+    )
+    assert "cannot be supervised and can be copied" in button.words(button.value, "en")
+
+
 def test_a_device_that_the_running_gateway_does_not_know_yet_is_told(centre: Centre, look: Look) -> None:
     status = {"uptime_s": 90_000.0, "devices": [device("call-1")]}
     found = look(centre.site(DEVICES, daemon=Daemon(DaemonState.RUNNING, status)), "devices")
