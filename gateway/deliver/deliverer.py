@@ -92,6 +92,7 @@ class Deliverer:
                 await self._back_off.sleep(established=established, pending=pending, alarm=self._alarm)
         finally:
             self.connected = False
+            await self._dispatch.close()
             await self._paths.close()
 
     async def _connect_and_deliver(self) -> bool:
@@ -137,8 +138,8 @@ class Deliverer:
 
     def status(self) -> dict[str, Any]:
         """Return the figures for `gateway status`."""
-        dispatch = self._dispatch
-        last = dispatch.last_accepted
+        dispatch, answers = self._dispatch, self._dispatch.answers
+        last = answers.last_accepted
         return {
             "id": self.name,
             "connected": self.connected,
@@ -146,9 +147,9 @@ class Deliverer:
             "pending": self._outbox.pending(self.name),
             "paths": self._paths.status(),
             "inflight": dispatch.inflight,
-            "accepted": dispatch.accepted,
-            "rejected": dispatch.rejected,
+            "accepted": answers.accepted,
+            "rejected": answers.rejected,
             "resent": dispatch.resent,
-            "dead_letters": dispatch.dead_letters,
+            "dead_letters": answers.dead_letters,
             "last_accepted_s": None if last is None else round(self._clock.monotonic() - last, 1),
         }

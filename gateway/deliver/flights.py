@@ -31,7 +31,7 @@ class Flight:
     `devices` are those of its rows, each once, the oldest row's first. `carriers` are by path, the first one
     first; `arrived` are the paths whose transport has confirmed it (L1), `refused` those whose platform asked to wait,
     `barred` those that cannot take it. `copy_at`: an alarm that is unanswered by then goes over another path, too.
-    `minimal`: it is what is left of an alarm that was refused; its row is finished already.
+    `minimal`: it is what is left of an alarm that was refused; its row is finished already. `events`: how many it holds.
     """
 
     lane: Lane
@@ -46,6 +46,11 @@ class Flight:
     refused: set[int] = field(default_factory=set)
     barred: set[int] = field(default_factory=set)
     again: list[Stored] = field(default_factory=list)
+    events: int = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Count them: those that wait become fewer."""
+        self.events = len(self.waiting)
 
     @property
     def kind(self) -> str:
@@ -181,11 +186,11 @@ class Flights:
             one.size for one in self._aloft if one.lane in lanes and path in one.carriers and path not in one.arrived
         )
 
-    def fresh(self, lanes: Collection[Lane], *, path: int, since: float) -> int:
-        """Return how many messages of these lanes went over a path after `since` and are not wholly answered."""
-        return sum(
-            1 for one in self._aloft if one.lane in lanes and path in one.carriers and one.carriers[path].at > since
-        )
+    def fresh(self, lanes: Collection[Lane], *, path: int, since: float) -> list[Flight]:
+        """Return the messages of these lanes that went over a path after `since` and are not wholly answered."""
+        return [
+            one for one in self._aloft if one.lane in lanes and path in one.carriers and one.carriers[path].at > since
+        ]
 
     def next_stale(self, lanes: Collection[Lane], *, since: float) -> float | None:
         """Return when the oldest of the messages of these lanes went that went after `since`."""

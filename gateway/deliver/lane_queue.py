@@ -12,7 +12,7 @@ from collections import deque
 from collections.abc import Callable, Iterable
 from typing import Final
 
-from gateway.clock import SYNCED
+from gateway.deliver.by_device import ByDevice
 from gateway.events import Lane, Stored
 from gateway.outbox.numbers import Ranges, within
 
@@ -20,8 +20,6 @@ READ_AHEAD: Final = 2_000
 REFILL_BELOW: Final = 300
 SET_ASIDE: Final = 1_000
 BEYOND: Final = 20_000
-ENVELOPE_BYTES: Final = 320  # what is added to a stored body at send time, at most
-UNSET_CLOCK_BYTES: Final = 120  # and what is said of a clock that was not synchronised
 
 
 class LaneQueue:
@@ -37,8 +35,7 @@ class LaneQueue:
         self._order: deque[int] = deque()
         self._done: set[int] = set()
         self._held: set[int] = set()
-        self._ready: deque[Stored] = deque()
-        self._blocked: dict[str, deque[Stored]] = {}
+        self._waiting = ByDevice()
         self._parked: set[str] = set()
         self._skipped: dict[str, int] = {}
 
@@ -55,17 +52,12 @@ class LaneQueue:
     @property
     def wants_more(self) -> bool:
         """Is it time to read on, before the last loaded row is sent?"""
-        return len(self._ready) < REFILL_BELOW and self.room > 0
+        return self._waiting.ready < REFILL_BELOW and self.room > 0
 
     @property
     def is_dry(self) -> bool:
         """Nothing loaded waits to be sent (rows of busy devices aside)."""
-        return not self._ready
-
-    @property
-    def head_id(self) -> str:
-        """The id of the row that comes next, "" when none waits."""
-        return self._ready[0].id if self._ready else ""
+        return not self._waiting.ready
 
     def ahead(self) -> Ranges:
         """Return what is confirmed beyond the cursor, as ranges; each stands for every row of this lane inside it."""
@@ -99,7 +91,7 @@ class LaneQueue:
                 self._skipped.setdefault(row.device, row.seq)
                 continue
             self._held.add(row.seq)
-            self._ready.append(row)
+            self._waiting.append(row)
         if began < self._ordered_to:
             self._give_up(began, self.loaded_to, seen)
         self._advance()
@@ -116,34 +108,24 @@ class LaneQueue:
             seq for seq in self._order if began < seq <= ended and seq not in seen and seq not in self._held
         )
 
-    def take(self, busy: Callable[[str], bool], *, count: int, size: int) -> list[Stored]:
+    def take(
+        self, busy: Callable[[str], bool], *, count: int, size: int, parts: int = 1,
+        most: Callable[[Stored], int] = lambda _row: READ_AHEAD,
+    ) -> list[Stored]:  # fmt: skip
         """Take up to `count` rows that make at most `size` bytes on the wire (one always fits), oldest first.
 
-        Several rows of one device may be in one message, in order; rows of a busy device are set aside.
+        Several rows of one device may be in one message, in order; rows of a busy device are set aside. `parts`: how many
+        such messages are to be under way at once. A message with a row has at most as many rows as `most` says of that row.
         """
-        taken: list[Stored] = []
-        length = 0
-        while self._ready and len(taken) < count:
-            row = self._ready[0]
-            if row.seq <= self.cursor or row.seq in self._done:  # confirmed late, while it waited for a second try
-                self._ready.popleft()
-                continue
-            if row.device in self._blocked or busy(row.device):
-                self._blocked.setdefault(row.device, deque()).append(self._ready.popleft())
-                continue
-            bytes_ = ENVELOPE_BYTES + (len(row.body) if row.body.isascii() else len(row.body.encode()))
-            if row.at.clock != SYNCED:
-                bytes_ += UNSET_CLOCK_BYTES
-            if taken and length + bytes_ > size:
-                break
-            length += bytes_
-            taken.append(self._ready.popleft())
-        return taken
+        return self._waiting.take(busy, count=count, size=size, parts=parts, passed=self._has_passed, most=most)
+
+    def _has_passed(self, row: Stored) -> bool:
+        """Was it confirmed late, while it waited for a second try?"""
+        return row.seq <= self.cursor or row.seq in self._done
 
     def put_back(self, rows: Iterable[Stored]) -> None:
         """Take back rows of a device that is about to be released, before everything else of it."""
-        for row in sorted(rows, key=lambda one: one.seq, reverse=True):
-            self._blocked.setdefault(row.device, deque()).appendleft(row)
+        self._waiting.put_back(rows)
 
     def park(self, device: str) -> None:
         """The device will be busy for long: until it is released its rows need not be in memory."""
@@ -152,9 +134,7 @@ class LaneQueue:
     def release(self, device: str) -> None:
         """Let a device go on: what was set aside comes first, what was skipped is read again."""
         self._parked.discard(device)
-        rows = self._blocked.pop(device, None)
-        if rows:
-            self._ready.extendleft(reversed(rows))
+        self._waiting.release(device)
         skipped = self._skipped.pop(device, None)
         if skipped is not None:
             self.loaded_to = min(self.loaded_to, skipped - 1)
@@ -171,7 +151,7 @@ class LaneQueue:
     def reset(self) -> None:
         """Forget what was loaded: the connection is gone, and everything not confirmed is read again."""
         self._known = self.ahead()
-        for held in (self._order, self._done, self._held, self._ready, self._blocked, self._parked, self._skipped):
+        for held in (self._order, self._done, self._held, self._waiting, self._parked, self._skipped):
             held.clear()
         self.loaded_to = self._ordered_to = self.cursor
 

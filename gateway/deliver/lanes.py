@@ -1,15 +1,16 @@
 """The four lanes of one destination between the outbox and the wire: read ahead from the disk, confirmed back to it.
 
-A lane that cannot be read is tried again every `UNREADABLE_S`; the others go on. A disk that does not answer (a card that
-hangs, a frozen file system) holds up the sending for `READ_LIMIT_S` once; until that reading ends only alarms are asked
-for, which stand in memory. Limits: `FETCH_ROWS` rows a reading.
+Alarms are read right before sending. The others are read on beside it, lane after lane, so that what is in memory goes out
+meanwhile, and no alarm waits for what is read of them. A lane that cannot be read is tried again every `UNREADABLE_S`; the
+others go on. A disk that does not answer (a card that hangs, a frozen file system) is given up after `READ_LIMIT_S`; until
+that reading ends only alarms are asked for, which stand in memory. Limits: `FETCH_ROWS` rows a reading.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Final
 
@@ -27,8 +28,7 @@ UNREADABLE_S: Final = 1.0
 READ_LIMIT_S: Final = 2.0
 
 _log = structlog.get_logger("deliver")
-# A last, right before sending: what was stored while the disk was read for the others must not wait for them.
-_REFILL_ORDER: Final = (Lane.B, Lane.C, Lane.D, Lane.A)
+_BESIDE: Final = (Lane.B, Lane.C, Lane.D)
 
 
 class Lanes:
@@ -40,6 +40,7 @@ class Lanes:
         self._clock = clock
         self._unreadable: dict[Lane, float] = {}
         self._hung: asyncio.Task[list[Stored]] | None = None
+        self._beside: asyncio.Task[None] | None = None
         self._queues: dict[Lane, LaneQueue] = {}
         self._newly: Counter[Lane] = Counter()
         self._is_gathering = False
@@ -64,6 +65,11 @@ class Lanes:
 
     def may_read(self, queue: LaneQueue) -> bool:
         """Is there more on the disk that may be read now?"""
+        if queue.lane is not Lane.A and self._beside is not None:
+            return False
+        return self._is_due(queue)
+
+    def _is_due(self, queue: LaneQueue) -> bool:
         if self._is_hung and queue.lane is not Lane.A:
             return False
         due = self._unreadable.get(queue.lane, 0.0) <= self._clock.monotonic()
@@ -77,13 +83,32 @@ class Lanes:
             due.append(now + UNREADABLE_S)
         return min(due, default=None)
 
-    async def refill(self) -> None:
-        """Read each lane on, where it is time."""
-        for lane in _REFILL_ORDER:
+    async def refill(self, *, then: Callable[[], None]) -> None:
+        """Read alarms on, and begin to read the others where it is time; `then` is called when those are there.
+
+        Raises whatever a bug raised that ended the last reading.
+        """
+        if self._beside is not None and self._beside.done():
+            beside, self._beside = self._beside, None
+            beside.result()
+        if any(self._queues[lane].wants_more and self.may_read(self._queues[lane]) for lane in _BESIDE):
+            self._beside = asyncio.create_task(self._refill_beside(), name=f"read {self._name}")
+            self._beside.add_done_callback(lambda _task: then())
+        await self._refill(self._queues[Lane.A])
+
+    async def _refill_beside(self) -> None:
+        for lane in _BESIDE:
             await self._refill(self._queues[lane])
 
+    async def close(self) -> None:
+        """End what is being read. Never raises."""
+        beside, self._beside = self._beside, None
+        if beside is not None:
+            beside.cancel()
+            await asyncio.wait({beside})
+
     async def _refill(self, queue: LaneQueue) -> None:
-        if not queue.wants_more or not self.may_read(queue):
+        if not queue.wants_more or not self._is_due(queue):
             return
         # Before the await: a row that is stored meanwhile must not count as read.
         after, last = queue.loaded_to, self._outbox.last(queue.lane)

@@ -93,6 +93,11 @@ class MqttUplink:
         """How many events a message may hold."""
         return self._speech.max_events
 
+    @property
+    def is_shared(self) -> bool:
+        """Alarms go over the one connection."""
+        return True
+
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
         """Connect, subscribe to the acknowledgements, publish state and birth.
 

@@ -36,7 +36,7 @@ from gateway.health import Health
 from gateway.mqtt_session import TAKEN_OVER
 from gateway.uplinks.back_off import BackOff
 from gateway.uplinks.path import Line, PlatformPath
-from gateway.uplinks.uplink import Ack, Announcing, Limited, UplinkEvents
+from gateway.uplinks.uplink import Ack, Announcing, Limited, SharedLine, UplinkEvents
 
 MAX_PATHS: Final = 4
 MAX_EVENTS: Final = 100
@@ -91,6 +91,9 @@ class Paths:
         self._health = health
         now = clock.monotonic()
         self._lines = [Line(n, path, BackOff(reconnect_spread_s), now) for n, path in enumerate(paths)]
+        # Asked for each message, and slow to answer: a protocol is looked at member by member.
+        self._limited = [one.uplink if isinstance(one.uplink, Limited) else None for one in paths]
+        self._shared = [isinstance(one.uplink, SharedLine) and one.uplink.is_shared for one in paths]
         self._in_use: Line | None = None
         self._events: PathsEvents | None = None
         self._first: asyncio.Future[None] | None = None
@@ -210,8 +213,12 @@ class Paths:
 
     def max_events(self, path: int) -> int:
         """How many events a message may hold on a path."""
-        uplink = self._lines[path].path.uplink
-        return uplink.max_events if isinstance(uplink, Limited) else MAX_EVENTS
+        uplink = self._limited[path]
+        return MAX_EVENTS if uplink is None else uplink.max_events
+
+    def is_shared(self, path: int) -> bool:
+        """Do alarms go over the connection of a path that carries everything else?"""
+        return self._shared[path]
 
     def send(self, lane: Lane, texts: list[str], *, over: int) -> int:
         """Send one message over a path; return its token. Raises SessionError when that path is gone."""

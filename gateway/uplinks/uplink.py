@@ -88,6 +88,15 @@ class Limited(Protocol):
 
 
 @runtime_checkable
+class SharedLine(Protocol):
+    """An uplink whose alarms go over the connection that carries everything else."""
+
+    @property
+    def is_shared(self) -> bool:
+        """Do they? Where an uplink does not say they have connections of their own."""
+
+
+@runtime_checkable
 class Announcing(Protocol):
     """An uplink that can say again, over the connection that stands, that the gateway is there."""
 

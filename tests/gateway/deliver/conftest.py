@@ -118,6 +118,7 @@ class ScriptedUplink:
         self.events: UplinkEvents | None = None
         self.epoch = 0
         self.announced: list[float] = []
+        self.on_sent: Callable[[Sent], object] = lambda _message: None
 
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
         self.opened.append((epoch, birth, asyncio.get_running_loop().time()))
@@ -146,6 +147,7 @@ class ScriptedUplink:
             loop.call_soon(self.puback, message)
         if self.obliging:
             loop.call_soon(self.accept, message)
+        self.on_sent(message)
         return message.token
 
     async def close(self) -> None:
@@ -172,6 +174,16 @@ class ScriptedUplink:
     def sequences(self, lane: Lane | None = None) -> list[int]:
         """Every sequence that went out, in order, repeats included."""
         return [seq for one in self.sent if lane in (None, one.lane) for seq in one.sequences]
+
+
+class SharedUplink(ScriptedUplink):
+    """One whose alarms go over the connection of everything else, as with MQTT."""
+
+    is_shared = True
+
+    def __init__(self, *, max_events: int = 100) -> None:
+        super().__init__()
+        self.max_events = max_events
 
 
 class Bench:
@@ -288,6 +300,12 @@ def played(scenario: Scenario, folder: Path) -> Bench:
 def play(tmp_path: Path) -> Callable[[Scenario], Bench]:
     """Play a scenario on a bench, in time that is not waited for; everything that it began has ended afterwards."""
     return lambda scenario: played(scenario, tmp_path)
+
+
+@pytest.fixture
+def shared_line() -> Callable[..., SharedUplink]:
+    """Make an uplink whose alarms go over the connection of everything else."""
+    return SharedUplink
 
 
 @pytest.fixture(scope="module")

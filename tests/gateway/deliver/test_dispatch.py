@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable
 from typing import Any
 
@@ -108,6 +109,76 @@ def test_the_platform_has_two_batches_to_work_on_and_no_more_while_it_answers(pl
         assert len(bench.uplink.sent) == 3
 
     play(scenario)
+
+
+def test_on_a_line_that_alarms_share_three_small_messages_are_under_way_of_devices_of_their_own(
+    play: Play, shared_line: Any
+) -> None:
+    async def scenario(bench: Any) -> None:
+        bench.uplinks = [shared_line()]
+        await bench.open(deliver=False)
+        await bench.store(*((METER, f"m{n % 10}") for n in range(1000)), text="x")
+        bench.uplink.obliging = bench.uplink.confirming = False
+        await bench.deliver()
+        assert [len(one.events) for one in bench.uplink.sent] == [45, 45, 45]
+        assert sum(one.size for one in bench.uplink.sent) <= 3 * 32 * 1024
+        devices = [sorted({event["partitionkey"] for event in one.events}) for one in bench.uplink.sent]
+        assert devices == [["m0", "m1", "m2", "m3"], ["m4", "m5", "m6", "m7"], ["m8", "m9"]]
+        bench.uplink.puback(bench.uplink.sent[1])
+        bench.uplink.accept(bench.uplink.sent[1])
+        await bench.settle()
+        assert len(bench.uplink.sent) == 4
+
+    play(scenario)
+
+
+def test_an_event_a_message_is_bounded_by_events_and_not_by_messages(play: Play, shared_line: Any) -> None:
+    """A profile without a batch: two messages under way would be two events for each round trip."""
+
+    async def scenario(bench: Any) -> None:
+        bench.uplinks = [shared_line(max_events=1)]
+        bench.uplink.window, bench.uplink.obliging = 500, False
+        await bench.open(deliver=False)
+        bench.outbox.live = lambda: True
+        await bench.store(*((METER, f"m{n}") for n in range(200)), text="x")
+        await bench.deliver()
+        assert len(bench.uplink.sent) == 100  # 637 bytes each: the 101st would find more than 62 KiB under way
+        for one in bench.uplink.sent[:60]:
+            bench.uplink.accept(one)
+        await bench.settle()
+        assert len(bench.uplink.sent) == 160
+
+    play(scenario)
+
+
+@pytest.mark.parametrize("devices", [3, 10, 100])
+def test_over_a_long_line_a_drain_needs_no_more_than_what_may_be_under_way_for_each_round_trip(
+    play: Play, shared_line: Any, devices: int
+) -> None:
+    """Where every message held a row of each device, one alone was under way, and the line idle most of the time."""
+
+    async def scenario(bench: Any) -> None:
+        bench.uplinks = [shared_line()]
+        uplink, loop = bench.uplink, asyncio.get_running_loop()
+        await bench.open(deliver=False)
+        await bench.store(*((METER, f"m{n % devices}") for n in range(3000)), text="x" * 400)
+        uplink.obliging = uplink.confirming = False
+        uplink.on_sent = lambda message: loop.call_later(0.030, far_end, bench, message)
+        began = loop.time()
+        await bench.deliver()
+        while bench.outbox.pending("district")["D"]:
+            await bench.settle(0.01)
+        taken_s = loop.time() - began
+        bytes_ = sum(one.size for one in uplink.sent)
+        assert taken_s < bytes_ / 65_536 * 0.030
+        assert sorted(uplink.sequences()) == list(range(1, 3001))
+
+    play(scenario)
+
+
+def far_end(bench: Any, message: Any) -> None:
+    bench.uplink.puback(message)
+    bench.uplink.accept(message)
 
 
 def test_batches_that_are_not_answered_soon_do_not_hold_up_the_others(play: Play) -> None:

@@ -106,6 +106,42 @@ def test_a_row_that_was_confirmed_late_is_not_sent_again() -> None:
     assert taken(lane) == [2]
 
 
+def test_where_more_waits_than_a_batch_holds_it_leaves_devices_for_the_next_ones() -> None:
+    lane = queue(*(row(n, f"m{n % 6}") for n in range(1, 61)))
+    batches = []
+    busy: set[str] = set()
+    for _ in range(3):
+        rows = lane.take(busy.__contains__, count=10, size=64_512, parts=3)
+        batches.append([one.seq for one in rows])
+        busy.update(one.device for one in rows)
+    assert batches == [
+        [1, 2, 7, 8, 13, 14, 19, 20, 25, 26],
+        [3, 4, 9, 10, 15, 16, 21, 22, 27, 28],
+        [5, 6, 11, 12, 17, 18, 23, 24, 29, 30],
+    ]
+
+
+def test_what_fits_into_one_batch_goes_in_one_and_few_rows_of_some_devices_leave_no_room() -> None:
+    lane = queue(*(row(n, f"m{n}") for n in range(1, 7)))
+    assert [one.seq for one in lane.take(lambda _device: False, count=10, size=64_512, parts=3)] == [1, 2, 3, 4, 5, 6]
+    lane = queue(row(1, "m1"), row(2, "m2"), row(3, "m3"), *(row(n, "much") for n in range(4, 31)))
+    rows = lane.take(lambda _device: False, count=10, size=64_512, parts=3)
+    assert [one.seq for one in rows] == list(range(1, 11))
+
+
+def test_a_row_can_make_a_batch_smaller() -> None:
+    """One that was in a batch which nobody answered: the next one has half as many."""
+    lane = queue(*(row(n, f"m{n}") for n in range(1, 11)))
+    assert [
+        one.seq
+        for one in lane.take(lambda _d: False, count=10, size=64_512, most=lambda one: 4 if one.seq == 2 else 10)
+    ] == [1, 2, 3, 4]
+    assert [
+        one.seq
+        for one in lane.take(lambda _d: False, count=10, size=64_512, most=lambda one: 1 if one.seq == 8 else 10)
+    ] == [5, 6, 7]
+
+
 def test_a_batch_holds_no_more_rows_than_asked_for() -> None:
     lane = queue(*(row(n) for n in range(1, 251)))
     assert [len(taken(lane, count=100)) for _ in range(3)] == [100, 100, 50]
@@ -394,9 +430,7 @@ class OneDestination(RuleBasedStateMachine):
     @invariant()
     def it_holds_no_more_than_its_limits(self) -> None:
         assert len(self.lane._held) <= 8
-        in_memory = [one.seq for one in self.lane._ready] + [
-            one.seq for blocked in self.lane._blocked.values() for one in blocked
-        ]
+        in_memory = [one.seq for one in self.lane._waiting]
         assert len(in_memory) == len(set(in_memory)), "a row is there twice"
         assert len(self.lane._order) <= 40
 

@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from gateway.clock import SystemClock
-from gateway.deliver import Deliverer, DeliveryCallbacks, dispatch
+from gateway.deliver import Deliverer, DeliveryCallbacks, answers
 from gateway.events import Event, Lane, Origin, new_event
 from gateway.health import Health
 from gateway.outbox import Outbox, Route, Write
@@ -110,7 +110,8 @@ class Road:
 async def test_a_whole_delivery_over_bad_days_is_complete_and_in_order(
     tmp_path: Path, serving: Any, site: Any, make: Any, authority: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(dispatch, "ACK_LIMIT_S", dict.fromkeys(Lane, 1.0))
+    for lane in Lane:
+        monkeypatch.setitem(answers.ACK_LIMIT_S, lane, 1.0)
     care = authority("care")
     platform = await serving(care.server("127.0.0.1"))
     application = platform.conduct = Application(make, troubles=21)
