@@ -22,7 +22,6 @@ from drivers.kit import (
     Advertises,
     AdvertVector,
     Decoded,
-    Observation,
     Reading,
     Reason,
     Signal,
@@ -34,15 +33,7 @@ from drivers.protocols import ingics
 
 def decode(advert: Advert, key: bytes | None) -> Decoded:  # noqa: ARG001 - the protocol has no key; the shape has
     """Read one advert. Raises Rejected."""
-    beacon = ingics.parse(advert.manufacturer_data)
-    found: list[Observation] = []
-    if beacon.fall is not None:
-        found.append(Signal(SignalKind.FALL, "fall", level=beacon.fall))
-    if beacon.button is not None:
-        found.append(Signal(SignalKind.CALL, "press", level=beacon.button))
-    if beacon.battery_v is not None:
-        found.append(Reading("battery_voltage", beacon.battery_v))
-    return Decoded(tuple(found))
+    return Decoded(ingics.observations(ingics.parse(advert.manufacturer_data)))
 
 
 def _advert(company: int, data: str) -> Advert:

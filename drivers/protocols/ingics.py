@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from decimal import Decimal
 from typing import Final
 
-from drivers.kit import Reason, Rejected
+from drivers.kit import Observation, Reading, Reason, Rejected, Signal, SignalKind
 
 COMPANIES: Final = (0x0059, 0x000D, 0x082C)
 
@@ -115,6 +115,18 @@ def parse(manufacturer_data: Mapping[int, bytes]) -> Beacon:
         if data[1:2] == _MARK:
             return _beacon(company, data)
     raise Rejected(Reason.NOT_MINE, "no beacon data of companies 0059, 000d or 082c")
+
+
+def observations(beacon: Beacon) -> tuple[Observation, ...]:
+    """Return what a beacon says: fall and button as levels, the battery's voltage."""
+    found: list[Observation] = []
+    if beacon.fall is not None:
+        found.append(Signal(SignalKind.FALL, "fall", level=beacon.fall))
+    if beacon.button is not None:
+        found.append(Signal(SignalKind.CALL, "press", level=beacon.button))
+    if beacon.battery_v is not None:
+        found.append(Reading("battery_voltage", beacon.battery_v))
+    return tuple(found)
 
 
 def _beacon(company: int, data: bytes) -> Beacon:
