@@ -1,8 +1,9 @@
 """Each device: when it was last heard, how strong, its battery, what was rejected of it, its counter, its last test.
 
 Limits of what counts as well: a polled device has answered within three intervals (60 s at least); what speaks by radio to a
-receiver on a line, and only when it is pressed, has been within `PRESSED_S` (a test a week), any other within `HEARD_S`; a battery has `BATTERY_PERCENT`; a radio is heard at `RSSI_DBM` or better. There is no walk test
-in this version, so "last tested" is never.
+receiver on a line, and only when it is pressed, has been heard within `PRESSED_S` (a test a week), any other within
+`HEARD_S`; a battery has `BATTERY_PERCENT`; a radio is heard at `RSSI_DBM` or better. There is no walk test in this version,
+so "last tested" is never.
 """
 
 from __future__ import annotations
