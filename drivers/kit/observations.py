@@ -127,7 +127,8 @@ class Decoded:
 
     `authenticated`: a key proved the sender. `address` names the device on a line that several share.
     `source_number` is set where the source resends until acknowledged. `refused` names what in it could not be taken
-    (an implausible value) beside what could: it is told as a fault of the device, not dropped.
+    (an implausible value) beside what could: it is told as a fault of the device, not dropped. `unprovable`: it was encrypted
+    in a way that proves no sender, so that nobody is told of a downgrade.
     """
 
     observations: tuple[Observation, ...] = ()
@@ -137,6 +138,7 @@ class Decoded:
     source_number: SourceNumber | None = None
     replies: tuple[Reply, ...] = ()
     refused: tuple[str, ...] = ()
+    unprovable: bool = False
 
 
 class Reason(StrEnum):

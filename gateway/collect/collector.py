@@ -148,7 +148,8 @@ class Collector:
             self.listeners.tell_advert(heard, desk, bug)
             self._undecipherable(desk, "fault", None, heard.at)
             return
-        self._health.off("GW-DEV-03", desk.id)
+        if decoded.counter or decoded.observations:  # a mere sign of life says nothing of the key
+            self._health.off("GW-DEV-03", desk.id)
         self.listeners.tell_advert(heard, desk, decoded)
         self.take(desk, decoded, heard.at)
 
@@ -248,7 +249,7 @@ class Collector:
         if verdict is Verdict.RESET:
             doubts.append("counter-reset")
         if not decoded.authenticated:
-            doubts.append("downgrade" if desk.key else "unauthenticated")
+            doubts.append("downgrade" if desk.key and not decoded.unprovable else "unauthenticated")
         return tuple(doubts)
 
     # -- signals and readings -----------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 from drivers.kit import Advert, Advertises, Answers, NoReply, Rejected, Streams
 from drivers.kit.catalogue import load, models, templates
 from drivers.kit.checks import crc8, crc16_modbus, xor8
-from drivers.protocols import bthome, enocean_ble
+from drivers.protocols import bthome, enocean_ble, mibeacon
+from drivers.protocols.mibeacon_products import PRODUCTS, product
 
 MOST_ASKS = 64
 MOST_CRASHES = 10
@@ -66,6 +67,22 @@ def sealed_enocean(rng: random.Random) -> tuple[Advert, bytes]:
     body = rng.randbytes(4) + bytes([rng.randrange(32)]) + rng.randbytes(rng.choice((0, 1, 2, 3, 4, 11, 17)))
     data = body + enocean_ble.signature(body, address=address, key=key)
     return Advert("E2:15:00:00:19:B8", manufacturer_data={enocean_ble.COMPANY: data}), key
+
+
+def sealed_mibeacon(rng: random.Random) -> tuple[Advert, bytes | None]:
+    """Any objects of any product, plain or encrypted as they should be, most with ids that the product has."""
+    number, key, counter = rng.choice((*PRODUCTS, rng.randrange(0x10000))), bytes(16), rng.randbytes(4)
+    plain = b""
+    for _ in range(rng.randrange(4)):
+        id_ = rng.choice((*product(number).objects, rng.randrange(0x10000)))
+        data = rng.choice((rng.randbytes(rng.choice((0, 1, 1, 2, 3, 4, 5, 9))), bytes([rng.randrange(5)])))
+        plain += id_.to_bytes(2, "little") + bytes([len(data)]) + data
+    head = rng.choice((0x5048, 0x5040, 0x3048)).to_bytes(2, "little") + number.to_bytes(2, "little") + counter[:1]
+    if head[0] == 0x48 and head[1] == 0x50:
+        sealed = AESCCM(key, tag_length=4).encrypt(bytes(6) + head[2:] + counter[1:], plain, b"\x11")
+        plain = sealed[:-4] + counter[1:] + sealed[-4:]
+    advert = Advert("00:00:00:00:00:00", service_data={mibeacon.SERVICE: head + plain})
+    return advert, rng.choice((key, key, key, None))
 
 
 def sealed_dlt645(rng: random.Random, request: bytes) -> bytes:
@@ -213,10 +230,12 @@ def advert_case(driver: Advertises, rng: random.Random) -> Case:
             ),
             rng.choice(keys),
         )
-        if driver.model == "bthome-button" and rng.random() < 0.2:
+        if driver.model.startswith("bthome-") and rng.random() < 0.2:
             advert, key = sealed_bthome(rng, samples)
         if driver.model == "enocean-ptm" and rng.random() < 0.4:
             advert, key = sealed_enocean(rng)
+        if driver.model == "xiaomi-mibeacon" and rng.random() < 0.5:
+            advert, key = sealed_mibeacon(rng)
         case.last = (advert, key)  # type: ignore[attr-defined]  # shown when it crashes
         chosen = rng.choice(configured)
         if chosen.identify:
