@@ -4,6 +4,12 @@ from __future__ import annotations
 
 import signal
 
+from hypothesis import HealthCheck, settings
+
+# How long an example takes is a matter of the machine and of who else is on it.
+settings.register_profile("suite", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("suite")
+
 
 def pytest_configure() -> None:
     """Let SIGINT be heard: a shell ignores it for what it runs in the background, and so would every process of a test."""

@@ -239,10 +239,7 @@ async def test_it_ends_although_clients_are_connected(bench: Bench, caplog: pyte
     await within(listener[0].readline())
     hanging = await bench.connect()
     hanging[1].write(b'{"op": "hang"}\n')
-    loop = asyncio.get_running_loop()
-    began = loop.time()
-    await bench.stop()
-    assert loop.time() - began < 2
+    await bench.stop()  # where it waits for them it does so for ever
     assert bench.listeners == []
     assert not bench.path.exists()
     for reader, writer in (idle, listener, hanging):

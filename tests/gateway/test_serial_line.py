@@ -25,6 +25,7 @@ from gateway.clock import Stamp, SystemClock
 from gateway.errors import LinkDown
 from gateway.links.serial_line import PENDING_BYTES, SerialLine
 from gateway.links.state import LinkState
+from tests.stolen_time import stolen_time
 
 FAST = LineSettings(baud=115200)
 
@@ -340,10 +341,10 @@ async def test_the_end_of_run_frees_the_port_quickly_even_when_the_other_side_ta
         while watched.line.write(b"x" * 4096):
             pass
         began = time.monotonic()
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task
-        assert time.monotonic() - began < 2.3
+        async with stolen_time() as stolen:
+            task.cancel()
+            await asyncio.wait({task})
+        assert time.monotonic() - began < 2.3 + stolen.seconds
     descriptor = os.open(master.path, os.O_RDWR | os.O_NOCTTY)
     fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     os.close(descriptor)
@@ -378,7 +379,7 @@ async def test_writes_are_bounded_and_never_block(master: Master) -> None:
         began = time.monotonic()
         while watched.line.write(b"y" * 1000):
             taken += 1000
-        assert time.monotonic() - began < 1.0
+        assert time.monotonic() - began < 10.0  # nobody reads: where one blocked it was for ever
         # What the kernel of a pty takes (about 20 KB) comes on top of our own limit.
         assert PENDING_BYTES - 1000 < taken < PENDING_BYTES + 40_000
         assert watched.line.write_refused == 2
@@ -542,12 +543,12 @@ async def test_a_request_goes_out_and_the_frame_that_answers_comes_back(master: 
 
 async def test_silence_ends_in_no_reply_after_the_retries_and_takes_as_long_as_was_said(master: Master) -> None:
     # 20 bytes of 11 bits at 2400 baud take 92 ms; with 100 ms of patience and 5 ms of quiet a try takes 192 to 197 ms.
-    async with asking(master, line=LineSettings(baud=2400)) as watched:
+    async with asking(master, line=LineSettings(baud=2400)) as watched, stolen_time() as stolen:
         began = time.monotonic()
         with pytest.raises(NoReply):
             await watched.line.ask(Ask(b"x" * 20, reply_is(b""), timeout_s=0.1, retries=2), LengthPrefixed())
         took = time.monotonic() - began
-        assert 0.575 <= took < 0.9
+        assert 0.575 <= took < 0.9 + stolen.seconds
         assert await master.read(60) == b"x" * 60
         assert (watched.line.asks, watched.line.replies, watched.line.timeouts) == (3, 0, 3)
 
@@ -640,7 +641,7 @@ async def test_the_quiet_time_is_kept_after_the_last_byte_on_the_line(master: Ma
 
 
 async def test_a_line_that_is_never_quiet_is_asked_all_the_same(master: Master) -> None:
-    async with asking(master, quiet_ms=50) as watched:
+    async with asking(master, quiet_ms=50) as watched, stolen_time() as stolen:
 
         async def babble() -> None:
             while True:
@@ -653,7 +654,7 @@ async def test_a_line_that_is_never_quiet_is_asked_all_the_same(master: Master) 
             watched.line.ask(Ask(b"\x01?", reply_is(b"\x01!"), timeout_s=0.2, retries=0), LengthPrefixed())
         )
         assert await master.read(2) == b"\x01?"
-        assert 0.2 < time.monotonic() - began < 1.0
+        assert 0.2 < time.monotonic() - began < 1.0 + stolen.seconds
         master.write(b"\x01!")
         assert await asyncio.wait_for(question, 30) == b"\x01!"
         noise.cancel()

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from simulator.pty_port import PENDING_BYTES, PtyPort
+from tests.stolen_time import stolen_time
 
 
 async def until(condition: Callable[[], object], *, timeout_s: float = 30.0) -> None:
@@ -75,7 +76,7 @@ async def test_bytes_pass_both_ways_unchanged(tmp_path: Path) -> None:
 async def test_what_is_sent_takes_the_time_that_it_takes_on_a_line(
     tmp_path: Path, baud: int, count: int, seconds: float
 ) -> None:
-    async with running(port_at(tmp_path, baud=baud)) as port:
+    async with running(port_at(tmp_path, baud=baud)) as port, stolen_time() as stolen:
         holder = Holder(port.path)
         await until(lambda: port.held)
         began = time.monotonic()
@@ -90,21 +91,21 @@ async def test_what_is_sent_takes_the_time_that_it_takes_on_a_line(
             await asyncio.sleep(0.001)
         took = time.monotonic() - began
         assert await sending
-        assert first < 0.1
-        assert seconds <= took < seconds + 0.15
+        assert first < 0.1 + stolen.seconds
+        assert seconds <= took < seconds + 0.15 + stolen.seconds
         holder.close()
 
 
 @pytest.mark.parametrize(("baud", "count", "seconds"), [(2400, 120, 0.5), (9600, 480, 0.5)])
 async def test_what_is_received_takes_its_time_too(tmp_path: Path, baud: int, count: int, seconds: float) -> None:
     heard: list[bytes] = []
-    async with running(port_at(tmp_path, baud=baud, on_data=heard.append)) as port:
+    async with running(port_at(tmp_path, baud=baud, on_data=heard.append)) as port, stolen_time() as stolen:
         holder = Holder(port.path)
         await until(lambda: port.held)
         began = time.monotonic()
         os.write(holder.fd, b"x" * count)
         await until(lambda: sum(map(len, heard)) == count)
-        assert seconds <= time.monotonic() - began < seconds + 0.15
+        assert seconds <= time.monotonic() - began < seconds + 0.15 + stolen.seconds
         holder.close()
 
 
