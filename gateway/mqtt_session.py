@@ -1,10 +1,10 @@
 """One MQTT connection and its life, over paho, inside the event loop: MQTT 5, or 3.1.1 where a broker knows nothing newer.
 
 paho re-sends by itself and keeps a queue in memory; neither is a store. So each connection gets a fresh client, the
-session is clean, nothing is published while disconnected, and every PUBACK is handed to whoever published. The blocking
-part (name, TCP, TLS) runs in a thread with a time limit; after that paho works on the loop's own socket callbacks,
-without a thread. What 3.1.1 does not say is set here: a refused subscription is a matter of rights (0x80 is its only
-refusal), a PUBACK refuses nothing, and our own limit of a message holds for the broker, too.
+session is clean unless an `Inbox` is to be kept, nothing is published while disconnected, and every PUBACK is handed to
+whoever published. The blocking part (name, TCP, TLS) runs in a thread with a time limit; after that paho works on the
+loop's own socket callbacks, without a thread. What 3.1.1 does not say is set here: a refused subscription is a matter of
+rights (0x80 is its only refusal), a PUBACK refuses nothing, and our own limit of a message holds for the broker, too.
 Limits: CONNECT within `CONNECT_LIMIT_S`, keep-alive 30 s, one message at most 256 KiB; a longer one that comes ends the
 connection.
 """
@@ -16,6 +16,7 @@ import contextlib
 import socket
 import ssl
 import threading
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, Literal
@@ -67,6 +68,35 @@ class NotSpoken(SessionError):
 
 
 @dataclass(frozen=True, slots=True)
+class Delivery:
+    """One message that came. `number` acknowledges it where `qos` is 1; 2 does not occur, since we subscribe with 1.
+
+    `again`: it was sent before on a connection that ended, and may have been taken then (MQTT 5.0 section 3.3.1.1);
+    `retained`: it was said at some time before we subscribed (section 3.3.1.3).
+    """
+
+    topic: str
+    payload: bytes
+    number: int
+    qos: int
+    again: bool
+    retained: bool
+
+
+@dataclass(frozen=True, slots=True)
+class Inbox:
+    """For who receives what must not be lost: each message is acknowledged by hand, and the broker keeps our session.
+
+    `keep_s`: for how long it does after the connection has ended; `most`: how many messages may be unacknowledged.
+    Both are for MQTT 5; a broker of 3.1.1 has its own limits.
+    """
+
+    on_delivery: Callable[[Delivery], None]
+    keep_s: int = 86_400
+    most: int = 64
+
+
+@dataclass(frozen=True, slots=True)
 class Will:
     """What the broker publishes, retained, when the gateway vanishes."""
 
@@ -86,8 +116,11 @@ class MqttSession:
         on_puback: Callable[[int, int], None],
         on_lost: Callable[[SessionError], None],
         version: Version = "5",
+        inbox: Inbox | None = None,
     ) -> None:
+        """`inbox` takes the messages instead of `on_message`."""
         self._endpoint = endpoint
+        self._inbox = inbox
         self._version = version
         self._on_message = on_message
         self._on_puback = on_puback
@@ -98,20 +131,23 @@ class MqttSession:
         self._misc: asyncio.Task[None] | None = None
         self._socket: Any = None
         self._ended = False
+        self._heard_at = time.monotonic()
         self._is_open = False
         self._tls: ssl.SSLContext | None = None
         self._thread = threading.get_ident()
         self._said = ""
         self.receive_maximum = 65_535  # MQTT 5.0 section 3.2.2.3.3: what a CONNACK without it means
+        self.session_present = False  # section 3.2.2.1.1: the broker has kept what came while we were away
         # Section 3.2.2.3.6: no limit but the protocol's own. A broker of 3.1.1 has one and cannot say it.
         self.maximum_packet = 268_435_460 if version == "5" else MAX_MESSAGE_BYTES
         self._client = self._make_client(will)
 
     def _make_client(self, will: Will | None) -> paho.Client:
         end = self._endpoint
+        keeps = self._inbox is not None
         client = paho.Client(
             CallbackAPIVersion.VERSION2, client_id=end.client_id, protocol=_PROTOCOLS[self._version],
-            reconnect_on_failure=False,
+            clean_session=not keeps if self._version == "3.1.1" else None, reconnect_on_failure=False, manual_ack=keeps,
         )  # fmt: skip
         client.max_inflight_messages_set(1000)  # the window is the deliverer's; paho must not queue on its own
         if will is not None:
@@ -123,7 +159,7 @@ class MqttSession:
         client.on_connect = self._connected
         client.on_log = self._log
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._lost(f"disconnected: {reason}", reason=reason.value)
-        client.on_message = lambda _c, _u, message: self._arrived(message.topic, bytes(message.payload))
+        client.on_message = lambda _c, _u, message: self._arrived(message)
         client.on_publish = lambda _c, _u, mid, reason, _p: self._on_puback(mid, reason.value)
         client.on_subscribe = lambda _c, _u, mid, reasons, _p: self._subscribed(mid, [one.value for one in reasons])
         # Set before connect: CONNECT itself must wait for the loop, not be written by the connecting thread.
@@ -173,7 +209,10 @@ class MqttSession:
         if self._version == "5":
             properties = Properties(PacketTypes.CONNECT)  # type: ignore[no-untyped-call]  # paho's own hole
             properties.MaximumPacketSize = MAX_MESSAGE_BYTES
-            only_in_5 = {"clean_start": True, "properties": properties}
+            if self._inbox is not None:
+                properties.SessionExpiryInterval = self._inbox.keep_s
+                properties.ReceiveMaximum = self._inbox.most
+            only_in_5 = {"clean_start": self._inbox is None, "properties": properties}
         self._client.connect_timeout = TCP_LIMIT_S
         end = self._endpoint
         try:
@@ -281,6 +320,16 @@ class MqttSession:
             raise SessionError("GW-NET-05", self._endpoint.host, error=paho.error_string(info.rc))
         return info.mid
 
+    @property
+    def silent_s(self) -> float:
+        """For how long nothing has come from the broker, not even the answer to a keep-alive."""
+        return time.monotonic() - self._heard_at
+
+    def acknowledge(self, number: int) -> None:
+        """Tell the broker that a message of the inbox is safe. After the end nothing happens: it will come again."""
+        if not self._ended:
+            self._client.ack(number, 1)
+
     async def subscribe(self, topic: str, *, limit_s: float = 10.0) -> None:
         """Subscribe with QoS 1 and wait for SUBACK. Raises SessionError: refused, no answer, the line is gone."""
         host = self._endpoint.host
@@ -307,16 +356,30 @@ class MqttSession:
     # -- paho on the loop ---------------------------------------------------------------------------------------
 
     def _connected(self, _client: Any, _data: Any, _flags: Any, reason: Any, properties: Any) -> None:
+        self.session_present = bool(getattr(_flags, "session_present", False))
         self.receive_maximum = getattr(properties, "ReceiveMaximum", self.receive_maximum)
         self.maximum_packet = getattr(properties, "MaximumPacketSize", self.maximum_packet)
         if not self._connack.done():
             self._connack.set_result(reason.value)
 
-    def _arrived(self, topic: str, payload: bytes) -> None:
-        if len(payload) > MAX_MESSAGE_BYTES:  # MQTT 5 forbids the broker to send it, 3.1.1 cannot
+    def _arrived(self, message: paho.MQTTMessage) -> None:
+        if len(message.payload) > MAX_MESSAGE_BYTES:  # MQTT 5 forbids the broker to send it, 3.1.1 cannot
             self._loop.call_soon(self._lost, _TOO_LONG)  # closing inside one of paho's callbacks is a deadlock
-        elif not self._ended:
-            self._on_message(topic, payload)
+        elif self._ended:
+            return
+        elif self._inbox is None:
+            self._on_message(message.topic, bytes(message.payload))
+        else:
+            self._inbox.on_delivery(
+                Delivery(
+                    message.topic,
+                    bytes(message.payload),
+                    message.mid,
+                    message.qos,
+                    bool(message.dup),
+                    bool(message.retain),
+                )
+            )
 
     def _subscribed(self, mid: int, reasons: list[int]) -> None:
         done = self._subacks.get(mid)
@@ -326,6 +389,7 @@ class MqttSession:
     def _read(self) -> None:
         if self._socket is None:
             return  # it ended between a turn for what TLS held and this one
+        self._heard_at = time.monotonic()
         # Brokers leave Nagle's algorithm on: their next message would wait for our delayed TCP ACK, 40 ms.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
         if self._client.loop_read() != paho.MQTT_ERR_SUCCESS:

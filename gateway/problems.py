@@ -20,6 +20,7 @@ SEVERITIES: Final[tuple[Severity, ...]] = ("problem", "warning", "notice")
 _CONFIG_WARNINGS: Final = frozenset({30, 33, 35, 37, 42, 44, 45, 48})
 _CONFIG_CODES: Final = range(1, 53)
 
+_BROKER_DOWN: Final = tuple(f"GW-MQS-{n:02d}" for n in range(1, 5))
 _SERIAL_DOWN: Final = tuple(f"GW-SER-{n:02d}" for n in range(1, 8))
 _NO_NETWORK: Final = ("GW-NET-10", "GW-NET-11")
 _POWER: Final[tuple[Severity, ...]] = ("problem", "warning", "warning", "problem", "problem")
@@ -60,6 +61,10 @@ def _declarations() -> Iterator[Problem]:
     yield Problem("GW-DEV-03", "problem")
     yield Problem("GW-DEV-04", "warning", lasts_s=_DAY_S)
     yield Problem("GW-DEV-05", "warning", lasts_s=_DAY_S)
+    for code in _BROKER_DOWN:
+        yield Problem(code, "problem")
+    yield Problem("GW-MQS-05", "problem", depends_on=_BROKER_DOWN)
+    yield Problem("GW-MQS-06", "warning", lasts_s=_DAY_S)
     yield Problem("GW-BLE-01", "problem")
     yield Problem("GW-BLE-02", "problem", depends_on=("GW-BLE-01",))
     yield Problem("GW-BLE-03", "problem", depends_on=("GW-BLE-01", "GW-BLE-02"))

@@ -31,6 +31,7 @@ FAMILIES: Final = {
     "CFG": ("配置", "Configuration"),
     "SER": ("串口", "Serial lines"),
     "BLE": ("蓝牙", "Bluetooth"),
+    "MQS": ("MQTT 来源", "MQTT sources"),
     "DEV": ("设备", "Devices"),
     "NET": ("网络与连接", "Network and connections"),
     "PLT": ("平台", "Platforms"),

@@ -15,7 +15,6 @@ number that is used again for another event is taken as one, unverified; a line 
     [[device.map.signal]]      # the first signal of a field that fits decides
     field = "ev"
     equals = "press"           # text, whole number, true or false; left out: any value but null, false, 0 and ""
-    ends = "idle"              # left out: it happens once; else it is a state, and this value says that it is over
     is = "call"                # call fall smoke gas carbon_monoxide water_leak, or told: cancel recovered bed_exit tamper
                                # low_battery restored occupancy opening motion vibration problem
     code = "press"             # left out: the value itself

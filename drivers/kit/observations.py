@@ -128,7 +128,8 @@ class Decoded:
     `authenticated`: a key proved the sender. `address` names the device on a line that several share.
     `source_number` is set where the source resends until acknowledged. `refused` names what in it could not be taken
     (an implausible value) beside what could: it is told as a fault of the device, not dropped. `unprovable`: it was encrypted
-    in a way that proves no sender, so that nobody is told of a downgrade.
+    in a way that proves no sender, so that nobody is told of a downgrade. `reachable`: whoever speaks for the device says
+    that it is there, or not.
     """
 
     observations: tuple[Observation, ...] = ()
@@ -139,6 +140,7 @@ class Decoded:
     replies: tuple[Reply, ...] = ()
     refused: tuple[str, ...] = ()
     unprovable: bool = False
+    reachable: bool | None = None
 
 
 class Reason(StrEnum):

@@ -185,6 +185,8 @@ class Streams:
     acknowledgement was missed, or the radio repeats it), while its alarm is not taken; 0: each is new.
     `radio`: what arrives came through the air, so nothing of it is verified unless a key proved it.
     `note`: what whoever looks for a fault must know of how it is mounted or of what it cannot do, in half a line.
+    `topics(address, options)`, where it is there, says under which topics of a broker the device speaks: it is heard over
+    an [[mqtt]] link then and not over a line, and a frame is one message (`drivers.protocols.published`).
     """
 
     model: str
@@ -202,6 +204,7 @@ class Streams:
     strangers: Strangers = Strangers.TOLD
     radio: bool = False
     note: Title | None = None
+    topics: Callable[[str, Any], tuple[str, ...]] | None = None
 
 
 @dataclass(frozen=True, slots=True)

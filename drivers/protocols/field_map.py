@@ -3,11 +3,11 @@
     [[device.map.signal]]      # the first signal of a field that fits decides
     field = "ev"
     equals = "press"           # text, whole number, true or false; left out: any value but null, false, 0 and ""
-    ends = "off"               # left out: it happens once; else it is a state, and this value says that it is over
     is = "call"
     code = "press"             # left out: the value itself
     channel = "1"              # left out: none
-    topic = "a/b"              # where the device speaks under several topics of a broker; left out: any of them
+    ends = "off"               # of a broker only: it is a state, and this value says that it is over; left out: it happens once
+    topic = "a/b"              # of a broker only; left out: the device's address
 
     [[device.map.reading]]
     field = "kwh"
@@ -29,6 +29,7 @@ from typing import Final
 
 from drivers.kit import QUANTITIES, BadOption, Reading, Reason, Rejected, Signal, SignalKind
 from drivers.kit.options import MAX_NAME, choice, known_keys, tables, text
+from drivers.protocols.published import topic_option
 
 MAX_RULES: Final = 32
 MAX_DECIMALS: Final = 12
@@ -86,8 +87,9 @@ def options(raw: Mapping[str, object], *, has_topics: bool = False) -> FieldMap:
 
 
 def _signal_rule(row: Mapping[str, object], where: str, *, has_topics: bool) -> SignalRule:
-    topic = ("topic",) if has_topics else ()
-    known_keys(row, name=where, allowed=("field", "equals", "ends", "is", "code", "channel", *topic))
+    # A line that is refused by a full queue comes again, and an edge that was judged already would be taken for a repeat.
+    of_broker = ("ends", "topic") if has_topics else ()
+    known_keys(row, name=where, allowed=("field", "equals", "is", "code", "channel", *of_broker))
     equals, ends = _value_of(row, "equals", where), _value_of(row, "ends", where)
     kind = SignalKind(choice(row, "is", name=where, among=[kind.value for kind in SignalKind]))
     code = text(row, "code", name=where, default="") or ("" if equals is None else _code(equals))
@@ -95,7 +97,7 @@ def _signal_rule(row: Mapping[str, object], where: str, *, has_topics: bool) -> 
     return SignalRule(
         _field(row, where, has_topics=has_topics), equals, ends,
         Signal(kind, code, text(row, "channel", name=where, default=""), level),
-        text(row, "topic", name=where, default=""),
+        _topic(row, where),
     )  # fmt: skip
 
 
@@ -106,13 +108,17 @@ def _reading_rule(row: Mapping[str, object], where: str, *, has_topics: bool) ->
         _field(row, where, has_topics=has_topics),
         choice(row, "quantity", name=where, among=QUANTITIES),
         text(row, "channel", name=where, default=""),
-        text(row, "topic", name=where, default=""),
+        _topic(row, where),
     )
 
 
 def _field(row: Mapping[str, object], where: str, *, has_topics: bool) -> str:
     """Read the name of a field. A message of a broker may be a bare word: that one has no name."""
     return text(row, "field", name=where, default="" if has_topics else None)
+
+
+def _topic(row: Mapping[str, object], where: str) -> str:
+    return topic_option(row["topic"], f"{where}.topic") if "topic" in row else ""
 
 
 def _value_of(row: Mapping[str, object], key: str, where: str) -> Value | None:

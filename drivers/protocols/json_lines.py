@@ -30,12 +30,17 @@ def framer() -> LineFramer:
 @lru_cache(maxsize=1)
 def parse(line: bytes) -> Mapping[str, object]:
     """Read one line. Values are text, int, Decimal, bool, None, list or dict; do not change them. Raises Rejected."""
-    if len(line) > MAX_LINE:
-        raise Rejected(Reason.TOO_LONG, f"{len(line)} bytes")
-    if line.count(b"{") + line.count(b"[") > MAX_BRACKETS:
-        raise Rejected(Reason.MALFORMED, f"more than {MAX_BRACKETS} brackets")
+    return parse_object(line, longest=MAX_LINE, brackets=MAX_BRACKETS)
+
+
+def parse_object(data: bytes, *, longest: int, brackets: int) -> Mapping[str, object]:
+    """Read one object of at most `longest` bytes and `brackets` opening brackets. Raises Rejected."""
+    if len(data) > longest:
+        raise Rejected(Reason.TOO_LONG, f"{len(data)} bytes")
+    if data.count(b"{") + data.count(b"[") > brackets:
+        raise Rejected(Reason.MALFORMED, f"more than {brackets} brackets")
     try:
-        found = _DECODER.decode(line.decode())
+        found = _DECODER.decode(data.decode())
     except UnicodeDecodeError:
         raise Rejected(Reason.MALFORMED, "not UTF-8") from None
     except json.JSONDecodeError as problem:

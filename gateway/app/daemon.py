@@ -365,8 +365,8 @@ class _App:
             self._collector.store_again()
         self._hearing.begin()
         self._inward = Inward(
-            settings, desks, collector=self._collector, hearing=self._hearing, outbox=self._outbox, clock=self._clock,
-            health=self._health,
+            settings, desks, origin=self._origin, collector=self._collector, judge=judge, hearing=self._hearing,
+            outbox=self._outbox, clock=self._clock, health=self._health,
         )  # fmt: skip
         self._outward = Outward(
             settings, self._origin, outbox=self._outbox, alarms=self._alarms, clock=self._clock, health=self._health,
@@ -383,11 +383,12 @@ class _App:
             self._health.on(finding.code, finding.where, **finding.facts)
 
     def _desks(self) -> dict[str, Desk]:
+        # A wire is hard to speak on for strangers, and a broker with a login too.
+        trusted = {line.id for line in self._settings.serial} | {one.id for one in self._settings.mqtt if one.is_proven}
         return {
             one.id: Desk(
                 one.id, one.model, one.link, one.address, one.room, one.bed, one.driver, one.options, one.key_bytes,
-                one.calls_on, one.alarms_on, one.every_s, wired=any(one.link == line.id for line in self._settings.serial),
-                map=one.map,
+                one.calls_on, one.alarms_on, one.every_s, wired=one.link in trusted, map=one.map,
             )
             for one in self._settings.devices
         }  # fmt: skip
@@ -396,6 +397,7 @@ class _App:
         used = {desk.link for desk in desks.values()}
         links = [(one.id, "ble") for one in self._settings.ble]
         links += [(one.id, "serial") for one in self._settings.serial if one.id in used]
+        links += [(one.id, "mqtt") for one in self._settings.mqtt if one.id in used]
         deaf_since = last_sign(
             self._alive.read(), self._outbox.last_recorded, began=self._began, tolerance_ms=ALIVE_TOLERANCE_MS,
             boots=self._outbox.boots,

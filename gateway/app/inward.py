@@ -9,11 +9,15 @@ import asyncio
 from collections.abc import Callable, Mapping
 
 from drivers.kit import Answers, Streams
+from gateway.app.sources import source_of
 from gateway.clock import Stamp, SystemClock
-from gateway.collect import BusMaster, Collector, Desk, Hearing, StreamReader
-from gateway.config import Serial, Settings
+from gateway.collect import BusMaster, Collector, Desk, Hearing, MessageReader, StreamReader
+from gateway.collect.judge import Judge
+from gateway.config import Mqtt, Serial, Settings
+from gateway.events import Origin
 from gateway.health import Health
 from gateway.links.ble_radio import BleRadio
+from gateway.links.mqtt_source import MqttSource
 from gateway.links.serial_line import SerialLine
 from gateway.links.state import LinkState
 from gateway.outbox import Outbox
@@ -23,11 +27,13 @@ class Inward:
     """The links of one gateway."""
 
     def __init__(
-        self, settings: Settings, desks: Mapping[str, Desk], *, collector: Collector, hearing: Hearing, outbox: Outbox,
-        clock: SystemClock, health: Health,
+        self, settings: Settings, desks: Mapping[str, Desk], *, origin: Origin, collector: Collector, judge: Judge,
+        hearing: Hearing, outbox: Outbox, clock: SystemClock, health: Health,
     ) -> None:  # fmt: skip
         self._settings = settings
+        self._origin = origin
         self._collector = collector
+        self._judge = judge
         self._hearing = hearing
         self._outbox = outbox
         self._clock = clock
@@ -36,6 +42,8 @@ class Inward:
         self._lines: dict[str, SerialLine] = {}
         self._readers: dict[str, StreamReader] = {}
         self._masters: list[BusMaster] = []
+        self._sources: dict[str, MqttSource] = {}
+        self._messages: dict[str, MessageReader] = {}
         self._open: set[str] = set()
         self._build(desks)
 
@@ -45,6 +53,7 @@ class Inward:
             *(group.create_task(radio.run(), name=f"radio {name}") for name, radio in self._radios.items()),
             *(group.create_task(line.run(), name=f"line {name}") for name, line in self._lines.items()),
             *(group.create_task(master.run(), name="bus master") for master in self._masters),
+            *(group.create_task(source.run(), name=f"broker {name}") for name, source in self._sources.items()),
             *(group.create_task(one.keep_asking(), name=f"poll {name}") for name, one in self._readers.items()),
         ]
 
@@ -60,6 +69,8 @@ class Inward:
         """Something was stored: what waits for that may be acknowledged."""
         for reader in self._readers.values():
             reader.on_stored()
+        for messages in self._messages.values():
+            messages.retry()
 
     def _build(self, desks: Mapping[str, Desk]) -> None:
         for ble in self._settings.ble:
@@ -73,6 +84,23 @@ class Inward:
             on_line = [desk for desk in desks.values() if desk.link == serial.id]
             if on_line:
                 self._build_line(serial, on_line)
+        for broker in self._settings.mqtt:
+            behind = [desk for desk in desks.values() if desk.link == broker.id]
+            if behind:
+                self._build_source(broker, behind)
+
+    def _build_source(self, broker: Mqtt, desks: list[Desk]) -> None:
+        def dropped(at: Stamp) -> None:
+            self._hearing.on_overflow(broker.id, 1, first=at, last=at)
+
+        reader = self._messages[broker.id] = MessageReader(
+            broker.id, desks, collector=self._collector, judge=self._judge, clock=self._clock, health=self._health,
+            outbox=self._outbox, on_dropped=dropped,
+        )  # fmt: skip
+        self._sources[broker.id] = source_of(
+            broker, self._origin, topics=reader.topics, on_message=reader.on_message, on_state=self._hearing.on_state,
+            clock=self._clock,
+        )  # fmt: skip
 
     def _build_line(self, serial: Serial, desks: list[Desk]) -> None:
         driver = desks[0].driver

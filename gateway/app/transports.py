@@ -11,7 +11,7 @@ from collections.abc import Callable
 from gateway.clock import BUILT_MS, SYNCED, Doubt, PlatformTime, SystemClock
 from gateway.config import Destination
 from gateway.config.secret import Secret
-from gateway.config.settings import DestinationPath
+from gateway.config.settings import DestinationPath, WayIn
 from gateway.events import Origin
 from gateway.health import Health
 from gateway.mqtt_session import Endpoint
@@ -42,9 +42,9 @@ def paths_of(
 def authorization(path: DestinationPath) -> str:
     """Return the value of an HTTP path's Authorization header, "" for none (RFC 6750, RFC 7617). Raises SecretError."""
     if path.token is not None:
-        return f"Bearer {_said(path.token)}"
+        return f"Bearer {said(path.token)}"
     if path.username:
-        pair = f"{path.username}:{_said(path.password)}".encode()
+        pair = f"{path.username}:{said(path.password)}".encode()
         return f"Basic {base64.b64encode(pair).decode()}"
     return ""
 
@@ -55,11 +55,11 @@ def _mqtt(
     profile = load_profile(destination.profile)
     name = profile.client_id(Place(origin, destination.parameters)) or client_id(origin, number)
     endpoint = Endpoint(
-        path.host, path.port, name, path.username, tls=_tls(path, clock),
+        path.host, path.port, name, path.username, tls=tls_of(path, clock),
         version=path.mqtt_version,
     )  # fmt: skip
     return MqttUplink(
-        endpoint, origin, destination=destination.id, password=lambda: _said(path.password), profile=profile,
+        endpoint, origin, destination=destination.id, password=lambda: said(path.password), profile=profile,
         parameters=destination.parameters, finish=destination.finish,
     )  # fmt: skip
 
@@ -72,14 +72,15 @@ def _http(
 
     host = f"[{path.host}]" if ":" in path.host else path.host
     url = f"{'https' if path.tls else 'http'}://{host}:{path.port}{path.base}"
-    endpoint = HttpEndpoint(url, lambda: authorization(path), _tls(path, clock))
+    endpoint = HttpEndpoint(url, lambda: authorization(path), tls_of(path, clock))
     return HttpUplink(
         endpoint, origin, destination=destination.id, profile=load_profile(destination.profile),
         parameters=destination.parameters, on_time=on_time,
     )  # fmt: skip
 
 
-def _tls(path: DestinationPath, clock: SystemClock) -> Tls | None:
+def tls_of(path: WayIn, clock: SystemClock) -> Tls | None:
+    """Return how a way in is encrypted, None where it is not."""
     return Tls(path.ca_file, path.cert_file, path.key_file, lambda: moment_of(clock)) if path.tls else None
 
 
@@ -98,6 +99,6 @@ def moment_of(clock: SystemClock) -> Moment | None:
     return Moment(max(BUILT_MS, min(known)) / 1000, is_sure=False)
 
 
-def _said(secret: Secret | None) -> str:
+def said(secret: Secret | None) -> str:
     """Return a secret, "" where none is configured. Raises SecretError: a login without it would hide the cause."""
     return secret.text() if secret else ""

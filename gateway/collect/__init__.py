@@ -4,6 +4,7 @@ from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
 from gateway.collect.hearing import Hearing
 from gateway.collect.polling import BusMaster
+from gateway.collect.publishing import MessageReader
 from gateway.collect.streaming import StreamReader
 
-__all__ = ["BusMaster", "Collector", "Desk", "Hearing", "StreamReader"]
+__all__ = ["BusMaster", "Collector", "Desk", "Hearing", "MessageReader", "StreamReader"]

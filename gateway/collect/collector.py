@@ -189,16 +189,17 @@ class Collector:
     def take(
         self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None, *,
         on_failed: Callable[[], None] | None = None, number: Number | None = None, doubts: tuple[str, ...] = (),
+        marks: tuple[Mark, ...] = (),
     ) -> bool:  # fmt: skip
         """Judge what a device said and store what is new; False when a full queue refused it.
 
         `on_durable` is called once everything of it, or what it repeats, is committed, `on_failed` if it was taken and turns
-        out not to be storable. Whether a numbered input is new
-        is for the caller to find out: `number` is what to store of it, `doubts` what was found. False also when a bug
-        left nothing to store.
+        out not to be storable. Whether a numbered input is new is for the caller to find out: `number` and `marks` are what
+        to store of it, `doubts` what was found. False also when a bug left nothing to store.
         """
         batch = Batch(desk, at, self._origin)
         batch.number(decoded.source_number, number)
+        batch.marks += marks
         verdict = self._judge_counter(batch, decoded.counter) if decoded.counter else Verdict.NEW
         if verdict is Verdict.REPEAT:
             desk.repeats += 1

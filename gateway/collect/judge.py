@@ -18,6 +18,8 @@ After the 60 s a counter that was seen is no longer called a repeat: after a bat
 numbers, and those presses must be heard. A replay of an old recording is therefore raised too, never verified.
 
 A level has edges instead: it begins when it was off or was not repeated for its hold time, and ends when it is told off.
+A message of a broker is a repeat when the broker marks it as sent again and it is among the last `MAX_DELIVERIES` of its
+device that were stored: what was stored before its acknowledgement got through. The mark is stored with what it admits.
 Limits: 64 counters behind a mark are remembered, bit by bit; 64 levels a device, more are raised each time. The mark of a
 level that lasts is stored anew every 5 min (a seventh of its hold time if that is longer), so that after a restart it is
 known as the same, and one that ended unheard is not.
@@ -40,10 +42,12 @@ LAPSE_MS: Final = 60_000
 SEEN_BITS: Final = 64
 NARROW_BITS: Final = 8
 MAX_LEVELS: Final = 64
+MAX_DELIVERIES: Final = 16
 LEVEL_REFRESH_MS: Final = 300_000
 _SEEN_MASK: Final = (1 << SEEN_BITS) - 1
 _COUNTER: Final = "counter:"
 _LEVEL: Final = "level:"
+_DELIVERY: Final = "delivery"
 
 
 class Verdict(Enum):
@@ -120,6 +124,7 @@ class Judged:
 class _Known:
     counters: dict[str, _CounterMark] = field(default_factory=dict)
     levels: dict[str, _Level] = field(default_factory=dict)
+    deliveries: list[str] = field(default_factory=list)
 
 
 class Judge:
@@ -134,7 +139,9 @@ class Judge:
         for mark in marks:
             try:
                 fields = json.loads(mark.value)
-                if mark.key.startswith(_COUNTER):
+                if mark.key == _DELIVERY:
+                    self._of(mark.device).deliveries = [str(one) for one in fields["last"]][-MAX_DELIVERIES:]
+                elif mark.key.startswith(_COUNTER):
                     reset = _Stream.loaded(fields["reset"]) if fields["reset"] else None
                     known = _CounterMark(_Stream.loaded(fields["main"]), reset)
                     self._of(mark.device).counters[mark.key] = known
@@ -151,7 +158,11 @@ class Judge:
 
     def _knows(self, mark: Mark) -> bool:
         known = self._known.get(mark.device)
-        return known is not None and (mark.key in known.counters or mark.key in known.levels)
+        if known is None:
+            return False
+        return (
+            mark.key in known.counters or mark.key in known.levels or (mark.key == _DELIVERY and bool(known.deliveries))
+        )
 
     def marks(self) -> list[Mark]:
         """Return every mark as it is now: what was stored of them is gone."""
@@ -159,6 +170,7 @@ class Judge:
         for device, known in self._known.items():
             found += [self._counter_mark(device, key, mark) for key, mark in known.counters.items()]
             found += [self._level_mark(device, key, level, level.grace_ms) for key, level in known.levels.items()]
+            found += [self._mark(device, _DELIVERY, {"last": known.deliveries})] if known.deliveries else []
         return found
 
     def _of(self, device: str) -> _Known:
@@ -237,6 +249,17 @@ class Judge:
 
     def _level_mark(self, device: str, key: str, level: _Level, grace_ms: int) -> Mark:
         return self._mark(device, key, {"on": level.on, "ms": level.ms, "boot": level.boot, "grace": grace_ms})
+
+    # -- deliveries of a broker ---------------------------------------------------------------------------------
+
+    def delivery(self, device: str, token: str, *, is_again: bool) -> Judged:
+        """Judge a message of a broker by what tells it from others. `is_again`: the broker says that it has sent it before."""
+        known = self._of(device).deliveries
+        if is_again and token in known:
+            return Judged(Verdict.REPEAT)
+        known.append(token)
+        del known[:-MAX_DELIVERIES]
+        return Judged(Verdict.NEW, self._mark(device, _DELIVERY, {"last": known}))
 
     def _mark(self, device: str, key: str, value: Mapping[str, object]) -> Mark:
         return Mark(device, key, json.dumps(value, separators=(",", ":")), next(self._versions))

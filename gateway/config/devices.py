@@ -19,7 +19,7 @@ from gateway.config.findings import Findings, close_to
 from gateway.config.options import settle_options
 from gateway.config.positions import KeyPath
 from gateway.config.secret import Secret
-from gateway.config.settings import Ble, Device, DeviceTable, Room, Serial
+from gateway.config.settings import Ble, Device, DeviceTable, Mqtt, Room, Serial
 from gateway.config.tables import Entry
 from gateway.errors import SecretError
 
@@ -41,7 +41,7 @@ class Catalogue(Protocol):
 class Site:
     """What devices refer to. `links` are those that run; `set_aside` are the ids of links that do not."""
 
-    links: Mapping[str, Serial | Ble]
+    links: Mapping[str, Serial | Ble | Mqtt]
     set_aside: frozenset[str]
     rooms: Mapping[str, Room]
 
@@ -123,9 +123,9 @@ class _Desk:
         elif link is None:
             known = tuple(self._site.links)
             self._note(found.UNKNOWN_LINK, "link", value=name, known=known or "-", **close_to(name, known))
-        elif driver is not None and isinstance(driver, Advertises) != isinstance(link, Ble):
-            needed = "[[ble]]" if isinstance(driver, Advertises) else "[[serial]]"
-            self._note(found.WRONG_LINK, "link", value=name, model=driver.model, needed=needed)
+        elif driver is not None and not isinstance(link, (needed := _link_of(driver))):
+            table = {Ble: "[[ble]]", Mqtt: "[[mqtt]]", Serial: "[[serial]]"}[needed]
+            self._note(found.WRONG_LINK, "link", value=name, model=driver.model, needed=table)
 
     def _address(self, driver: Driver | None) -> str:
         address = self._table.address.strip()
@@ -184,7 +184,18 @@ class _Desk:
         for at, refusal in refusals:
             if self._entry.fits(str(at[0])):
                 self._note(found.BAD_OPTION, at, value=refusal.value, expected=_expected(refusal), **facts)
+        if isinstance(driver, Streams) and driver.topics is not None and not refusals and self._entry.fits("address"):
+            self._topics(driver, options)
         return options
+
+    def _topics(self, driver: Streams, options: object) -> None:
+        """Ask what the device speaks under: the address of one on a broker is a topic."""
+        assert driver.topics is not None  # noqa: S101 - as its caller has seen
+        try:
+            driver.topics(self._table.address.strip(), options)
+        except BadOption as refusal:
+            facts: dict[str, Any] = {"value": refusal.value, "expected": _expected(refusal), "model": driver.model}
+            self._note(found.BAD_OPTION, refusal.key, **facts)
 
     def _key(self, driver: Driver) -> bytes | None:
         """Read the key. Where it cannot be had the device runs without it."""
@@ -242,6 +253,12 @@ class _Desk:
             self._note(found.NO_EFFECT, "every_s", reason="@hint.not-polled", **facts)
         if self._table.allow_plain and not isinstance(driver, Advertises):
             self._note(found.NO_EFFECT, "allow_plain", reason="@hint.not-radio", **facts)
+
+
+def _link_of(driver: Driver) -> type[Ble] | type[Mqtt] | type[Serial]:
+    if isinstance(driver, Advertises):
+        return Ble
+    return Mqtt if isinstance(driver, Streams) and driver.topics is not None else Serial
 
 
 def _without_twins(placed: list[tuple[KeyPath, Device]], notes: Findings) -> list[tuple[KeyPath, Device]]:

@@ -13,18 +13,19 @@ from pathlib import Path
 from typing import Any, Final, TypeVar
 
 from gateway.config import findings as found
+from gateway.config.brokers import settle_brokers
 from gateway.config.destinations import settle_destinations
 from gateway.config.devices import Catalogue, Site, implied_rooms, settle_devices
 from gateway.config.findings import Findings, close_to
 from gateway.config.positions import positions
-from gateway.config.settings import Ble, DeviceTable, Gateway, Outbox, Room, Serial, Settings
+from gateway.config.settings import Ble, DeviceTable, Gateway, Mqtt, Outbox, Room, Serial, Settings
 from gateway.config.syntax import explained
 from gateway.config.tables import Entry, read_entry, tables
 from gateway.errors import ConfigError, Finding
 
 MAX_BYTES: Final = 1024 * 1024
 
-_SECTIONS: Final = ("gateway", "room", "serial", "ble", "device", "destination", "outbox")
+_SECTIONS: Final = ("gateway", "room", "serial", "ble", "mqtt", "device", "destination", "outbox")
 _UNSTABLE_PORT: Final = re.compile(r"/dev/tty(USB|ACM)\d+")
 _SOCKET: Final = re.compile(r"socket://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 _HIGHEST_PORT: Final = 65_535
@@ -116,8 +117,11 @@ def _settled(raw: Mapping[str, Any], path: Path, catalogue: Catalogue, notes: Fi
     serial = _unique(_entries(Serial, raw, "serial", notes, vital=frozenset({"port"})), notes)
     serial = [entry for entry in serial if _port(entry, notes)]
     ble = _unique(_entries(Ble, raw, "ble", notes, vital=frozenset({"adapter"})), notes)
-    links = _links(serial, ble, notes)
-    site = Site(links, _named(raw, ("serial", "ble")) - links.keys(), {room.value.id: room.value for room in rooms})
+    brokers = _unique(settle_brokers(raw, notes), notes)
+    links = _links(serial, ble, brokers, notes)
+    site = Site(
+        links, _named(raw, ("serial", "ble", "mqtt")) - links.keys(), {room.value.id: room.value for room in rooms}
+    )
     devices = settle_devices(
         _entries(DeviceTable, raw, "device", notes, vital=frozenset({"address", "map"})), site, catalogue, notes
     )
@@ -134,6 +138,7 @@ def _settled(raw: Mapping[str, Any], path: Path, catalogue: Catalogue, notes: Fi
         rooms=implied_rooms(devices, tuple(site.rooms.values())),
         serial=tuple(link for link in links.values() if isinstance(link, Serial)),
         ble=tuple(link for link in links.values() if isinstance(link, Ble)),
+        mqtt=tuple(link for link in links.values() if isinstance(link, Mqtt)),
         devices=devices,
         destinations=destinations,
         outbox=outbox,
@@ -185,15 +190,17 @@ def _unique(entries: Iterable[Entry[T]], notes: Findings, *, key: str = "id") ->
     return kept
 
 
-def _links(serial: list[Entry[Serial]], ble: list[Entry[Ble]], notes: Findings) -> dict[str, Serial | Ble]:
+def _links(
+    serial: list[Entry[Serial]], ble: list[Entry[Ble]], brokers: list[Entry[Mqtt]], notes: Findings
+) -> dict[str, Serial | Ble | Mqtt]:
     """Return the links that run: one id, one port, one adapter each."""
     ports = _unique(serial, notes, key="port")
     adapters = _unique(ble, notes, key="adapter")
-    both: list[Entry[Serial] | Entry[Ble]] = [*ports, *adapters]
-    links: dict[str, Serial | Ble] = {}
-    for entry in both:
+    every: list[Entry[Serial] | Entry[Ble] | Entry[Mqtt]] = [*ports, *adapters, *brokers]
+    links: dict[str, Serial | Ble | Mqtt] = {}
+    for entry in every:
         if entry.value.id in links:
-            line = next(notes.line((*one.at, "id")) for one in both if one.value.id == entry.value.id)
+            line = next(notes.line((*one.at, "id")) for one in every if one.value.id == entry.value.id)
             value = entry.value.id
             notes.add(found.DUPLICATE, (*entry.at, "id"), effect=found.SET_ASIDE, value=value, other_line=line)
         else:

@@ -16,7 +16,7 @@ from gateway.config import findings as found
 from gateway.config.findings import Findings
 from gateway.config.positions import KeyPath
 from gateway.config.secret import Secret
-from gateway.config.settings import MAX_PATHS, DestinationPath
+from gateway.config.settings import MAX_PATHS, DestinationPath, Mqtt
 from gateway.config.tables import Entry, read_entry, tables
 from gateway.errors import SecretError
 
@@ -45,11 +45,11 @@ def settle_paths(table: Mapping[str, object], at: KeyPath, notes: Findings) -> t
             notes.add(found.TOO_MANY_PATHS, place, effect=found.SET_ASIDE, most=MAX_PATHS)
             continue
         entry = read_entry(DestinationPath, raw, place, notes, vital=frozenset({"url"}), effect=found.SET_ASIDE)
-        sound = entry.fits("url") and _url(entry, notes)
-        _secrets(entry, notes)
-        _certificates(entry, notes)
+        sound = entry.fits("url") and good_url(entry, notes)
+        check_secrets(entry, notes)
+        check_certificates(entry, notes)
         if sound:
-            _login(entry, notes)
+            check_login(entry, notes)
             if _differs(entry, ends, notes):
                 usable.append(entry.value)
     if not usable:
@@ -59,7 +59,8 @@ def settle_paths(table: Mapping[str, object], at: KeyPath, notes: Findings) -> t
     return tuple(usable)
 
 
-def _url(entry: Entry[DestinationPath], notes: Findings) -> bool:
+def good_url(entry: Entry[DestinationPath] | Entry[Mqtt], notes: Findings, *, plain: bool = False) -> bool:
+    """Can anybody go there, and not in plain text, unless `plain` says that it may be?"""
     path = entry.value
     at = (*entry.at, "url")
     if "@" in path.url:
@@ -72,7 +73,7 @@ def _url(entry: Entry[DestinationPath], notes: Findings) -> bool:
     if reason:
         notes.add(found.BAD_URL, at, effect=found.SET_ASIDE, value=path.url, reason=reason)
         return False
-    if not path.tls and not path.loopback:
+    if not path.tls and not path.loopback and not plain:
         scheme = urlsplit(path.url).scheme
         shown = f"[{path.host}]" if ":" in path.host else path.host
         secure = f"mqtts://{shown}:8883" if path.transport == "mqtt" else f"https://{shown}"
@@ -121,10 +122,10 @@ def _differs(entry: Entry[DestinationPath], ends: dict[object, KeyPath], notes: 
     return False
 
 
-def _login(entry: Entry[DestinationPath], notes: Findings) -> None:
+def check_login(entry: Entry[DestinationPath] | Entry[Mqtt], notes: Findings) -> None:
     """Point out what cannot work, or does nothing, of what stands there for the login."""
     path = entry.value
-    written = {key for key in ("username", "password", "token") if getattr(path, key) or not entry.fits(key)}
+    written = {key for key in ("username", "password", "token") if getattr(path, key, None) or not entry.fits(key)}
 
     def misfit(key: str, reason: str) -> None:
         notes.add(found.LOGIN, (*entry.at, key), effect=found.KEPT, reason=reason)
@@ -148,13 +149,14 @@ def _login(entry: Entry[DestinationPath], notes: Findings) -> None:
             _no_effect(entry, key, "@hint.not-encrypted", notes)
 
 
-def _no_effect(entry: Entry[DestinationPath], key: str, reason: str, notes: Findings) -> None:
+def _no_effect(entry: Entry[DestinationPath] | Entry[Mqtt], key: str, reason: str, notes: Findings) -> None:
     notes.add(found.NO_EFFECT, (*entry.at, key), effect=found.KEPT, reason=reason)
 
 
-def _secrets(entry: Entry[DestinationPath], notes: Findings) -> None:
+def check_secrets(entry: Entry[DestinationPath] | Entry[Mqtt], notes: Findings) -> None:
+    """Tell of each secret that cannot be had, or used."""
     for key in ("password", "token"):
-        secret: Secret | None = getattr(entry.value, key)
+        secret: Secret | None = getattr(entry.value, key, None)
         if secret is None:
             continue
         at = (*entry.at, key)
@@ -174,7 +176,8 @@ def _secrets(entry: Entry[DestinationPath], notes: Findings) -> None:
         notes.add(found.SECRET_UNUSABLE, at, effect=found.KEPT, **facts)
 
 
-def _certificates(entry: Entry[DestinationPath], notes: Findings) -> None:
+def check_certificates(entry: Entry[DestinationPath] | Entry[Mqtt], notes: Findings) -> None:
+    """Tell of each file that cannot be used."""
     path = entry.value
     for key in _FILES:
         file = getattr(path, key)

@@ -23,6 +23,7 @@ from gateway.config.settings import (
     DestinationPath,
     DeviceTable,
     Gateway,
+    Mqtt,
     Outbox,
     Room,
     Serial,
@@ -37,6 +38,7 @@ TABLES: Final[Mapping[str, tuple[Any, bool]]] = {
     "room": (Room, True),
     "ble": (Ble, True),
     "serial": (Serial, True),
+    "mqtt": (Mqtt, True),
     "device": (DeviceTable, True),
     "destination": (Destination, True),
     "path": (DestinationPath, True),
@@ -106,6 +108,7 @@ def _more(table: str, key: str, catalogue: Catalogue) -> dict[str, Any]:
         ("destination", "profile"): {"anyOf": [{"enum": list(SHIPPED)}, {"pattern": "^/"}]},
         ("destination", "types"): {"items": {"enum": list(WRITABLE_TYPES)}},
         ("path", "url"): {"pattern": _URL},
+        ("mqtt", "url"): {"pattern": rf"^mqtts?://{_HOST}/?$"},
     }
     return known.get((table, key), {})
 
@@ -116,6 +119,8 @@ def _rules(table: str, catalogue: Catalogue) -> dict[str, Any]:
         on_air = [model for model in catalogue.models() if _needs_address(catalogue.driver(model))]
         needs = {"properties": {"address": {"pattern": _BLE_ADDRESS}}, "required": ["address"]}
         return {"if": {"properties": {"model": {"enum": on_air}}, "required": ["model"]}, "then": needs}
+    if table == "mqtt":
+        return {"dependentRequired": {"password": ["username"], "cert_file": ["key_file"], "key_file": ["cert_file"]}}
     if table == "path":
         return {
             "dependentRequired": {"password": ["username"], "cert_file": ["key_file"], "key_file": ["cert_file"]},

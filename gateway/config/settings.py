@@ -177,11 +177,8 @@ class Device(DeviceTable):
 
 
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
-class DestinationPath:
-    """[[destination.path]]: one way to a platform. mqtt:// and http:// are plain text and go to this machine only.
-
-    MQTT logs in with `username` and `password`; HTTP sends them as Basic, or `token` as Bearer.
-    """
+class WayIn:
+    """Where a server is, and what is needed to get in."""
 
     url: Annotated[StrictStr, Field(min_length=1, max_length=512, description="url")]
     username: Name = ""
@@ -189,7 +186,6 @@ class DestinationPath:
     ca_file: OptionalFilePath = None
     cert_file: OptionalFilePath = None
     key_file: OptionalFilePath = None
-    token: OptionalSecret = None
     mqtt_version: Annotated[Literal["auto", "5", "3.1.1"], Field(description="mqtt-version")] = "auto"
 
     @property
@@ -228,6 +224,33 @@ class DestinationPath:
     @property
     def _scheme(self) -> str:
         return urlsplit(self.url).scheme
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class DestinationPath(WayIn):
+    """[[destination.path]]: one way to a platform. mqtt:// and http:// are plain text and go to this machine only.
+
+    MQTT logs in with `username` and `password`; HTTP sends them as Basic, or `token` as Bearer.
+    """
+
+    token: OptionalSecret = None
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class Mqtt(WayIn):
+    """[[mqtt]]: a broker on which other gateways say what their devices say. Plain text beyond this machine needs a word.
+
+    `bridge`: the topic on which the gateway behind it says whether it is online; while it is not, nothing is heard.
+    """
+
+    id: Id = field(kw_only=True)
+    bridge: Annotated[StrictStr, Field(max_length=256, description="topic")] = ""
+    allow_plain: Annotated[StrictBool, Field(description="switch")] = False
+
+    @property
+    def is_proven(self) -> bool:
+        """Does a login keep strangers from saying something on the broker?"""
+        return bool(self.username) or self.cert_file is not None
 
 
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
@@ -271,6 +294,7 @@ class Settings:
     rooms: tuple[Room, ...]
     serial: tuple[Serial, ...]
     ble: tuple[Ble, ...]
+    mqtt: tuple[Mqtt, ...]
     devices: tuple[Device, ...]
     destinations: tuple[Destination, ...]
     outbox: Outbox

@@ -32,6 +32,7 @@ _TELLABLE: Final[Mapping[str, frozenset[str]]] = {
     "room": frozenset({"id"}),
     "serial": frozenset({"id", "port", "baud", "bits", "parity", "stop", "quiet_ms", "echo"}),
     "ble": frozenset({"id", "adapter", "silence_s"}),
+    "mqtt": frozenset({"id", "mqtt_version", "allow_plain"}),
     "device": frozenset({"id", "model", "link", "address", "room", "allow_plain", "calls_on", "alarms_on", "every_s"}),
     "destination": frozenset({"id", "profile", "types", "finish", "reconnect_spread_s", "parameters", "path"}),
     "path": frozenset({"mqtt_version"}),

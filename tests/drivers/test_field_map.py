@@ -13,7 +13,7 @@ SMOKE = {"field": "smoke", "equals": True, "ends": False, "is": "tamper", "code"
 
 
 def test_a_value_that_ends_a_signal_makes_it_a_state_with_two_edges() -> None:
-    meaning = field_map.options({"signal": [SMOKE]})
+    meaning = field_map.options({"signal": [SMOKE]}, has_topics=True)
     kind = SignalKind.TAMPER
     assert field_map.signals({"smoke": True}, meaning) == [Signal(kind, "smoke", level=True)]
     assert field_map.signals({"smoke": False}, meaning) == [Signal(kind, "smoke", level=False)]
@@ -23,7 +23,8 @@ def test_a_value_that_ends_a_signal_makes_it_a_state_with_two_edges() -> None:
 
 
 def test_without_a_value_that_begins_it_everything_but_its_end_does() -> None:
-    meaning = field_map.options({"signal": [{"field": "state", "ends": "idle", "is": "occupancy"}]})
+    rules = {"signal": [{"field": "state", "ends": "idle", "is": "occupancy"}]}
+    meaning = field_map.options(rules, has_topics=True)
     kind = SignalKind.OCCUPANCY
     assert field_map.signals({"state": "moving"}, meaning) == [Signal(kind, "moving", level=True)]
     assert field_map.signals({"state": "idle"}, meaning) == [Signal(kind, "idle", level=False)]
@@ -56,14 +57,29 @@ def test_a_rule_of_a_topic_is_for_that_topic_only() -> None:
 @pytest.mark.parametrize(
     ("rules", "key"),
     [
-        ({"signal": [{"field": "a", "is": "call", "ends": 1.5}]}, "map.signal[0].ends"),
+        ({"signal": [{"field": "a", "is": "call", "ends": "off"}]}, "map.signal[0].ends"),
         ({"signal": [{"field": "a", "is": "call", "topic": "x"}]}, "map.signal[0].topic"),
         ({"reading": [{"field": "a", "quantity": "voltage", "topic": "x"}]}, "map.reading[0].topic"),
         ({"signal": [{"is": "call"}]}, "map.signal[0].field"),
         ({}, "map"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_key(rules: dict[str, object], key: str) -> None:
+def test_of_a_line_what_does_not_fit_is_refused_by_key(rules: dict[str, object], key: str) -> None:
     with pytest.raises(BadOption) as caught:
         field_map.options(rules)
+    assert caught.value.key == key
+
+
+@pytest.mark.parametrize(
+    ("rules", "key"),
+    [
+        ({"signal": [{"is": "call", "ends": 1.5}]}, "map.signal[0].ends"),
+        ({"signal": [{"is": "call", "topic": "a/+"}]}, "map.signal[0].topic"),
+        ({"reading": [{"quantity": "voltage", "topic": ""}]}, "map.reading[0].topic"),
+        ({"reading": [{"quantity": "voltage", "ends": 1}]}, "map.reading[0].ends"),
+    ],
+)
+def test_of_a_broker_what_does_not_fit_is_refused_by_key(rules: dict[str, object], key: str) -> None:
+    with pytest.raises(BadOption) as caught:
+        field_map.options(rules, has_topics=True)
     assert caught.value.key == key

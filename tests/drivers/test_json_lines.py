@@ -308,7 +308,7 @@ def test_a_numbered_call_keeps_its_number_beside_a_broken_reading() -> None:
         (
             "[[signal]]\nfield = 'a'\nis = 'call'\nequal = 1",
             "map.signal[0].equal",
-            "no such option; known here: channel, code, ends, equals, field, is",
+            "no such option; known here: channel, code, equals, field, is",
         ),
     ],
 )

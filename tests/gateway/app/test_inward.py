@@ -52,7 +52,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
         options = driver.options({"address": "", "signal": [{"field": "ev", "is": "call"}]})
         desks = {"board": Desk("board", "json-lines", "wire", "", "201", "", driver, options, wired=True)}
         settings = Settings(
-            Gateway("gw", "org", "site"), rooms=(), serial=(Serial("wire", port),), ble=(Ble("air"),), devices=(),
+            Gateway("gw", "org", "site"), rooms=(), serial=(Serial("wire", port),), ble=(Ble("air"),), mqtt=(), devices=(),
             destinations=(), outbox=OutboxSettings(), path=Path("/gateway.toml"),
         )  # fmt: skip
         gaps: list[Mapping[str, Any]] = []
@@ -63,16 +63,17 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
             on_durable()
             return True
 
-        health = Health(clock)
+        health, judge = Health(clock), Judge()
         links = [("air", "ble"), ("wire", "serial")]
         hearing = Hearing(links, [], deaf_since=clock.stamp(), clock=clock, health=health, store=store)
         collector = Collector(
-            ORIGIN, desks, outbox=outbox, alarms=AlarmBook(ORIGIN), judge=Judge(), health=health, clock=clock,
+            ORIGIN, desks, outbox=outbox, alarms=AlarmBook(ORIGIN), judge=judge, health=health, clock=clock,
             announce=lambda _change: None,
         )  # fmt: skip
         inward = Inward(
-            settings, desks, collector=collector, hearing=hearing, outbox=outbox, clock=clock, health=health
-        )
+            settings, desks, origin=ORIGIN, collector=collector, judge=judge, hearing=hearing, outbox=outbox, clock=clock,
+            health=health,
+        )  # fmt: skip
         return Way(inward, hearing, gaps)
 
     yield made

@@ -24,7 +24,7 @@ ORIGIN = Origin("org", "site", "gw")
 
 def settings(*, ble: tuple[Ble, ...] = (), serial: tuple[Serial, ...] = ()) -> Settings:
     return Settings(
-        Gateway("gw", "org", "site"), rooms=(), serial=serial, ble=ble, devices=(), destinations=(),
+        Gateway("gw", "org", "site"), rooms=(), serial=serial, ble=ble, mqtt=(), devices=(), destinations=(),
         outbox=OutboxSettings(), path=Path("/gateway.toml"),
     )  # fmt: skip
 

@@ -58,7 +58,7 @@ class Centre:
         self.health = Health(self.clock)
         self.alarms = AlarmBook(ORIGIN, ["district"])
         self.alarms.load(row.doc for row in await self.outbox.alarms())
-        judge = Judge()
+        judge = self.judge = Judge()
         judge.load(await self.outbox.marks())
         self.collector = Collector(
             ORIGIN, self.desks, outbox=self.outbox, alarms=self.alarms, judge=judge, health=self.health,

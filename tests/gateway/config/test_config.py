@@ -18,6 +18,7 @@ from gateway.config import (
     Destination,
     DestinationPath,
     Gateway,
+    Mqtt,
     Outbox,
     Room,
     Serial,
@@ -333,11 +334,12 @@ def test_the_shipped_configuration_loads_without_a_finding() -> None:
     assert [(one.id, one.model, one.link) for one in settings.devices] == [
         ("call-201-1", "bthome-button", "radio"),
         ("pendant-201-2", "ingics-ibs", "radio"),
+        ("pull-cord-toilet", "zigbee2mqtt", "zigbee"),
         ("fall-bathroom-2", "json-lines", "radar"),
         ("meter-main", "dlt645-2007", "rs485"),
     ]
     assert settings.devices[0].key_bytes == bytes.fromhex("231d39c1d7cc1ab1aee224cd096db932")
-    assert settings.devices[3].every_s == 900
+    assert settings.devices[4].every_s == 900
     assert settings.destinations[0].path[0].password is not None
     assert settings.destinations[0].path[0].password.text() == "canary"
     assert [one.url for one in settings.destinations[0].path] == [
@@ -417,7 +419,7 @@ def test_every_commented_option_of_the_shipped_configuration_is_right_too(tmp_pa
 
 def test_the_shipped_configuration_names_every_option() -> None:
     text = (CONFIG / "gateway.toml").read_text(encoding="utf-8")
-    kinds: tuple[Any, ...] = (Gateway, Room, Serial, Ble, DeviceTable, DestinationPath, Destination, Outbox)
+    kinds: tuple[Any, ...] = (Gateway, Room, Serial, Ble, Mqtt, DeviceTable, DestinationPath, Destination, Outbox)
     names = {field.name for kind in kinds for field in dataclasses.fields(kind)} - {"path", "map"}
     assert {name for name in names if not re.search(rf"^ *#?{name} = ", text, re.MULTILINE)} == set()
     assert "[[destination.path]]" in text

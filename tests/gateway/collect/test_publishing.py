@@ -1,0 +1,187 @@
+"""The messages of a broker: what is acknowledged and when, what comes again, what was retained, and a disk that is behind."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Iterable
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from drivers.kit import Streams, catalogue
+from gateway.clock import Stamp
+from gateway.collect import Desk, MessageReader
+from gateway.collect.publishing import HIGH_WATER, MOST_WAITING
+from gateway.mqtt_session import Delivery
+
+Opener = Callable[[Iterable[Desk]], Awaitable[Any]]
+SOS = "zigbee2mqtt/sos-201"
+
+
+def desk(name: str, address: str, *, model: str = "zigbee2mqtt", raw: dict[str, object] | None = None) -> Desk:
+    driver = catalogue.driver(model)
+    assert isinstance(driver, Streams)
+    return Desk(name, model, "broker", address, "201", "", driver, driver.options(raw or {}), wired=True)
+
+
+@dataclass
+class Broker:
+    """A broker as the reader sees it: messages with numbers, and which of them were acknowledged."""
+
+    centre: Any
+    acknowledged: list[int] = field(default_factory=list)
+    dropped: list[Stamp] = field(default_factory=list)
+    number: int = 0
+
+    def connect(self) -> None:
+        self.reader = MessageReader(
+            "broker", list(self.centre.desks.values()), collector=self.centre.collector, judge=self.centre.judge,
+            clock=self.centre.clock, health=self.centre.health, outbox=self.centre.outbox, on_dropped=self.dropped.append,
+        )  # fmt: skip
+        self.centre.outbox.on_stored = self.reader.retry
+
+    def say(self, payload: str, topic: str = SOS, **how: Any) -> int:
+        """Deliver a message; return its number."""
+        if "number" not in how:
+            self.number += 1
+        number = how.pop("number", self.number)
+        qos = how.pop("qos", 1)
+        delivery = Delivery(
+            topic, payload.encode(), number, qos, again=how.pop("again", False), retained=how.pop("retained", False)
+        )
+        self.reader.on_message(delivery, self.centre.clock.stamp(), lambda: self.acknowledged.append(number))
+        return number
+
+
+@pytest.fixture
+async def broker(opened: Opener) -> Broker:
+    """A broker with an SOS button and a water sensor behind it."""
+    here = Broker(await opened([desk("sos", SOS), desk("toilet", "zigbee2mqtt/toilet")]))
+    here.connect()
+    return here
+
+
+async def test_a_press_is_acknowledged_once_it_is_durable(broker: Broker) -> None:
+    number = broker.say('{"action":"emergency","battery":90}')
+    assert broker.acknowledged == []
+    assert [change.alarm.device for change in broker.centre.announced] == ["sos"]
+    assert await broker.centre.told("kind", "code", "verified") == [
+        ("alarm.raised", "call", "emergency", True), ("telemetry.environment", None, None, True),
+    ]  # fmt: skip
+    assert broker.acknowledged == [number]
+
+
+async def test_what_comes_again_and_was_stored_is_a_repeat_and_acknowledged_once_that_is_durable(
+    broker: Broker,
+) -> None:
+    number = broker.say('{"action":"emergency"}')
+    broker.say('{"action":"emergency"}', number=number, again=True)
+    assert broker.acknowledged == []
+    assert len(await broker.centre.told()) == 1
+    assert broker.acknowledged == [number, number]
+
+
+async def test_what_was_stored_is_still_known_after_a_restart(broker: Broker) -> None:
+    number = broker.say('{"action":"emergency"}')
+    await broker.centre.restart()
+    broker.connect()
+    broker.say('{"action":"emergency"}', number=number, again=True)
+    assert len(await broker.centre.told()) == 1
+    assert broker.centre.desks["sos"].repeats == 1
+
+
+@pytest.mark.parametrize(
+    "other",
+    [{"number": 9, "again": True}, {"again": False, "number": 1}, {"number": 1, "again": True, "payload": "single"}],
+)
+async def test_another_press_is_one_whatever_of_it_is_the_same(broker: Broker, other: dict[str, Any]) -> None:
+    """Another number; the same number on its next use; the same number with something else to say."""
+    broker.say('{"action":"emergency"}', number=1)
+    action = other.pop("payload", "emergency")
+    broker.say(f'{{"action":"{action}"}}', **other)
+    assert [noun for (noun,) in await broker.centre.told()] == ["alarm.raised", "alarm.raised"]
+
+
+async def test_a_press_that_was_retained_raises_nothing_and_is_told_to_technicians(broker: Broker) -> None:
+    number = broker.say('{"action":"emergency","battery_low":true}', retained=True)
+    assert await broker.centre.told("kind") == [("device.battery", "low_battery")]
+    assert (broker.centre.announced, broker.centre.problems) == ([], [("GW-MQS-06", "sos")])
+    assert broker.acknowledged == [number]
+
+
+async def test_a_state_that_was_retained_counts(broker: Broker) -> None:
+    broker.say('{"water_leak":true}', "zigbee2mqtt/toilet", retained=True)
+    assert await broker.centre.told("kind") == [("alarm.raised", "water_leak")]
+
+
+async def test_a_state_that_is_told_again_and_again_is_one_alarm_and_a_new_one_after_its_end(broker: Broker) -> None:
+    for _ in range(3):
+        broker.say('{"water_leak":true}', "zigbee2mqtt/toilet")
+        broker.centre.clock.go_on(600)
+    assert [one["type"] for one in await broker.centre.events()] == ["cn.eldercare.alarm.raised.v1"]
+    broker.say('{"water_leak":false}', "zigbee2mqtt/toilet")
+    broker.centre.clock.go_on(60)
+    broker.say('{"water_leak":true}', "zigbee2mqtt/toilet")
+    raised = [noun for (noun,) in await broker.centre.told() if noun == "alarm.raised"]
+    assert len(raised) == 2
+
+
+async def test_a_device_that_is_said_to_be_offline_is_a_problem_until_it_speaks(broker: Broker) -> None:
+    broker.say('{"state":"offline"}', SOS + "/availability", retained=True)
+    assert broker.centre.problems == [("GW-MQS-05", "sos")]
+    assert broker.centre.desks["sos"].heard == 0
+    broker.say('{"linkquality":3}', retained=True)  # how things stood before
+    assert broker.centre.problems == [("GW-MQS-05", "sos")]
+    broker.say('{"linkquality":3}')
+    assert broker.centre.problems == []
+    broker.say("offline", SOS + "/availability")
+    broker.say("online", SOS + "/availability")
+    assert broker.centre.problems == []
+
+
+async def test_what_cannot_be_read_or_is_nobody_s_is_acknowledged_and_counted(broker: Broker) -> None:
+    broker.say("{", SOS)
+    broker.say('{"state":"online"}', "zigbee2mqtt/bridge/state")
+    broker.say("x" * 100, SOS)
+    assert broker.acknowledged == [1, 2, 3]
+    assert broker.centre.desks["sos"].rejects == {"malformed": 2}
+
+
+async def test_two_devices_of_one_topic_are_both_stored_before_it_is_acknowledged(opened: Opener) -> None:
+    rules: dict[str, object] = {"signal": [{"field": "a", "is": "call", "topic": "hub"}]}
+    other: dict[str, object] = {"signal": [{"field": "b", "is": "call", "topic": "hub"}]}
+    centre = await opened([
+        desk("one", "x/1", model="mqtt-topic", raw=rules), desk("two", "x/2", model="mqtt-topic", raw=other)
+    ])  # fmt: skip
+    broker = Broker(centre)
+    broker.connect()
+    assert sorted(broker.reader.topics) == ["hub", "x/1", "x/2"]
+    broker.say('{"a":true,"b":true}', "hub")
+    assert sorted(str(one["subject"]) for one in await centre.events()) == ["device/one", "device/two"]
+    assert broker.acknowledged == [1]
+
+
+async def test_behind_a_slow_disk_readings_wait_unacknowledged_and_presses_do_not(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    waiting = [HIGH_WATER]
+    monkeypatch.setattr(type(broker.centre.outbox), "waiting", property(lambda _self: waiting[0]))
+    broker.say('{"temperature":21.5}')
+    broker.say('{"action":"emergency"}')
+    assert len(broker.centre.announced) == 1
+    broker.reader.retry()
+    assert [noun for (noun,) in await broker.centre.told()] == ["alarm.raised"]
+    assert broker.acknowledged == [2]
+    waiting[0] = 0
+    broker.reader.retry()
+    assert [noun for (noun,) in await broker.centre.told()] == ["alarm.raised", "telemetry.environment"]
+    assert broker.acknowledged == [2, 1]
+
+
+async def test_what_nobody_will_send_again_is_bounded_and_its_loss_told(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(type(broker.centre.outbox), "waiting", property(lambda _self: HIGH_WATER))
+    for _ in range(MOST_WAITING + 2):
+        broker.say('{"temperature":21.5}', qos=0)
+    assert (len(broker.dropped), broker.centre.desks["sos"].rejects) == (2, {"queue-full": 2})
