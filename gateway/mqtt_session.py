@@ -27,11 +27,12 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gateway.errors import SessionError
-from gateway.tls import Tls, tls_context
+from gateway.tls import Tls, judge_again, outdated, tls_context
 
 CONNECT_LIMIT_S: Final = 15.0
 TCP_LIMIT_S: Final = 10.0  # for each address that the name has
 KEEP_ALIVE_S: Final = 30
+CHECK_EVERY_S: Final = 1.0
 MAX_MESSAGE_BYTES: Final = 256 * 1024
 TAKEN_OVER: Final = "GW-PLT-07"
 # MQTT 5.0 section 2.4; paho gives the return codes of 3.1.1 (section 3.2.2.3) as the same numbers.
@@ -282,7 +283,7 @@ class MqttSession:
             self._loop.remove_writer(self._socket)
             self._socket = None
 
-    def _lost(self, why: str, *, reason: int = 0) -> None:
+    def _lost(self, why: str, *, reason: int = 0, code: str = "GW-NET-05") -> None:
         if self._ended:
             return
         self._detach()
@@ -294,7 +295,7 @@ class MqttSession:
             if not waiting.done():
                 waiting.set_exception(OSError(why))
         if self._is_open:
-            code = {_NOT_AUTHORIZED: "GW-NET-04", _SESSION_TAKEN_OVER: TAKEN_OVER}.get(reason, "GW-NET-05")
+            code = {_NOT_AUTHORIZED: "GW-NET-04", _SESSION_TAKEN_OVER: TAKEN_OVER}.get(reason, code)
             self._on_lost(SessionError(code, self._endpoint.host, error=why))
         elif not self._connack.done():
             self._connack.set_exception(ssl.SSLError(why) if refused_by_tls else self._unspoken(why, reason))
@@ -419,10 +420,27 @@ class MqttSession:
 
     async def _keep_alive(self) -> None:
         while True:
-            await asyncio.sleep(1.0)
+            await asyncio.sleep(CHECK_EVERY_S)
+            if self._is_refused_now():
+                return
             if self._client.loop_misc() != paho.MQTT_ERR_SUCCESS:
                 self._lost("keep-alive: the broker is silent")
                 return
+
+    def _is_refused_now(self) -> bool:
+        """Judge the broker's certificate again, once, when NTP has come to stand by a clock that nobody stood by before."""
+        tls, context, line = self._endpoint.tls, self._tls, self._socket
+        if tls is None or context is None or not isinstance(line, ssl.SSLSocket) or not outdated(context, tls):
+            return False
+        if tls.moment() is not None:
+            return False  # the other way round: this connection was judged by a clock that was right
+        self._tls = None
+        try:
+            judge_again(line)
+        except ssl.SSLCertVerificationError as error:
+            self._lost(error.verify_message, code="GW-NET-03")
+            return True
+        return False
 
     async def _in_thread(self, work: Callable[[], Any]) -> Any:
         """Run blocking work in a daemon thread: a hanging name server must not hold up the end of the process."""

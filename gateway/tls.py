@@ -9,7 +9,8 @@ cut that clock may stand years back, and no certificate would be valid yet. So w
 leave the dates (X509_V_FLAG_NO_CHECK_TIME: name, authority and signatures are checked as ever), and the platform's own
 certificate is held against the earliest time that can be at the end of each handshake, before a byte of ours is sent:
 expired is refused in any case; not yet valid only by a clock that is trusted. Limit: the dates of the authorities above
-it are not looked at then; Python 3.11 does not hand them out.
+it are not looked at then; Python 3.11 does not hand them out. A context made so is `outdated` as soon as NTP stands by the
+clock: who keeps it makes another, or has the certificate of the connection that stands judged again (`judge_again`).
 """
 
 from __future__ import annotations
@@ -64,6 +65,19 @@ def tls_context(tls: Tls, *, host: str, port: int) -> ssl.SSLContext:
     except (OSError, ValueError) as error:
         raise SessionError("GW-NET-03", host, port=port, error=f"certificates: {error}") from error
     return context
+
+
+def outdated(context: ssl.SSLContext, tls: Tls) -> bool:
+    """Was a context made to judge dates by another clock than would be right now?"""
+    return bool(context.verify_flags & _NO_CHECK_TIME) != (tls.moment() is not None)
+
+
+def judge_again(line: ssl.SSLSocket) -> None:
+    """Hold the certificate of a connection that stands against the machine's clock, which NTP stands by now.
+
+    Raises SSLCertVerificationError for one whose time is over, or has not come yet.
+    """
+    _refuse_by_date(line.getpeercert(), None)
 
 
 def _judge_dates(context: ssl.SSLContext, moment: Callable[[], Moment | None]) -> None:

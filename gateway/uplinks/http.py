@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import re
 import socket
+import ssl
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -25,7 +26,7 @@ from gateway.errors import SessionError
 from gateway.events import Lane, Origin
 from gateway.profiles import Profile
 from gateway.profiles.profile import Place
-from gateway.tls import Tls, tls_context
+from gateway.tls import Tls, outdated, tls_context
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Lines, Wire, host_and_port
 from gateway.uplinks.http_session import HttpSession, Pace
@@ -67,6 +68,7 @@ class HttpUplink:
         self._pace = pace or Pace()
         self._courtesy = Courtesy()
         self._session: HttpSession | None = None
+        self._context: ssl.SSLContext | None = None
         self._source = origin.source
         url = endpoint.url.rstrip("/")
         self._speech: Speech = NativeSpeech(_places(url, origin))
@@ -108,6 +110,7 @@ class HttpUplink:
             events=events, epoch=epoch, destination=self._destination, host=host, secret=secret,
             courtesy=self._courtesy, pace=self._pace, unreadable=self._not_read,
             on_time=self._on_time, time_url=f"{self._endpoint.url.rstrip('/')}/v1/time",
+            renewed=lambda: self._renewed(wire.headers),
         )  # fmt: skip
         try:
             await session.open(dict(birth))
@@ -134,12 +137,7 @@ class HttpUplink:
         """Read what is needed, and look whether the name is known: httpx would not tell it from a dead line in time."""
         endpoint = self._endpoint
         authorization = await self._authorization.text(host=host, port=port, limit_s=self._pace.open)
-        try:
-            async with asyncio.timeout(self._pace.open):
-                tls = endpoint.tls
-                context = None if tls is None else await in_thread(lambda: tls_context(tls, host=host, port=port))
-        except TimeoutError as error:
-            raise SessionError("GW-NET-03", host, port=port, error="certificates cannot be read in time") from error
+        self._context = None if endpoint.tls is None else await self._judging(endpoint.tls, host, port)
         if authorization and not _CREDENTIAL.fullmatch(authorization):
             raise SessionError("GW-NET-04", host, port=port, error="the credential is empty or no header can carry it")
         try:
@@ -152,7 +150,23 @@ class HttpUplink:
         headers = {"user-agent": f"daycare-gateway/{__version__}", "accept": "application/json"}
         if authorization:
             headers["authorization"] = authorization
-        return Wire(host, port, context, headers), authorization.partition(" ")[2]
+        return Wire(host, port, self._context, headers), authorization.partition(" ")[2]
+
+    async def _judging(self, tls: Tls, host: str, port: int) -> ssl.SSLContext:
+        try:
+            async with asyncio.timeout(self._pace.open):
+                return await in_thread(lambda: tls_context(tls, host=host, port=port))
+        except TimeoutError as error:
+            raise SessionError("GW-NET-03", host, port=port, error="certificates cannot be read in time") from error
+
+    async def _renewed(self, headers: Mapping[str, str]) -> Wire | None:
+        """Return how connections are to be made when another clock judges certificates than when the session began."""
+        tls, context = self._endpoint.tls, self._context
+        if tls is None or context is None or not outdated(context, tls):
+            return None
+        host, port = host_and_port(self._endpoint.url)
+        self._context = await self._judging(tls, host, port)
+        return Wire(host, port, self._context, headers)
 
     def _not_read(self, number: int) -> None:
         if not self.unreadable_answers:

@@ -112,6 +112,9 @@ class Lines:
             await line.close()
             raise
         self.answered_at = line.used_at
+        if not line.is_of(self._wire):
+            await line.close()
+            return answer
         self._idle.append(line)
         if self._closed or len(self._idle) > self._keep:
             await self._give_up(self._idle[:1])
@@ -137,6 +140,11 @@ class Lines:
             if type(error) is ssl.SSLError:
                 return SessionError("GW-NET-03", wire.host, port=wire.port, error=str(error))
         return None
+
+    async def renew(self, wire: Wire) -> None:
+        """Make connections otherwise from now on; those that stand are given up, as soon as nobody uses them."""
+        self._wire = wire
+        await self._give_up(self._idle)
 
     @property
     def is_doubtful(self) -> bool:
@@ -183,6 +191,10 @@ class _Line:
             headers={**wire.headers, "accept-encoding": "identity"},
             cookies=CookieJar(DefaultCookiePolicy(allowed_domains=())),
         )
+
+    def is_of(self, wire: Wire) -> bool:
+        """Was it made so?"""
+        return self._wire is wire
 
     @property
     def is_doubtful(self) -> bool:

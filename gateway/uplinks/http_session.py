@@ -12,7 +12,7 @@ from __future__ import annotations
 import asyncio
 import random
 import zlib
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, replace
 from itertools import count
 from typing import Any, Final
@@ -25,7 +25,7 @@ from gateway.events import Lane
 from gateway.uplinks.http_answers import Verdict, quote, retry_after, verdict
 from gateway.uplinks.http_asking import asked_surely, asked_twice
 from gateway.uplinks.http_courtesy import Courtesy
-from gateway.uplinks.http_lines import Answer, Ask, Lines, NoAnswer
+from gateway.uplinks.http_lines import Answer, Ask, Lines, NoAnswer, Wire
 from gateway.uplinks.http_speech import Judged, Part, Speech
 from gateway.uplinks.http_time import keep_asking
 from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
@@ -57,6 +57,10 @@ class Pace:
     goodbye: float = 2.0
 
 
+async def unchanged() -> None:
+    """Connections are made as before."""
+
+
 class HttpSession:
     """One session. `post` while it stands, then `end`; never reused."""
 
@@ -64,7 +68,9 @@ class HttpSession:
         self, speech: Speech, *, source: str, alarms: Lines, bulk: Lines, events: UplinkEvents, epoch: int, destination: str,
         host: str, secret: str, courtesy: Courtesy, pace: Pace, unreadable: Callable[[int], None],
         on_time: Callable[[PlatformTime], None] | None = None, time_url: str = "",
+        renewed: Callable[[], Awaitable[Wire | None]] = unchanged,
     ) -> None:  # fmt: skip
+        """`renewed` is asked now and then for what connections are to be made of from then on; None: as before."""
         self._speech = speech
         self._source = source
         self._alarms = alarms
@@ -79,6 +85,7 @@ class HttpSession:
         self._unreadable = unreadable
         self._on_time = on_time
         self._time_url = time_url
+        self._renewed = renewed
         self._loop = asyncio.get_running_loop()
         self._tokens = count(1)
         self._tasks: set[asyncio.Task[None]] = set()
@@ -180,10 +187,22 @@ class HttpSession:
         phase = zlib.crc32(self._source.encode()) / 2**32
         await self._rest(phase * pace.sign_of_life)
         while True:
+            await self._renew()
             await self._sign()
             await self._alarms.trim()
             await self._bulk.trim()
             await self._rest(pace.sign_of_life + _random.uniform(-pace.jitter, pace.jitter))
+
+    async def _renew(self) -> None:
+        """Connections that were judged by a clock which was not the right one are made anew, the warm one at once."""
+        try:
+            wire = await self._renewed()
+        except SessionError as error:
+            self._lose(error)
+            return
+        if wire is not None:
+            await self._alarms.renew(wire)
+            await self._bulk.renew(wire)
 
     async def _rest(self, seconds: float) -> None:
         """Wait for the next sign of life; less long when the platform's end of an idle connection is gone."""

@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 
 from gateway.events import Lane
-from gateway.tls import Tls
+from gateway.tls import Moment, Tls
 
 
 async def test_a_platform_with_the_right_certificate_is_spoken_to(
@@ -250,3 +250,47 @@ async def test_no_credential_gets_into_the_log(
     assert not [
         record for record in caplog.records if "canary" in record.getMessage() and record.name.startswith("gateway")
     ]
+
+
+@pytest.mark.parametrize("days", [(-1, 1), (-3, -1)], ids=["valid", "expired"])
+async def test_what_was_judged_by_a_clock_that_nobody_set_is_judged_again_when_the_clock_is_right(
+    serving: Any, site: Any, make: Any, authority: Any, days: tuple[int, int]
+) -> None:
+    """After a power cut: the clock stands years back, and every certificate is young."""
+    care = authority("care")
+    platform = await serving(care.server("127.0.0.1", days=days))
+    known: Moment | None = Moment(0.0, is_sure=False)
+    tls = Tls(care.file, moment=lambda: known)
+    up = site.uplink(f"https://127.0.0.1:{platform.port}", tls=tls, sign_of_life=0.1, jitter=0.0)
+    await site.open(up)
+    up.send(Lane.A, make.texts(Lane.A, 1))
+    await make.until(lambda: site.told.acks)
+    before = platform.lines
+    known = None
+    if days == (-1, 1):
+        await make.until(lambda: platform.lines > before and len(platform.puts("state")) > 3)
+        up.send(Lane.A, make.texts(Lane.A, 1))
+        await make.until(lambda: len(site.told.acks) == 2)
+        assert site.told.losses == []
+    else:
+        await make.until(lambda: site.told.losses)
+        assert site.told.losses[0].code == "GW-NET-03"
+        assert "expired" in site.told.losses[0].facts["error"]
+
+
+async def test_a_clock_that_is_not_believed_any_more_does_not_judge_new_connections(
+    serving: Any, site: Any, make: Any, authority: Any
+) -> None:
+    """Somebody set the clock by years: OpenSSL alone would refuse each new connection of the session."""
+    care = authority("care")
+    platform = await serving(care.server("127.0.0.1"))
+    known: list[Moment] = []
+    tls = Tls(care.file, moment=lambda: known[0] if known else None)
+    up = site.uplink(f"https://127.0.0.1:{platform.port}", tls=tls, sign_of_life=0.1, jitter=0.0)
+    await site.open(up)
+    assert not up._context.verify_flags & 0x200000
+    known.append(Moment(0.0, is_sure=False))
+    await make.until(lambda: up._context.verify_flags & 0x200000)
+    up.send(Lane.A, make.texts(Lane.A, 1))
+    await make.until(lambda: site.told.acks)
+    assert site.told.losses == []

@@ -205,7 +205,7 @@ def deaf_port() -> Any:
 class Certificate:
     """A certificate for 127.0.0.1 that signs itself, and its files."""
 
-    def __init__(self, folder: Path, name: str, *, host: str = HOST) -> None:
+    def __init__(self, folder: Path, name: str, *, host: str = HOST, days: tuple[int, int] = (-1, 1)) -> None:
         key = ec.generate_private_key(ec.SECP256R1())
         now = dt.datetime.now(dt.UTC)
         subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
@@ -215,8 +215,8 @@ class Certificate:
             .issuer_name(subject)
             .public_key(key.public_key())
             .serial_number(x509.random_serial_number())
-            .not_valid_before(now - dt.timedelta(days=1))
-            .not_valid_after(now + dt.timedelta(days=1))
+            .not_valid_before(now + dt.timedelta(days=days[0]))
+            .not_valid_after(now + dt.timedelta(days=days[1]))
             .add_extension(x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address(host))]), critical=False)
             .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
             .sign(key, hashes.SHA256())

@@ -13,7 +13,7 @@ import pytest
 from gateway import mqtt_session
 from gateway.errors import SessionError
 from gateway.mqtt_session import Will
-from gateway.tls import Tls
+from gateway.tls import Moment, Tls
 from simulator.platform.broker import Broker
 from simulator.platform.link import Link
 
@@ -328,6 +328,32 @@ async def test_a_certificate_for_another_host(told: Any, ear: Any, certificate: 
     port = server.sockets[0].getsockname()[1]
     error = await failure(ear.session(port, tls=Tls(ca_file=other.file)))
     assert error.code == "GW-NET-03"
+    server.close()
+
+
+@pytest.mark.parametrize("days", [(-1, 1), (-3, -1)], ids=["valid", "expired"])
+async def test_a_connection_that_was_judged_by_a_clock_that_nobody_set_is_judged_again_when_the_clock_is_right(
+    told: Any, ear: Any, certificate: Callable[..., Any], wait_until: Wait, monkeypatch: pytest.MonkeyPatch,
+    days: tuple[int, int],
+) -> None:  # fmt: skip
+    monkeypatch.setattr(mqtt_session, "CHECK_EVERY_S", 0.01)
+    mine = certificate("platform", days=days)
+    server = await asyncio.start_server(told.serve, "127.0.0.1", 0, ssl=mine.server_context())
+    known: list[Moment] = [Moment(0.0, is_sure=False)]
+    tls = Tls(ca_file=mine.file, moment=lambda: known[0] if known else None)
+    session = ear.session(server.sockets[0].getsockname()[1], tls=tls)
+    await session.open()
+    known.clear()
+    await wait_until(lambda: session._tls is None)
+    if days == (-1, 1):
+        session.publish("up/alarm", b"x")
+        await wait_until(lambda: ear.pubacks)
+        assert ear.errors == []
+    else:
+        await wait_until(lambda: ear.errors)
+        assert ear.errors[0].code == "GW-NET-03"
+        assert ear.losses[0].startswith("certificate has expired on")
+    await session.close()
     server.close()
 
 
