@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from gateway.clock import Stamp, Told
-from gateway.deliver.lane_queue import ENVELOPE_BYTES, UNSET_CLOCK_BYTES
+from gateway.deliver.by_device import ENVELOPE_BYTES, UNSET_CLOCK_BYTES
 from gateway.events import Lane, Origin, Sending, Stored, new_event, new_id, sending_text, wants
 
 ORIGIN = Origin("cq-kaizhou", "hanfeng", "gw-01", ("cq", "kaizhou", "hanfeng"))
