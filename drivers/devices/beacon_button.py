@@ -19,8 +19,9 @@ where `slot_s` is how long the tag keeps the frame up (20 s unless set). A secon
     minor = 2                        left out: any
     namespace = "00112233445566778899", instance = "aabbccddeeff", or url = "https://..." instead of uuid
 
-`content-change` is KKM's: the UUID itself changes by a number, 4 press, 5 double, 6 triple, 3 long; as it stands it is
-alive. A device whose `address` is empty is known by its slots alone, for tags that change their address.
+Give the tag an `alive` slot if it has one: without, its silence is told after a week only. `content-change` is KKM's: the
+UUID itself changes by a number, 4 press, 5 double, 6 triple, 3 long; as it stands it is alive. A device whose `address` is
+empty is known by its slots alone, for tags that change their address.
 Not tried on a real tag: the frames are published ones, the rule for `content-change` is KKM's description.
 """
 
@@ -79,8 +80,9 @@ def options(raw: Mapping[str, object]) -> Advertises:
                 expected = "a frame that no slot above has"
                 raise BadOption(f"{name}.is", row.get("is"), expected, zh="上面的 slot 没有用过的帧")
     return replace(
-        DRIVER, decode=partial(_decode, slots=slots), level_hold_s=hold_s + SILENCE_S, identities=frozenset(slots)
-    )
+        DRIVER, decode=partial(_decode, slots=slots), level_hold_s=hold_s + SILENCE_S, identities=frozenset(slots),
+        only_when_used=_ALIVE not in slots.values(),
+    )  # fmt: skip
 
 
 def _slot(name: str, row: Mapping[str, object]) -> Slots:

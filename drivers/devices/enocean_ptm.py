@@ -62,6 +62,7 @@ DRIVER = Advertises(
     key_bytes=enocean_ble.KEY_BYTES,
     read_key=enocean_ble.read_key,
     may_call=True,
+    only_when_used=True,
     vectors=(
         AdvertVector(
             source="EnOcean PTM 215B user manual, telegram examples",

@@ -74,6 +74,7 @@ DRIVER = Streams(
     readings_every_s=900.0,
     strangers=Strangers.IGNORED,
     radio=True,
+    beats=True,
     vectors=(
         StreamVector(
             source="the advert of ingics/ingics-message-parser-py tests/test_ibs01.py:107 test_ibs01g, in a line made here",

@@ -56,6 +56,7 @@ DRIVER = Advertises(
     decode=decode,
     may_call=True,
     level_hold_s=10.0,
+    only_when_used=True,
     vectors=(
         AdvertVector(
             source="theengs/decoder tests/BLE/test_ble.cpp test_uuid[126] (NodOn NIU)",

@@ -148,7 +148,8 @@ class Advertises:
     table from the configuration (BadOption) and returns this driver as it is configured; None when it takes no options.
     `identify`: who an advert says that it is, the most exact first, where that may stand for an address (a beacon that
     changes its own); a driver as it is configured has the `identities` that its options name. No IO, no exception.
-    `read_key`: reads the key as the maker prints it (ValueError); None: hexadecimal digits.
+    `read_key`: reads the key as the maker prints it (ValueError); None: hexadecimal digits. `only_when_used`: it gives no
+    sign of life, so that its silence means something after a week without a test press only.
     """
 
     model: str
@@ -163,6 +164,7 @@ class Advertises:
     identify: Callable[[Advert], tuple[str, ...]] | None = None
     identities: frozenset[str] = frozenset()
     read_key: Callable[[str], bytes] | None = None
+    only_when_used: bool = False
 
     def configured(self, raw: Mapping[str, object]) -> Advertises:
         """Return this driver as a device's options make it. Raises BadOption."""
@@ -183,7 +185,8 @@ class Streams:
     `readings_every_s`: readings that it repeats by itself are published so often at most; 0: each.
     `repeat_s`: where a message carries no number, an equal one that follows within so long is the same message again (its
     acknowledgement was missed, or the radio repeats it), while its alarm is not taken; 0: each is new.
-    `radio`: what arrives came through the air, so nothing of it is verified unless a key proved it.
+    `radio`: what arrives came through the air, so nothing of it is verified unless a key proved it. `beats`: what
+    it hears gives signs of life by itself (else it speaks only when it is pressed).
     `note`: what whoever looks for a fault must know of how it is mounted or of what it cannot do, in half a line.
     `topics(address, options)`, where it is there, says under which topics of a broker the device speaks: it is heard over
     an [[mqtt]] link then and not over a line, and a frame is one message (`drivers.protocols.published`).
@@ -203,6 +206,7 @@ class Streams:
     repeat_s: float = 0.0
     strangers: Strangers = Strangers.TOLD
     radio: bool = False
+    beats: bool = False
     note: Title | None = None
     topics: Callable[[str, Any], tuple[str, ...]] | None = None
 

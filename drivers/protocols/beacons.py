@@ -9,9 +9,11 @@ Layouts after the company or service id, a letter a byte:
            20 01 ...                             the same encrypted: nobody here has the key
            30 P EEEEEEEE                         Eddystone-EID: changes every few minutes, so it names nobody
            21 MM ...                             KKM sensor: mask, then the fields that it names
+           24 K VV C (L t ...)...                KKM sensor 2: kind, battery mV, degrees of the chip, fields of L bytes
 
     KKM's mask, big-endian: 001 battery mV, 002 temperature 8.8, 004 humidity 8.8, 008 acceleration 3 x mg, then 010
-    alarm, 020 PIR, 040 lux and more, which are not read. All numbers are big-endian.
+    alarm, 020 PIR, 040 lux and more, which are not read. Of sensor 2: t 02 temperature 0.1, 03 that and humidity in %. All
+    numbers are big-endian. KKM's encrypted frames 06 and 07 are refused by name.
 
 None of them has a counter or a key: who they are is all that they say, and anybody can say it.
 Limits: 255 bytes of data (an extended advert); a URL of 17 encoded bytes at most. Sources: github.com/google/eddystone
@@ -32,11 +34,12 @@ EDDYSTONE: Final = 0xFEAA
 
 _IBEACON = b"\x02\x15"
 _IBEACON_BYTES = 23
-_UID, _URL, _TLM, _KKM, _EID = 0x00, 0x10, 0x20, 0x21, 0x30
+_UID, _URL, _TLM, _KKM, _KKM_2, _EID = 0x00, 0x10, 0x20, 0x21, 0x24, 0x30
+_KKM_ENCRYPTED = (0x06, 0x07)
 _UID_BYTES, _TLM_BYTES, _EID_BYTES = 18, 14, 10
 _UNSUPPORTED_TEMPERATURE = b"\x80\x00"
 _MILLI = Decimal("0.001")
-_HUNDREDTH = Decimal("0.01")
+_HUNDREDTH, _TENTH = Decimal("0.01"), Decimal("0.1")
 _MASK_BATTERY, _MASK_TEMPERATURE, _MASK_HUMIDITY, _MASK_ACCELERATION = 1, 2, 4, 8
 _MAX_HUMIDITY = 100
 _MAX_URL_BYTES = 17
@@ -141,6 +144,10 @@ def _eddystone(data: bytes) -> Frame:
         return _telemetry(data)
     if kind == _KKM:
         return _kkm(data)
+    if kind == _KKM_2:
+        return _kkm_2(data)
+    if kind in _KKM_ENCRYPTED:
+        raise Rejected(Reason.UNSUPPORTED, "a sensor frame of KKM, encrypted: switch the encryption of the tag off")
     if kind == _EID:
         _at_least(data, _EID_BYTES)
         return Slot(())
@@ -195,6 +202,21 @@ def _kkm(data: bytes) -> Sensor:
         humidity=humidity if humidity is not None and 0 <= humidity <= _MAX_HUMIDITY else None,
         acceleration_mg=_axes(axes) if axes else None,
     )
+
+
+def _kkm_2(data: bytes) -> Sensor:
+    _at_least(data, 5)
+    temperature: Decimal | None = None
+    humidity: Decimal | None = None
+    at = 5
+    while at + 2 < len(data) and at + 1 + data[at] <= len(data):
+        kind, field = data[at + 1], data[at + 2 : at + 1 + data[at]]
+        if kind in (0x02, 0x03) and len(field) >= 2:
+            temperature = int.from_bytes(field[:2], "big", signed=True) * _TENTH
+        if kind == 0x03 and len(field) >= 3 and field[2] <= _MAX_HUMIDITY:
+            humidity = Decimal(field[2])
+        at += 1 + data[at]
+    return Sensor(battery_v=int.from_bytes(data[2:4], "big") * _MILLI, temperature=temperature, humidity=humidity)
 
 
 def _axes(field: bytes) -> tuple[int, int, int]:

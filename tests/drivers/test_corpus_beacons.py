@@ -179,3 +179,25 @@ def test_a_frame_that_is_only_shown_again_says_nothing() -> None:
     assert driver.decode(replace(shown, cached=frozenset({"manufacturer_data", "service_data"})), None) == Decoded()
     assert driver.identify is not None
     assert driver.identify(shown) == ()
+
+
+def test_the_second_sensor_frame_of_kkm_is_read_field_by_field() -> None:
+    driver = DRIVER.configured(ANY)
+    # Acceleration (04), then a field that is cut off.
+    one = advert({"service_data": {"feaa": "24070bb817" + "07040001fff6ff00" + "0402ff9c"}})
+    assert readings(driver.decode(one, None)) == {"battery_voltage": 3.0}
+    both = advert({"service_data": {"feaa": "24070bb817" + "0302ff9c" + "040300d72d"}})
+    assert readings(driver.decode(both, None)) == {"battery_voltage": 3.0, "temperature": 21.5, "humidity": 45.0}
+
+
+@pytest.mark.parametrize("frame", ["06010f00", "07010f00"])
+def test_an_encrypted_sensor_frame_is_refused_by_name(frame: str) -> None:
+    with pytest.raises(Rejected, match="encrypted") as caught:
+        beacons.parse(advert({"service_data": {"feaa": frame}}))
+    assert caught.value.reason is Reason.UNSUPPORTED
+
+
+def test_a_tag_without_a_sign_of_life_is_heard_only_when_it_is_used() -> None:
+    assert DRIVER.configured({"slot": [{"is": "press", "uuid": UUID}]}).only_when_used
+    assert not DRIVER.configured({"slot": [{"is": "content-change", "uuid": UUID}]}).only_when_used
+    assert not DRIVER.configured(ANY).only_when_used

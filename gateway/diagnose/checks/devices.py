@@ -1,9 +1,9 @@
 """Each device: when it was last heard, how strong, its battery, what was rejected of it, its counter, its last test.
 
-Limits of what counts as well: a polled device has answered within three intervals (60 s at least); what speaks by radio to a
-receiver on a line, and only when it is pressed, has been heard within `PRESSED_S` (a test a week), any other within
-`HEARD_S`; a battery has `BATTERY_PERCENT`; a radio is heard at `RSSI_DBM` or better. There is no walk test in this version,
-so "last tested" is never.
+Limits of what counts as well: a polled device has answered within three intervals (60 s at least); what speaks by radio, on
+the air or to a receiver on a line, and only when it is pressed, has been heard within `PRESSED_S` (a test a week), any
+other within `HEARD_S`; a battery has `BATTERY_PERCENT`; a radio is heard at `RSSI_DBM` or better. There is no walk test in this
+version, so "last tested" is never.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 
-from drivers.kit import Answers, Streams
+from drivers.kit import Advertises, Answers, Streams
 from gateway.config import Device
 from gateway.diagnose.report import Line, bad, ok, skipped, unknown
 from gateway.diagnose.site import Probe, Site
@@ -64,7 +64,9 @@ def _normal(device: Device) -> tuple[str, float]:
     driver = device.driver
     if isinstance(driver, Answers):
         return "GW-DEV-01", max(POLLED_S, 3 * float(device.every_s or DEFAULT_EVERY_S))
-    if isinstance(driver, Streams) and driver.radio and device.address:
+    if isinstance(driver, Streams) and driver.radio and not driver.beats and device.address:
+        return "GW-DEV-20", PRESSED_S
+    if isinstance(driver, Advertises) and driver.only_when_used:
         return "GW-DEV-20", PRESSED_S
     if isinstance(driver, Streams) and driver.poll is not None:
         return "GW-DEV-01", max(POLLED_S, 3 * float(device.every_s or driver.poll.every_s))

@@ -307,6 +307,25 @@ def test_everything_that_is_known_of_a_device_stands_in_its_line(centre: Centre,
     )
 
 
+TAGS = """
+[[ble]]
+id = "air"
+[[serial]]
+id = "igs"
+port = "socket://192.0.2.7:8080"
+[[device]]
+id = "switch-1"
+model = "enocean-ptm"
+link = "air"
+address = "E2:15:00:00:19:B8"
+allow_plain = true
+[[device]]
+id = "fall-1"
+model = "ingics-gateway"
+link = "igs"
+address = "E856715A54F5"
+"""
+
 RADARS = """
 [[serial]]
 id = "radar"
@@ -336,6 +355,18 @@ def test_a_radar_that_is_asked_answers_within_a_minute_and_a_button_is_pressed_o
     told = [device("radar-1", last_heard_s=silent_s), device("button-1", last_heard_s=silent_s)]
     found = look(centre.site(RADARS, daemon=Daemon(DaemonState.RUNNING, {"uptime_s": 1e7, "devices": told})), "devices")
     assert [(line.code, line.verdict.value) for line in found] == [("GW-DEV-01", radar), ("GW-DEV-20", button)]
+
+
+@pytest.mark.parametrize(
+    ("silent_s", "switch", "through_gateway"),
+    [(4 * 3600.0 - 1, "ok", "ok"), (4 * 3600.0 + 1, "ok", "warning"), (8 * 86_400.0 + 1, "warning", "warning")],
+)
+def test_only_what_gives_no_sign_of_life_may_be_silent_for_a_week(
+    centre: Centre, look: Look, silent_s: float, switch: str, through_gateway: str
+) -> None:
+    told = [device("switch-1", last_heard_s=silent_s), device("fall-1", last_heard_s=silent_s)]
+    found = look(centre.site(TAGS, daemon=Daemon(DaemonState.RUNNING, {"uptime_s": 1e7, "devices": told})), "devices")
+    assert [line.verdict.value for line in found] == [switch, through_gateway]
 
 
 def test_how_a_radar_must_hang_stands_in_its_line(centre: Centre, look: Look) -> None:
