@@ -169,10 +169,39 @@ class AlarmBook:
 
     def retell(self, at: Stamp) -> list[Change]:
         """Tell every open alarm once more: the database that held their events is gone. No press is added."""
-        return [
-            self._changed(alarm, "alarm.raised", at, {"code": alarm.code, "channel": alarm.channel, "retold": True})
-            for alarm in list(self._open.values())
-        ]
+        return [self._told_again(alarm, at) for alarm in list(self._open.values())]
+
+    def retell_one(self, alarm_id: str, at: Stamp) -> Change | None:
+        """Tell once more how an alarm stands, be it open or closed; None for one that is not known."""
+        alarm = next((one for one in (*self._open.values(), *self._closed.values()) if one.id == alarm_id), None)
+        return None if alarm is None else self._told_again(alarm, at)
+
+    def _told_again(self, alarm: Alarm, at: Stamp) -> Change:
+        if alarm.state is AlarmState.CLOSED:
+            return self._changed(alarm, "alarm.closed", at, {"by": alarm.closed_by, "why": alarm.why, "retold": True})
+        facts: dict[str, object] = {"code": alarm.code, "channel": alarm.channel, "retold": True}
+        return self._changed(alarm, "alarm.raised", at, facts)
+
+    def revive(self, event: Event) -> Change | None:
+        """Take up an alarm of which nothing is left but its newest event; None where that says that it is over.
+
+        A newer one of its device and kind stays the one that presses count for. Nothing is told: the event was.
+        """
+        try:
+            alarm = _of_event(event, json.loads(event.body)["data"])
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
+            _log.error(
+                "an alarm cannot be taken up from its event", error=repr(error), id=event.id, document=event.body
+            )
+            return None
+        if alarm.state is AlarmState.CLOSED:
+            return None
+        newer = self._open.pop((alarm.device, alarm.kind), None)
+        self._take(alarm)
+        if newer is not None:
+            self._take(newer)
+        self._by_event[event.id] = alarm.id
+        return Change(alarm, None)
 
     def acknowledge(self, prefix: str, by: str, at: Stamp) -> Change:
         """Somebody has taken notice. Raises ControlError for an unknown, ambiguous or closed alarm."""
@@ -312,6 +341,16 @@ def _parse(text: str) -> Alarm:
     state = AlarmState(known.pop("state"))
     presses = int(known.pop("presses"))
     return Alarm(**{**known, "doubts": tuple(known["doubts"])}, raised=raised, state=state, presses=presses)
+
+
+def _of_event(event: Event, data: dict[str, Any]) -> Alarm:
+    """Read what `AlarmBook` once told of an alarm. Raises what missing fields lead to."""
+    return Alarm(
+        id=event.correlation, kind=str(data["kind"]), device=event.device, room=str(data["room"]), bed=str(data["bed"]),
+        raised=event.at, state=AlarmState(data["state"]), presses=int(data["presses"]), verified=bool(data["verified"]),
+        doubts=tuple(map(str, data.get("doubts", ()))), code=str(data.get("code", "")),
+        channel=str(data.get("channel", "")), acked_by=str(data.get("by", "")), last_event=event.id,
+    )  # fmt: skip
 
 
 def _said(text: str, what: str) -> str:

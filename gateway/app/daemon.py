@@ -21,6 +21,7 @@ import structlog
 
 from gateway import __version__
 from gateway.alarms import AlarmBook, Change
+from gateway.app.brought_back import settle_alarms
 from gateway.app.counting import Counting
 from gateway.app.inward import Inward
 from gateway.app.outward import Outward
@@ -35,7 +36,7 @@ from gateway.collect.judge import Judge
 from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.errors import GatewayError, StoreError
-from gateway.events import Lane, Origin, wants
+from gateway.events import Event, Lane, Origin, wants
 from gateway.health import Health
 from gateway.journal import configure_log
 from gateway.lifetime import Owner, end_after, sole_owner
@@ -159,7 +160,7 @@ class _App:
             alive = group.create_task(self._keep_alive(), name="alive")
             quota = group.create_task(self._quota().run(), name="quota")
             expiry = group.create_task(self._expiry().run(), name="expiry")
-            rescue = group.create_task(Rescue(self._outbox, self._origin, clock=self._clock).run(), name="rescue")
+            rescue = group.create_task(self._rescue().run(), name="rescue")
             overdue = group.create_task(self._overdue().run(), name="overdue")
             timekeeping = group.create_task(self._timekeeping.run(), name="timekeeping")
             await self._stop.wait()
@@ -240,6 +241,14 @@ class _App:
         settings = self._settings
         names = [one.id for one in (*settings.destinations, *settings.set_aside_destinations)]
         return Overdue(names, outbox=self._outbox, clock=self._clock, health=self._health)
+
+    def _rescue(self) -> Rescue:
+        def settle(events: list[Event]) -> None:
+            settle_alarms(
+                events, book=self._alarms, outbox=self._outbox, clock=self._clock, announce=self._announce,
+            )  # fmt: skip
+
+        return Rescue(self._outbox, self._origin, clock=self._clock, on_alarms=settle)
 
     def _expiry(self) -> Expiry:
         return Expiry(

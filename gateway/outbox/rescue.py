@@ -18,7 +18,7 @@ from typing import Any, Final, TypeVar
 import structlog
 
 from gateway.clock import Clock, Stamp, iso
-from gateway.events import Event, Origin, new_event
+from gateway.events import Event, Lane, Origin, new_event
 from gateway.outbox.epochs import settle
 from gateway.outbox.numbers import Ranges
 from gateway.outbox.outbox import Outbox
@@ -38,12 +38,23 @@ T = TypeVar("T")
 
 
 class Rescue:
-    """Looks after the databases that one outbox has set aside. `rescued` counts events since the start."""
+    """Looks after the databases that one outbox has set aside. `rescued` counts events since the start.
 
-    def __init__(self, outbox: Outbox, origin: Origin, *, clock: Clock) -> None:
+    `on_alarms` is told, in order, the alarms and alarm states that came back: a newer state of these alarms stands before them.
+    """
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        origin: Origin,
+        *,
+        clock: Clock,
+        on_alarms: Callable[[list[Event]], None] = lambda _events: None,
+    ) -> None:
         self._outbox = outbox
         self._origin = origin
         self._clock = clock
+        self._on_alarms = on_alarms
         self._thread = ReadingThread("outbox-rescue")
         self.rescued = 0
 
@@ -73,16 +84,8 @@ class Rescue:
         sequence = int(place.get("sequence", 0))
         destinations = self._outbox.stock.destinations
         wreck = await self._in_thread(lambda: Wreck(path, salvaged, destinations=destinations, sequence=sequence))
-        deadline = self._clock.monotonic() + LIMIT_S
-        is_complete = True
         try:
-            for urgent, first in steps(wreck):
-                if self._clock.monotonic() > deadline or self._is_superseded(place):
-                    is_complete = False
-                    break
-                found = await self._in_thread(partial(wreck.step, first, urgent=urgent))
-                if found and (not urgent, first) > done:
-                    await self._store(found, {**place, "telemetry": not urgent, "page": first})
+            is_complete = await self._bring_back(wreck, place, done)
             missing = await self._in_thread(wreck.missing)
         finally:
             self._thread.submit(wreck.close)  # not waited for: at the end of the process a reading may hang before it
@@ -97,6 +100,33 @@ class Rescue:
                 "to_mono_ms": last_at.mono_ms, "from_boot": first_at.boot, "to_boot": last_at.boot,
             }  # fmt: skip
         await self._finish(facts, missing, is_complete=is_complete, place=place)
+
+    async def _bring_back(self, wreck: Wreck, place: dict[str, Any], done: tuple[bool, int]) -> bool:
+        """Go through all pages; False when that could not be finished."""
+        deadline = self._clock.monotonic() + LIMIT_S
+        # A gateway that ended meanwhile goes through them all once more: which alarms came back before it is known to nobody.
+        alarms: list[Rescued] | None = None if done[0] else []
+        for urgent, first in steps(wreck):
+            if not urgent and alarms is not None:
+                self._settle(alarms)
+                alarms = None
+            if self._clock.monotonic() > deadline or self._is_superseded(place):
+                self._settle(alarms or [])
+                return False
+            found = await self._in_thread(partial(wreck.step, first, urgent=urgent))
+            if alarms is not None:
+                alarms += [one for one in found if one.event.lane is Lane.A]
+            if found and (not urgent, first) > done:
+                await self._store(found, {**place, "telemetry": not urgent, "page": first})
+        return True
+
+    def _settle(self, alarms: list[Rescued]) -> None:
+        if not alarms:
+            return
+        try:
+            self._on_alarms([one.event for one in sorted(alarms, key=lambda one: one.seq)])
+        except Exception as bug:  # noqa: BLE001 - the rest must be brought back all the same
+            _log.error("alarms that were brought back could not be settled", exc_info=bug)
 
     def _is_superseded(self, place: dict[str, object]) -> bool:
         """Has the next database had to be replaced meanwhile? Then that one is to be rescued, and this one is left."""

@@ -35,7 +35,10 @@ NumberKey = tuple[str, str]
 
 @dataclass(slots=True)
 class Salvaged:
-    """What was read. `facts` holds the marks of the stream: its id, its sequence, the epochs."""
+    """What was read. `facts` holds the marks of the stream: its id, its sequence, the epochs.
+
+    `highest`: a sequence that was surely given, for the marks may be lost; 0 where nothing says so.
+    """
 
     alarms: list[AlarmRow] = field(default_factory=list)
     marks: list[Mark] = field(default_factory=list)
@@ -43,6 +46,7 @@ class Salvaged:
     facts: dict[str, str] = field(default_factory=dict)
     cursors: dict[tuple[str, Lane], tuple[int, Ranges]] = field(default_factory=dict)
     letters: list[Letter] = field(default_factory=list)
+    highest: int = 0
 
     @property
     def epochs(self) -> dict[str, int]:
@@ -66,6 +70,8 @@ def salvage(path: Path) -> Salvaged:
         found.facts.update(_rows(connection, "SELECT key, value FROM fact", _fact))
         found.numbers = _numbers(connection)
         found.cursors.update(_rows(connection, "SELECT destination, lane, seq, ahead FROM cursor", _cursor))
+        for query in ("SELECT max(at_seq) FROM number", "SELECT max(seq) FROM cursor"):
+            found.highest = max([found.highest, *_rows(connection, query, _sequence)])
         found.letters += islice(_rows(connection, _LETTERS, _letter), KEPT_LETTERS)
     found.alarms.sort(key=lambda one: one.raised_ms)
     return found
@@ -102,6 +108,10 @@ def _cursor(row: tuple[Any, ...]) -> tuple[tuple[str, Lane], tuple[int, Ranges]]
 
 def _letter(row: tuple[Any, ...]) -> Letter:
     return Letter(*(str(one) if at not in (1, 7) else int(one) for at, one in enumerate(row)))  # type: ignore[arg-type]  # each column by its place
+
+
+def _sequence(row: tuple[Any, ...]) -> int:
+    return int(row[0])
 
 
 def _digest(row: tuple[Any, ...]) -> tuple[NumberKey, int, bytes]:

@@ -58,7 +58,7 @@ class Wreck:
         self._seen = bytearray()
         self._base: int | None = None
         known = salvaged.facts.get("sequence", "0")
-        self.highest = max(sequence, int(known) if known.isdecimal() else 0)
+        self.highest = max(sequence, salvaged.highest, int(known) if known.isdecimal() else 0)
         self.first: Stamp | None = None
         self.last: Stamp | None = None
 
@@ -164,7 +164,7 @@ def _event(values: tuple[Any, ...]) -> Event | None:
         return None
     if said != (event_id, f"{PREFIX}{noun}{VERSION_SUFFIX}", device) or not body.endswith("}}"):
         return None
-    return Event(event_id, noun, device, at, body)
+    return Event(event_id, noun, device, at, body, correlation=str(content.get("correlationid", "")))
 
 
 def _destinations(text: Any) -> list[str]:

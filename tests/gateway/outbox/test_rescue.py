@@ -267,6 +267,22 @@ async def test_what_one_platform_has_and_another_never_confirmed_is_told_when_it
     assert [seq for a, b in gap["sequences"] for seq in range(a, b + 1)] == gone
 
 
+async def test_the_last_row_is_told_as_lost_although_the_marks_went_with_it(closed_shelf: Any, event: Maker) -> None:
+    """The number of an input, and how far a platform has confirmed, say how far the sequence had come."""
+    await closed_shelf.open()
+    for n in range(3):
+        await closed_shelf.store(Write((event("device.fault"),), numbers=(Number("m1", "", n),)))
+    await closed_shelf.store(Write((event("telemetry.meter"),), numbers=(Number("m1", "", 3),)))
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "fact")
+    break_page(closed_shelf.path, "event_c")
+    outbox = await closed_shelf.open()
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    rows = await outbox.fetch(Lane.B, 0, 100)
+    [gap] = [json.loads(row.body)["data"] for row in rows if row.noun == "gateway.gap"]
+    assert (gap["sequences"], gap["dropped"], gap["highest"]) == ([[4, 4]], 1, 4)
+
+
 async def test_what_was_delivered_and_left_is_not_told_as_lost(closed_shelf: Any, event: Maker) -> None:
     """Alarms come seldom: their confirmation must not stand for months while readings come and go."""
     outbox = await closed_shelf.open()
