@@ -16,7 +16,7 @@ import math
 from collections.abc import Callable
 from typing import Final
 
-from gateway.clock import Clock
+from gateway.clock import Clock, Stamp
 from gateway.deliver.alarm_paths import COPY_AFTER_S, AlarmPaths
 from gateway.deliver.answers import ACK_LIMIT_S, Answers
 from gateway.deliver.batches import FRESH_S, OF_ITS_OWN, SHARED, TELEMETRY, Cut, has_room
@@ -158,12 +158,12 @@ class Dispatch:
         for lane in Lane:
             if lane is Lane.D and (self._backlog_waits() or not self._lanes[Lane.C].is_dry):
                 continue
-            while self._has_room(lane) and self._send_next(lane):
+            while not self._lanes[lane].is_dry and self._has_room(lane) and self._send_next(lane):
                 pass
             if lane is Lane.A:
                 self._send_unstored()
         return any(
-            self._lanes[lane].is_dry and self._has_room(lane) and self._lanes.may_read(self._lanes[lane])
+            self._lanes[lane].is_dry and self._lanes.may_read(self._lanes[lane]) and self._has_room(lane)
             for lane in Lane
         )
 
@@ -216,7 +216,8 @@ class Dispatch:
         now = self._clock.monotonic()
         path = self._alarm_paths.best(rows[0].device) if lane is Lane.A else self._paths.in_use
         most = self._paths.max_bytes(path)
-        texts = {row.id: text for row in rows if (text := self._text(row, most=most))}
+        stamp = self._clock.stamp()
+        texts = {row.id: text for row in rows if (text := self._text(row, stamp, most=most))}
         rows = [row for row in rows if row.id in texts]
         if not rows:
             return
@@ -239,10 +240,10 @@ class Dispatch:
         """A batch that was never answered may hold one event that the platform chokes on: halve it each time."""
         return max(1, self._cut.events >> min(7, self.answers.unanswered.get(row.id, 0)))
 
-    def _text(self, row: Stored, *, most: int) -> str:
+    def _text(self, row: Stored, now: Stamp, *, most: int) -> str:
         """Return a row as it goes out; "" for one that cannot: it is dead-lettered, so that the others go on."""
         try:
-            text = self._words.text(row)
+            text = self._words.text(row, now=now)
         except Exception as error:  # noqa: BLE001 - northbound rule 19: one row must not end the delivery of all
             self.answers.dead(row, "unsendable", repr(error), heard_over=None)
             return ""

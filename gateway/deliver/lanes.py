@@ -91,10 +91,19 @@ class Lanes:
         if self._beside is not None and self._beside.done():
             beside, self._beside = self._beside, None
             beside.result()
+        for queue in self._queues.values():
+            self._refill_from_memory(queue)
         if any(self._queues[lane].wants_more and self.may_read(self._queues[lane]) for lane in _BESIDE):
             self._beside = asyncio.create_task(self._refill_beside(), name=f"read {self._name}")
             self._beside.add_done_callback(lambda _task: then())
         await self._refill(self._queues[Lane.A])
+
+    def _refill_from_memory(self, queue: LaneQueue) -> None:
+        """Whoever keeps up needs neither the disk nor a task."""
+        if queue.wants_more and self.may_read(queue):
+            rows = self._outbox.recent(queue.lane, queue.loaded_to, min(queue.room, FETCH_ROWS))
+            if rows:
+                self._load(queue, rows)
 
     async def _refill_beside(self) -> None:
         for lane in _BESIDE:
@@ -123,11 +132,19 @@ class Lanes:
         self._unreadable.pop(queue.lane, None)
         if queue.loaded_to != after or queue is not self._queues[queue.lane]:
             return  # a device was released, or the stream replaced: reading begins again, elsewhere
-        before = queue.cursor
         if rows:
-            queue.load(rows)
-        else:  # the lane's last row has left the database already
-            queue.exhausted(last)
+            self._load(queue, rows)
+            return
+        before = queue.cursor
+        queue.exhausted(last)  # the lane's last row has left the database already
+        self._note(queue, before)
+
+    def _load(self, queue: LaneQueue, rows: list[Stored]) -> None:
+        before = queue.cursor
+        queue.load(rows)
+        self._note(queue, before)
+
+    def _note(self, queue: LaneQueue, before: int) -> None:
         if queue.cursor != before:
             self._outbox.confirm(self._name, queue.lane, seq=queue.cursor, ahead=queue.ahead, done=0)
 

@@ -51,9 +51,9 @@ class Wording:
         """A row does not go again."""
         self._attempts.pop(event_id, None)
 
-    def text(self, row: Stored) -> str:
+    def text(self, row: Stored, *, now: Stamp | None = None) -> str:
         """Return a row as it goes out now. Whatever a row that cannot be put into words raises passes."""
-        now = self._clock.stamp()
+        now = now or self._clock.stamp()
         age_ms = self._boots.age_ms(row.at, now)
         # What happened before this boot is no younger than the boot, even if nobody can tell how old it is.
         least_ms = now.mono_ms if age_ms is None else age_ms

@@ -87,12 +87,16 @@ class Holding:
         """Return up to where a destination has confirmed a lane, and what beyond it."""
         return self._stock.cursor(destination, lane)
 
+    def recent(self, lane: Lane, after: int, limit: int) -> list[Stored] | None:
+        """Return what `fetch` would, at once; None where some of it is only on the disk."""
+        return self._stock.recent(lane, after, limit)
+
     async def fetch(self, lane: Lane, after: int, limit: int) -> list[Stored]:
         """Return up to `limit` rows beyond `after`, in order: from memory when they are recent, else from the disk.
 
         Raises StoreError.
         """
-        rows = self._stock.recent(lane, after, limit)
+        rows = self.recent(lane, after, limit)
         if rows is None:
             store = self._store
             try:
