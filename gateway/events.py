@@ -44,8 +44,12 @@ _LAG_MS: Final = 600_000
 _LANE_OF_NOUN: Final = {"alarm": Lane.A, "telemetry": Lane.C, "checkin": Lane.C, "bed": Lane.C, "sensor": Lane.C}
 
 
-# Made once: making an encoder costs as much as encoding an event.
-_encode: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+encoded: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+"""Return a value as JSON text, as events are written. Raises TypeError or ValueError for what is none."""
+
+# An encoder takes as long for a text as all the rest of an event takes; names come again and again.
+quoted: Final = lru_cache(maxsize=1024)(encoded)
+"""Return a text as JSON."""
 
 
 @lru_cache(maxsize=256)
@@ -119,45 +123,55 @@ def new_event(
     correlation: str = "",
     event_id: str = "",
 ) -> Event:
-    """Encode one event. `device` is the partition key: a configured device id, or the gateway's own id."""
-    event_id = event_id or new_id()
-    attributes: dict[str, object] = {
-        "specversion": "1.0",
-        "id": event_id,
-        "source": origin.source,
-        "type": f"{PREFIX}{noun}{VERSION_SUFFIX}",
-        "subject": f"device/{device}",
-        "time": iso(at.wall_ms),
-        "datacontenttype": "application/json",
-        "partitionkey": device,
-    }
-    if correlation:
-        attributes["correlationid"] = correlation
-    content = {
-        **data,
-        "org_path": origin.org_path,
-        "clock": _clock_of(at),
-    }
-    attributes["data"] = content  # last: `sending_text` splices `delivery` into it
-    body = _encode(attributes)
+    """Encode one event. `device` is the partition key: a configured device id, or the gateway's own id.
+
+    `org_path` and `clock` of its data are the gateway's own.
+    """
+    return event_of(
+        noun, origin, device=device, at=at, members=encoded(data)[1:-1], correlation=correlation, event_id=event_id
+    )
+
+
+def event_of(
+    noun: str, origin: Origin, *, device: str, at: Stamp, members: str, correlation: str = "", event_id: str = ""
+) -> Event:
+    """Put one event together whose data is encoded already: `members` is what stands in it before `org_path`, as JSON."""
+    id_text = encoded(event_id) if event_id else ""
+    if not id_text:
+        event_id = new_id()
+        id_text = f'"{event_id}"'
+    before_id, before_time, after_time, org_path = _envelope(noun, origin, device)
+    about = f',"correlationid":{quoted(correlation)}' if correlation else ""
+    body = (  # data comes last: `sending_text` splices `delivery` into it
+        f'{before_id}{id_text}{before_time}{iso(at.wall_ms)}{after_time}{about},"data":{{{members}'
+        f'{"," if members else ""}{org_path},"clock":{_clock_text(at)}}}}}'
+    )
     if not body.isascii():
         try:
             body.encode()
         except UnicodeEncodeError:  # half a surrogate pair, as a device's JSON may carry: keep it escaped
-            body = json.dumps(attributes, separators=(",", ":"))
+            body = json.dumps(json.loads(body), separators=(",", ":"))
     return Event(event_id, noun, device, at, body, correlation)
 
 
-def _clock_of(at: Stamp) -> dict[str, object]:
+@lru_cache(maxsize=1024)
+def _envelope(noun: str, origin: Origin, device: str) -> tuple[str, str, str, str]:
+    """Return what stands in every event of a kind of a device: before the id, before the time, after it, and `org_path`."""
+    kind = f"{PREFIX}{noun}{VERSION_SUFFIX}"
+    about = f'"source":{quoted(origin.source)},"type":{quoted(kind)},"subject":{quoted(f"device/{device}")}'
+    after = f'"datacontenttype":"application/json","partitionkey":{quoted(device)}'
+    org_path = f'"org_path":{encoded(origin.org_path)}'
+    return '{"specversion":"1.0","id":', f',{about},"time":"', f'",{after}', org_path
+
+
+def _clock_text(at: Stamp) -> str:
     """`offset_ms` + `mono_ms` is the time, for every event of the boot; it stands where the clock is synchronised."""
-    clock: dict[str, object] = {
-        "state": UNSYNCED if at.clock == FLOORED else at.clock, "boot": at.boot, "mono_ms": at.mono_ms,
-    }  # fmt: skip
-    if at.clock == SYNCED:
-        clock["offset_ms"] = at.wall_ms - at.mono_ms
-    elif at.clock == FLOORED:
-        clock["floored"] = True
-    return clock
+    state, known = at.clock, ""
+    if state == SYNCED:
+        known = f',"offset_ms":{at.wall_ms - at.mono_ms}'
+    elif state == FLOORED:
+        state, known = UNSYNCED, ',"floored":true'
+    return f'{{"state":{quoted(state)},"boot":{quoted(at.boot)},"mono_ms":{at.mono_ms}{known}}}'
 
 
 def lifetime_ms(noun: str) -> int | None:
@@ -185,11 +199,9 @@ class Sending:
 
 def sending_text(row: Stored, how: Sending) -> str:
     """Return the event as it goes on the wire, as JSON text."""
-    delivery: dict[str, object] = {"buffered": how.buffered, "age_ms": how.age_ms, "attempt": how.attempt}
-    if how.age_ms is None:
-        delivery["least_age_ms"] = how.least_age_ms
-    if how.historic:
-        delivery["historic"] = True
+    age = f"{how.age_ms}" if how.age_ms is not None else f'null,"least_age_ms":{how.least_age_ms}'
+    historic = ',"historic":true' if how.historic else ""
+    delivery = f'{{"buffered":{"true" if how.buffered else "false"},"age_ms":{age},"attempt":{how.attempt}{historic}}}'
     body, recorded_ms, told = row.body, row.recorded_ms, how.told
     if told is not None:
         body = _retold(body, row.at, told)
@@ -201,7 +213,7 @@ def sending_text(row: Stored, how: Sending) -> str:
     if row.seq:
         stored, numbers = "", f',"sequence":"{row.seq:020d}","deliveryseq":"{row.route[how.destination]:020d}"'
     return (
-        f'{body[:-2]}{stored},"delivery":{json.dumps(delivery)}}},"streamid":"{how.streamid}",'
+        f'{body[:-2]}{stored},"delivery":{delivery}}},"streamid":"{how.streamid}",'
         f'"recordedtime":"{iso(recorded_ms)}"{numbers}{_expiry(row, told)}}}'
     )
 

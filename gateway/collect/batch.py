@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import lru_cache
 from typing import Final
 
-from drivers.kit import Reading, Signal, SignalKind, SourceNumber
+from drivers.kit import QUANTITIES, Reading, Signal, SignalKind, SourceNumber
 from gateway.alarms import Change, document
 from gateway.clock import Stamp
 from gateway.collect.desk import Desk
-from gateway.events import Event, Origin, new_event
+from gateway.events import Event, Origin, encoded, event_of, new_event, quoted
 from gateway.outbox import AlarmRow, Mark, Number, Write
 
 _METER: Final = ("energy_", "voltage", "current", "power_", "frequency")
@@ -84,10 +85,17 @@ class Batch:
         self.tell(noun, data, correlation=correlation)
 
     def tell_readings(self, readings: Sequence[Reading]) -> None:
-        """Add one event for all readings of the message."""
-        is_meter = all(reading.quantity.startswith(_METER) for reading in readings)
-        registers = [_register(reading) for reading in readings]
-        self.tell("telemetry.meter" if is_meter else "telemetry.environment", {"registers": registers})
+        """Add one event for all readings of the message.
+
+        They are nearly all that comes, so their text is put together from pieces; `tell` would give the same.
+        """
+        is_meter = all(_is_of_meter(reading.quantity) for reading in readings)
+        registers = ",".join([_register(reading) for reading in readings])
+        place = _place(self.desk.room, self.desk.bed, not self.doubts)
+        facts = "".join([f",{quoted(name)}:{_text(fact)}" for name, fact in self.facts.items()])
+        noun = "telemetry.meter" if is_meter else "telemetry.environment"
+        members = f'"registers":[{registers}],{place}{facts}'
+        self.events.append(event_of(noun, self.origin, device=self.desk.id, at=self.at, members=members))
 
     def write(self, on_durable: Callable[[], None] | None, on_failed: Callable[[], None] | None = None) -> Write:
         """Return all of it as one write."""
@@ -103,13 +111,32 @@ def alarm_row(change: Change) -> AlarmRow:
     return AlarmRow(alarm.id, alarm.state != "CLOSED", alarm.raised.wall_ms, document(alarm))
 
 
-def _register(reading: Reading) -> dict[str, object]:
-    register: dict[str, object] = {
-        "quantity": reading.quantity,
-        "channel": reading.channel,
-        "value": format(reading.value, "f"),
-        "unit": reading.unit,
-    }
-    if reading.device_time is not None:
-        register["device_time"] = reading.device_time.isoformat()
-    return register
+@lru_cache(maxsize=256)
+def _is_of_meter(quantity: str) -> bool:
+    return quantity.startswith(_METER)
+
+
+@lru_cache(maxsize=1024)
+def _place(room: str, bed: str, verified: bool) -> str:  # noqa: FBT001 - a key of the cache
+    return encoded({"room": room, "bed": bed, "verified": verified})[1:-1]
+
+
+def _text(fact: object) -> str:
+    if type(fact) is int:
+        return str(fact)
+    return quoted(fact) if isinstance(fact, str) else encoded(fact)
+
+
+def _register(reading: Reading) -> str:
+    before, after = _around(reading.quantity, reading.channel)
+    value = format(reading.value, "f")  # digits, a sign and a point
+    if reading.device_time is None:
+        return f"{before}{value}{after}}}"
+    return f'{before}{value}{after},"device_time":{encoded(reading.device_time.isoformat())}}}'
+
+
+@lru_cache(maxsize=1024)
+def _around(quantity: str, channel: str) -> tuple[str, str]:
+    """Return what stands before the value of a register, and after it."""
+    before = f'{{"quantity":{quoted(quantity)},"channel":{quoted(channel)},"value":"'
+    return before, f'","unit":{quoted(QUANTITIES[quantity].unit)}'

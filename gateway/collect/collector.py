@@ -16,7 +16,7 @@ after `FAULT_HOLD_S` of silence, a value that it repeats and that cannot be take
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from typing import Final
 
@@ -215,7 +215,10 @@ class Collector:
 
     def _observe(self, batch: Batch, decoded: Decoded, verdict: Verdict) -> None:
         readings = []
-        for observation in sorted(decoded.observations, key=lambda one: not _is_urgent(batch.desk, one)):
+        observations: Sequence[Observation] = decoded.observations
+        if len(observations) > 1:
+            observations = sorted(observations, key=lambda one: not _is_urgent(batch.desk, one))
+        for observation in observations:
             if isinstance(observation, Reading):
                 readings.append(observation)
                 if observation.quantity == "battery":
@@ -367,14 +370,11 @@ class Collector:
     def _readings(self, batch: Batch, readings: list[Reading]) -> None:
         desk = batch.desk
         every_s = 0.0 if batch.numbers else desk.readings_every_s
-        # An advert carries now one reading, now another: together they are one. The messages of a stream have types.
-        what = (
-            "readings"
-            if isinstance(desk.driver, Advertises)
-            else f"readings {sorted({one.quantity for one in readings})}"
-        )
-        if every_s and not desk.is_due(what, self._clock.monotonic(), every_s=every_s):
-            return
+        if every_s:
+            # An advert carries now one reading, now another: together they are one. The messages of a stream have types.
+            kinds = "" if isinstance(desk.driver, Advertises) else f" {sorted({one.quantity for one in readings})}"
+            if not desk.is_due(f"readings{kinds}", self._clock.monotonic(), every_s=every_s):
+                return
         batch.tell_readings(readings)
 
     def _changed(self, batch: Batch, change: Change) -> None:

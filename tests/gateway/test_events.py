@@ -58,6 +58,41 @@ def test_an_event_on_the_wire_is_whole() -> None:
     }
 
 
+names = st.text(st.characters(exclude_categories=()), max_size=8)
+
+
+@given(
+    names, names, names, st.dictionaries(names, names | st.integers() | st.lists(names, max_size=2), max_size=3),
+    st.sampled_from(["synced", "unsynced", "floored"]),
+)  # fmt: skip
+def test_the_pieces_of_an_event_are_what_an_encoder_would_write(
+    device: str, boot: str, correlation: str, data: dict[str, Any], state: str
+) -> None:
+    data = {key: value for key, value in data.items() if key not in {"org_path", "clock"}}
+    at = Stamp(1_800_000_000_123, 77_000, boot, state)
+    clock: dict[str, Any] = {"state": "synced" if state == "synced" else "unsynced", "boot": boot, "mono_ms": 77_000}
+    clock |= {"synced": {"offset_ms": 1_799_999_923_123}, "floored": {"floored": True}}.get(state, {})
+    event = {
+        "specversion": "1.0",
+        "id": "0190-id",
+        "source": "urn:eldercare:cq-kaizhou:hanfeng:gw-01",
+        "type": "cn.eldercare.device.fault.v1",
+        "subject": f"device/{device}",
+        "time": "2027-01-15T08:00:00.123Z",
+        "datacontenttype": "application/json",
+        "partitionkey": device,
+        **({"correlationid": correlation} if correlation else {}),
+        "data": {**data, "org_path": ["cq", "kaizhou", "hanfeng"], "clock": clock},
+    }
+    plain = json.dumps(event, ensure_ascii=False, separators=(",", ":"))
+    if any("\ud800" <= one <= "\udfff" for one in plain):  # half a surrogate pair, which UTF-8 has not
+        plain = json.dumps(event, separators=(",", ":"))
+    made = new_event(
+        "device.fault", ORIGIN, device=device, at=at, data=data, correlation=correlation, event_id="0190-id"
+    )
+    assert made.body == plain
+
+
 def test_only_an_old_alarm_is_historic() -> None:
     row = stored(new_event("alarm.raised", ORIGIN, device="a", at=NOON, data={}))
     assert "historic" not in sent(row)["data"]["delivery"]
