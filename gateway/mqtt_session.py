@@ -19,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal
 
 import paho.mqtt.client as paho
@@ -134,6 +135,8 @@ class MqttSession:
         self._ended = False
         self._heard_at = time.monotonic()
         self._is_open = False
+        # paho is reading, and calls us from there: it must not be made to write then. Or it is handed a message.
+        self._is_reading = self._is_publishing = False
         self._tls: ssl.SSLContext | None = None
         self._thread = threading.get_ident()
         self._said = ""
@@ -256,6 +259,8 @@ class MqttSession:
         if self._socket is None:
             raise OSError("the connection ended at once")
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        # paho writes a byte to itself with each message, to wake a thread that it does not have here.
+        self._client._reset_sockets(sockpair_only=True)  # noqa: SLF001
         self._loop.add_reader(self._socket, self._read)
         self._misc = self._loop.create_task(self._keep_alive(), name="mqtt-keep-alive")
         self._want_write()
@@ -285,6 +290,9 @@ class MqttSession:
 
     def _lost(self, why: str, *, reason: int = 0, code: str = "GW-NET-05") -> None:
         if self._ended:
+            return
+        if self._is_publishing:  # whoever publishes is in the midst of something
+            self._loop.call_soon(partial(self._lost, why, reason=reason))
             return
         self._detach()
         # TLS 1.3 refuses a client's certificate after the handshake, with an alert (RFC 8446 section 4.4.2.4).
@@ -316,9 +324,17 @@ class MqttSession:
         """Send one QoS 1 message; return the number that its PUBACK will carry. Raises SessionError: the line is gone."""
         if self._ended:
             raise SessionError("GW-NET-05", self._endpoint.host, error="session ended")
-        info = self._client.publish(topic, payload, qos=1, retain=retain)
-        if info.rc != paho.MQTT_ERR_SUCCESS:
-            raise SessionError("GW-NET-05", self._endpoint.host, error=paho.error_string(info.rc))
+        self._is_publishing = not self._is_reading
+        try:
+            info = self._client.publish(topic, payload, qos=1, retain=retain)
+            if info.rc != paho.MQTT_ERR_SUCCESS:
+                raise SessionError("GW-NET-05", self._endpoint.host, error=paho.error_string(info.rc))
+            if self._is_publishing:  # now, and not after whatever else is to be done in this turn of the loop
+                self._client.loop_write()
+        finally:
+            self._is_publishing = False
+        if self._client.want_write():
+            self._want_write()
         return info.mid
 
     @property
@@ -393,7 +409,12 @@ class MqttSession:
         self._heard_at = time.monotonic()
         # Brokers leave Nagle's algorithm on: their next message would wait for our delayed TCP ACK, 40 ms.
         self._socket.setsockopt(socket.IPPROTO_TCP, socket.TCP_QUICKACK, 1)
-        if self._client.loop_read() != paho.MQTT_ERR_SUCCESS:
+        self._is_reading = True
+        try:
+            code = self._client.loop_read()
+        finally:
+            self._is_reading = False
+        if code != paho.MQTT_ERR_SUCCESS:
             self._lost("connection lost")
         elif self._client._in_packet["remaining_length"] > MAX_MESSAGE_BYTES:  # noqa: SLF001 - of one that is half here
             self._lost(_TOO_LONG)
@@ -409,6 +430,8 @@ class MqttSession:
             self._lost("connection lost")
 
     def _register_write(self, *_paho: Any) -> None:
+        if self._is_publishing:
+            return
         if threading.get_ident() == self._thread:
             self._want_write()
         else:
