@@ -1,6 +1,7 @@
 """What waits for the disk: alarms and dead letters before the rest, each in the order in which it was submitted.
 
-Telemetry that nobody waits for may linger for company, up to `MAX_LINGERING` writes; whatever else comes takes it along.
+Telemetry that nobody waits for may linger for company, up to `MAX_LINGERING` writes; whatever else comes takes it along,
+at once if it is urgent, else together with what comes in the next milliseconds (`linger`), again up to so many writes.
 Pure: no IO. Limits: `MAX_QUEUED` writes; beyond that telemetry is refused, at `MAX_QUEUED_STATUS` faults and status, too;
 alarms and dead letters never. With something urgent at most `BESIDE_URGENT` events of the rest are committed.
 """
@@ -57,21 +58,33 @@ class Intake:
         return not self._urgent and not self._rest
 
     @property
+    def is_pressing(self) -> bool:
+        """Is what waits to be committed at once: because something of it is urgent, or there is enough of it?"""
+        return bool(self._urgent) or len(self._rest) >= MAX_LINGERING
+
+    @property
     def may_linger(self) -> bool:
         """Is everything that waits telemetry that nobody waits for, and not much of it? Then it may wait for company."""
-        return not self._is_hurried and len(self._rest) < MAX_LINGERING
+        return not self._is_hurried and not self.is_pressing
 
     def refuses(self, write: Write) -> bool:
         """Is there no room for such a write?"""
         if len(self._rest) < min(MAX_QUEUED, MAX_QUEUED_STATUS):
             return False
         limit = MAX_QUEUED_STATUS if any(event.lane is Lane.B for event in write.events) else MAX_QUEUED
-        return not _is_urgent(write) and len(self._rest) >= limit
+        is_urgent = write.alarms or write.dead or any(event.lane is Lane.A for event in write.events)
+        return not is_urgent and len(self._rest) >= limit
 
-    def put(self, write: Write, lanes: tuple[Lane, ...]) -> None:
-        """Take a write, whatever room there is."""
-        (self._urgent if _is_urgent(write) else self._rest).append((write, lanes))
-        self._is_hurried = self._is_hurried or not _may_linger(write)
+    def put(self, write: Write, lanes: tuple[Lane, ...]) -> bool:
+        """Take a write, whatever room there is; True if whoever waits to commit has to look again how long."""
+        # A dead letter hurries, too: the confirmation that lets its row go must not be durable before it.
+        if write.alarms or write.dead or Lane.A in lanes:
+            self._urgent.append((write, lanes))
+            return True
+        self._rest.append((write, lanes))
+        is_more_hurried = not self._is_hurried and not _may_linger(write)
+        self._is_hurried |= is_more_hurried
+        return is_more_hurried or len(self._rest) in (1, MAX_LINGERING)
 
     def gather(self, most: int) -> None:
         """Move what comes next into the batch, until it has at least `most` events.
@@ -122,11 +135,6 @@ class Intake:
         """Every alarm and alarm state that waits."""
         entries = chain(self.batch, self._urgent)
         return [event for write, _lanes in entries for event in write.events if event.lane is Lane.A]
-
-
-def _is_urgent(write: Write) -> bool:
-    # A dead letter hurries, too: the confirmation that lets its row go must not be durable before it.
-    return bool(write.alarms or write.dead) or any(event.lane is Lane.A for event in write.events)
 
 
 def _may_linger(write: Write) -> bool:

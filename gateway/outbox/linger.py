@@ -2,16 +2,20 @@
 
 Telemetry that nobody waits for may wait for company; confirmations ride on the next commit, or go by themselves after a
 while: those of alarms and faults soon, those of telemetry later, because all that their loss costs is that a few rows
-are sent again after a crash. What anybody waits for takes everything along at once: that is judged by `Intake`.
+are sent again after a crash. What anybody waits for takes everything along at once, but begins no sooner than `SPACING_S`
+after the commit before: one that comes alone waits for nothing, of a stream several share a commit. Alarms never wait. What
+is what is judged by `Intake`.
 
-Pure: no IO, the time is given. Limits: `CURSOR_LINGER_S`; confirmed telemetry, up to `CURSOR_ROWS`, `TELEMETRY_LINGERS`
-times as long as telemetry itself; `DELETE_PAUSE_S` between the steps of a deletion.
+Pure: no IO, the time is given. Limits: `SPACING_S`; `CURSOR_LINGER_S`; confirmed telemetry, up to `CURSOR_ROWS`,
+`TELEMETRY_LINGERS` times as long as telemetry itself; `DELETE_PAUSE_S` between the steps of a deletion.
 """
 
 from __future__ import annotations
 
 from typing import Final
 
+# About what a commit takes on a card: a sender that waits for each acknowledgement gains little where this is left out.
+SPACING_S: Final = 0.02
 CURSOR_LINGER_S: Final = 1.0
 CURSOR_ROWS: Final = 20
 TELEMETRY_LINGERS: Final = 6
@@ -24,6 +28,7 @@ class Linger:
     def __init__(self, telemetry_s: float) -> None:
         self._telemetry_s = telemetry_s
         self._submitted_at = self._confirmed_at = 0.0
+        self._committed_at = -SPACING_S
         self._rows = 0
 
     def submitted(self, now: float) -> None:
@@ -39,7 +44,12 @@ class Linger:
 
     def committed(self, now: float) -> None:
         """A commit begins: what is left to be deleted after it waits from here on."""
-        self._confirmed_at, self._rows = now, 0
+        self._committed_at = self._confirmed_at = now
+        self._rows = 0
+
+    def spacing_s(self, now: float) -> float:
+        """Return how long the next commit waits for others to come, if somebody waits for it."""
+        return min(SPACING_S, max(0.0, self._committed_at + SPACING_S - now))
 
     def left_s(
         self, now: float, *, is_waiting: bool, is_confirmed: bool, is_deletable: bool, is_soon: bool

@@ -271,10 +271,13 @@ class Outbox(Holding):
 
     def _left_s(self) -> float | None:
         """For how long the next commit can wait; None: until it is woken."""
-        if self._epochs.wait or self._corrupt is not None or not self._intake.may_linger:
+        if self._epochs.wait or self._corrupt is not None or self._intake.is_pressing:
             return 0.0
+        now = self._clock.monotonic()
+        if not self._intake.may_linger:
+            return self._linger.spacing_s(now)
         left_s = self._linger.left_s(
-            self._clock.monotonic(),
+            now,
             is_waiting=not self._intake.is_empty,
             is_confirmed=bool(self._dirty),
             is_deletable=bool(self._stock.deletable()),
@@ -309,13 +312,15 @@ class Outbox(Holding):
         if self._intake.refuses(write):
             self.refused += 1
             return False
-        lanes = [event.lane for event in write.events]
-        live = live and Lane.C in lanes and self.live()
+        lanes = tuple([event.lane for event in write.events])
         if self._intake.is_empty:
             self._linger.submitted(self._clock.monotonic())
-        placed = zip(lanes, write.events, strict=True)
-        self._intake.put(write, tuple([self._stock.lane_for(lane, one.device, live=live) for lane, one in placed]))
-        self._wake.set()
+        if Lane.C in lanes:
+            live, stock = live and self.live(), self._stock
+            placed = zip(lanes, write.events, strict=True)
+            lanes = tuple([stock.lane_for(lane, one.device, live=live) for lane, one in placed])
+        if self._intake.put(write, lanes):
+            self._wake.set()
         if self._is_failing and Lane.A in lanes:
             asyncio.get_running_loop().call_soon(self.on_stored)  # not stored, but there to be sent
         return True

@@ -177,3 +177,50 @@ async def test_confirmations_of_telemetry_ride_on_the_next_commit(lingering: Any
     await lingering.store(write("device.fault"))
     assert lingering.sql("SELECT seq FROM cursor WHERE lane = 2") == [(1,)]
     assert lingering.sequences() == [2]
+
+
+# What somebody waits for, in a stream of it.
+
+
+def test_what_somebody_waits_for_begins_no_sooner_than_twenty_milliseconds_after_the_commit_before() -> None:
+    linger = Linger(5.0)
+    assert linger.spacing_s(0.0) == 0.0  # the first one
+    linger.committed(100.0)
+    assert linger.spacing_s(100.0) == pytest.approx(0.020)
+    assert linger.spacing_s(100.015) == pytest.approx(0.005)
+    assert linger.spacing_s(100.5) == 0.0
+    assert linger.spacing_s(1.0) == 0.020  # whatever a clock does
+
+
+def test_an_alarm_or_a_hundred_inputs_wait_for_no_others(write: Maker, alarm: Maker) -> None:
+    intake = Intake()
+    numbered = replace(write(), numbers=(Number("m1", "s", 1),))
+    seen = [(intake.put(numbered, (Lane.C,)), intake.is_pressing) for _ in range(MAX_LINGERING)]
+    # Whoever waits to commit looks again at the first, and at the hundredth.
+    assert seen == [(True, False), *[(False, False)] * 98, (True, True)]
+    intake = Intake()
+    intake.put(numbered, (Lane.C,))
+    assert intake.put(alarm(), (Lane.A,)) is True
+    assert intake.is_pressing is True
+
+
+async def test_inputs_that_come_one_by_one_in_a_stream_share_a_commit_and_an_alarm_among_them_waits_for_none(
+    closed_shelf: Any, write: Maker, alarm: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.outbox.linger.SPACING_S", LINGERS_S)
+    await closed_shelf.open()
+    durable: list[int] = []
+
+    def numbered(n: int) -> Write:
+        return replace(write(), numbers=(Number("m1", "s", n),), on_commit=lambda _rows: durable.append(n))
+
+    closed_shelf.outbox.submit(numbered(1))
+    await when(lambda: durable == [1])
+    closed_shelf.outbox.submit(numbered(2))
+    closed_shelf.outbox.submit(numbered(3))
+    for _ in range(5):
+        await asyncio.sleep(0)
+    assert (durable, closed_shelf.outbox.waiting) == ([1], 2)
+    closed_shelf.outbox.submit(alarm())
+    await when(lambda: durable == [1, 2, 3])
+    assert closed_shelf.sequences() == [1, 2, 3, 4]
