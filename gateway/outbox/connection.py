@@ -18,6 +18,8 @@ BUSY_LIMIT_S: Final = 5.0
 # cut. docs/decisions/0004-what-an-event-costs-the-card.md has the measurements. 4 MiB of WAL.
 PAGE_BYTES: Final = 4096
 CHECKPOINT_PAGES: Final = 4 * 1024 * 1024 // PAGE_BYTES
+# Rows are appended, read once in order, and deleted at the other end: hardly any page is asked for twice.
+CACHE_KIB: Final = 512
 
 
 class HasPath(Protocol):
@@ -47,6 +49,7 @@ def connect(path: Path) -> sqlite3.Connection:
         connection.execute("PRAGMA journal_mode=WAL")
         connection.execute("PRAGMA synchronous=FULL")
         connection.execute(f"PRAGMA wal_autocheckpoint={CHECKPOINT_PAGES}")
+        connection.execute(f"PRAGMA cache_size=-{CACHE_KIB}")
     except BaseException:
         connection.close()
         raise

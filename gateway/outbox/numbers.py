@@ -51,16 +51,19 @@ def parse_ranges(text: str) -> Ranges:
 class NumberSet:
     """Durable numbers of one (device, session): disjoint inclusive ranges, ascending; `changed` blocks since the copy."""
 
-    __slots__ = ("_digests", "changed", "ranges", "settled")
+    __slots__ = ("_digests", "_own", "changed", "ranges", "settled")
 
     def __init__(
-        self, ranges: Ranges | None = None, *, settled: int = -1, digests: Mapping[int, bytes] | None = None
+        self, ranges: Ranges | None = None, *, settled: int = -1, digests: Mapping[int, bytes | bytearray] | None = None
     ) -> None:
         self.ranges = ranges or []
         self.settled = settled
         self.changed: set[int] = set()
-        # Blocks are never changed in place: copies share them.
-        self._digests = {block: data for block, data in (digests or {}).items() if len(data) == BLOCK_BYTES}
+        # Copies share the blocks; those in `_own` may be changed in place.
+        self._own: set[int] = set()
+        self._digests: dict[int, bytes | bytearray] = {
+            block: data for block, data in (digests or {}).items() if len(data) == BLOCK_BYTES
+        }
 
     @classmethod
     def parse(cls, text: str, *, settled: int = -1, digests: Mapping[int, bytes] | None = None) -> NumberSet:
@@ -73,14 +76,15 @@ class NumberSet:
 
     def block(self, block: int) -> bytes:
         """Return the digests of one block."""
-        return self._digests[block]
+        return bytes(self._digests[block])
 
     def blocks(self) -> list[tuple[int, bytes]]:
         """Return the digests of every block that is known."""
-        return list(self._digests.items())
+        return [(block, bytes(data)) for block, data in self._digests.items()]
 
     def copy(self) -> NumberSet:
         """Return an independent copy: a transaction works on it, and it is kept only if the commit succeeds."""
+        self._own.clear()
         return NumberSet(self.ranges.copy(), settled=self.settled, digests=self._digests)
 
     def __contains__(self, n: int) -> bool:
@@ -98,6 +102,11 @@ class NumberSet:
 
     def add(self, n: int, digest: int = 0, *, settled: int = -1, anew: bool = False) -> None:
         """Make a number durable. `settled` and `anew` as the source's reader knows them: it knows more than was stored."""
+        if self.ranges and n == self.ranges[-1][1] + 1:  # nearly all there is: the next one
+            self._extend(n)
+            self.settled = max(self.settled, settled)
+            self._put_digest(n, digest)
+            return
         state = self.state(n, digest)
         if state is NumberState.DURABLE and n > self.settled and not anew:
             return
@@ -117,6 +126,13 @@ class NumberSet:
             at -= 1
             first = self.ranges.pop(at)[0]
         self.ranges.insert(at, (first, last))
+        self._forget()
+
+    def _extend(self, n: int) -> None:
+        self.ranges[-1] = (self.ranges[-1][0], n)
+        self._forget()
+
+    def _forget(self) -> None:
         horizon = self.ranges[-1][1] - WINDOW
         while self.ranges[0][1] <= horizon:
             del self.ranges[0]
@@ -131,7 +147,9 @@ class NumberSet:
 
     def _put_digest(self, n: int, digest: int) -> None:
         block, place = divmod(n % WINDOW, BLOCK)
-        data = bytearray(self._digests.get(block) or BLOCK_BYTES)
+        data = self._digests.get(block)
+        if block not in self._own or not isinstance(data, bytearray):
+            data = self._digests[block] = bytearray(data or BLOCK_BYTES)
+            self._own.add(block)
+            self.changed.add(block)
         data[place * DIGEST_BYTES : (place + 1) * DIGEST_BYTES] = digest.to_bytes(DIGEST_BYTES, "little")
-        self._digests[block] = bytes(data)
-        self.changed.add(block)

@@ -1,11 +1,11 @@
 """What the database holds, as the event loop needs to know it without asking the disk: one `Stock` for each stream.
 
 Pure: no IO (a `Reader` is only asked when a database is opened, and to count on). Limits: the last `RECENT_ROWS` of each lane
-stay in memory, so that a destination that keeps up never reads the disk; of what was delivered the last `retain` sequences
-stay, and leave `KEEP_STEP` at a time: to delete them one by one would write each page of the card again and again. Of what was
-there at the opening lane A is counted at once, of the others `COUNT_STEP` rows, and the rest while the gateway runs: until that
-is done `rows` and `pending` say less than there is, no row leaves uncounted, and new telemetry goes behind the backlog whoever
-it is of.
+stay in memory until all have them, so that a destination that keeps up never reads the disk; of what was delivered the last
+`retain` sequences stay, and leave `KEEP_STEP` at a time: to delete them one by one would write each page of the card again
+and again. Of what was there at the opening lane A is counted at once, of the others `COUNT_STEP` rows, and the rest while the
+gateway runs: until that is done `rows` and `pending` say less than there is, no row leaves uncounted, and new telemetry goes
+behind the backlog whoever it is of.
 """
 
 from __future__ import annotations
@@ -193,8 +193,10 @@ class Stock:
         """
         self._cursors[destination, lane] = (seq, ahead)
         self.pending[destination, lane] -= done
+        floor, recent = self._floor(lane), self._recent[lane]
+        while recent and recent[0].seq <= floor:  # nobody asks for it again
+            self._recent_from[lane] = recent.popleft().seq
         if lane is Lane.D and self._behind:
-            floor = self._floor(Lane.D)
             for device in [one for one, (waiting, last) in self._behind.items() if not waiting and last <= floor]:
                 del self._behind[device]
 

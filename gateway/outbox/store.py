@@ -19,7 +19,7 @@ from typing import Final
 
 from gateway.clock import Stamp
 from gateway.errors import StoreError
-from gateway.events import Event, Lane, Stored, new_id, wants
+from gateway.events import Lane, Stored, new_id, wants
 from gateway.outbox.connection import TABLES, asks, connect, store_error
 from gateway.outbox.inserts import Inserts
 from gateway.outbox.migration import migrate, refuse_newer
@@ -53,7 +53,6 @@ class Counters:
     recorded: Stamp | None = None
     tally: Tally = field(default_factory=Tally)
     counted: Tally | None = None
-    recorded_at: Stamp | None = None
 
     def for_work(self) -> Counters:
         """Return what one transaction moves."""
@@ -307,10 +306,7 @@ class Store:
         self, write: Write, lanes: tuple[Lane, ...], work: Counters, boots: dict[str, int], now_ms: int,
         inserts: Inserts,
     ) -> list[Stored]:  # fmt: skip
-        rows = [
-            self._put_event(event, lane, work, boots, now_ms, inserts, only=write.only)
-            for event, lane in zip(write.events, lanes, strict=True)
-        ]
+        rows = self._put_events(write, lanes, work, boots, now_ms, inserts)
         for number in write.numbers:
             key = (number.device, number.session)
             if key not in work.numbers:
@@ -372,8 +368,9 @@ class Store:
                 known = [key for key in self.counters.numbers if key[0] == device and key not in work.numbers]
                 new = sum(1 for key in work.numbers if key[0] == device)
                 forgotten += known[: max(0, len(known) + new - _KEPT_SESSIONS)]
-        self._writer.executemany("DELETE FROM number WHERE device = ? AND session = ?", forgotten)
-        self._writer.executemany("DELETE FROM number_digest WHERE device = ? AND session = ?", forgotten)
+        if forgotten:  # each statement lets go of the interpreter, also one that does nothing
+            self._writer.executemany("DELETE FROM number WHERE device = ? AND session = ?", forgotten)
+            self._writer.executemany("DELETE FROM number_digest WHERE device = ? AND session = ?", forgotten)
         return forgotten
 
     def _put_marks(self, marks: Sequence[Mark]) -> dict[tuple[str, str], int]:
@@ -382,35 +379,45 @@ class Store:
             key = (mark.device, mark.key)
             if mark.version >= max(self._versions.get(key, 0), newest[key].version if key in newest else 0):
                 newest[key] = mark
-        self._writer.executemany(
-            "INSERT OR REPLACE INTO mark VALUES (?, ?, ?)",
-            [(one.device, one.key, one.value) for one in newest.values()],
-        )
+        if newest:
+            self._writer.executemany(
+                "INSERT OR REPLACE INTO mark VALUES (?, ?, ?)",
+                [(one.device, one.key, one.value) for one in newest.values()],
+            )
         return {key: mark.version for key, mark in newest.items()}
 
-    def _put_event(
-        self, event: Event, lane: Lane, work: Counters, boots: dict[str, int], now_ms: int, inserts: Inserts, *,
-        only: str,
-    ) -> Stored:  # fmt: skip
-        boot = boots.get(event.at.boot)
-        if boot is None:
-            boot = boots[event.at.boot] = max(boots.values(), default=0) + 1
-            self._writer.execute("INSERT INTO boot VALUES (?, ?)", (boot, event.at.boot))
-        work.sequence += 1
-        if not only and (event.lane is Lane.A or event.noun == "gateway.gap"):  # else it was counted the first time
-            work.counting().stored(event)
-        route: dict[str, int] = {}
-        for destination in (only,) if only else self._destinations_for(event.noun):
-            work.delivery[destination] += 1
-            route[destination] = work.delivery[destination]
-        at = event.at
-        if work.recorded_at is not at:
-            work.recorded_at, work.recorded = at, Stamp(now_ms, at.mono_ms, at.boot, at.clock)
-        inserts.add(
-            lane, (work.sequence, event.id, event.noun, event.device, now_ms, at.wall_ms, at.mono_ms, boot, at.clock,
-            _route_text(route), event.body),
-        )  # fmt: skip
-        return Stored(work.sequence, lane, event.id, event.noun, event.device, now_ms, at, route, event.body)
+    def _put_events(
+        self, write: Write, lanes: tuple[Lane, ...], work: Counters, boots: dict[str, int], now_ms: int, inserts: Inserts,
+    ) -> list[Stored]:  # fmt: skip
+        rows: list[Stored] = []
+        only, delivery, sequence = write.only, work.delivery, work.sequence
+        boot, number = "", 0
+        for event, lane in zip(write.events, lanes, strict=True):
+            at, noun, device = event.at, event.noun, event.device
+            if at.boot != boot:
+                boot, number = at.boot, self._boot_number(at.boot, boots)
+            sequence += 1
+            if not only and (lane is Lane.A or noun == "gateway.gap"):  # else it was counted the first time
+                work.counting().stored(event)
+            route: dict[str, int] = {}
+            for destination in (only,) if only else self._wanted.get(noun) or self._destinations_for(noun):
+                route[destination] = delivery[destination] = delivery[destination] + 1
+            inserts.add(
+                lane, (sequence, event.id, noun, device, now_ms, at.wall_ms, at.mono_ms, number, at.clock,
+                _route_text(route), event.body),
+            )  # fmt: skip
+            rows.append(Stored(sequence, lane, event.id, noun, device, now_ms, at, route, event.body))
+        if rows:
+            last = rows[-1].at
+            work.sequence, work.recorded = sequence, Stamp(now_ms, last.mono_ms, last.boot, last.clock)
+        return rows
+
+    def _boot_number(self, boot: str, boots: dict[str, int]) -> int:
+        number = boots.get(boot)
+        if number is None:
+            number = boots[boot] = max(boots.values(), default=0) + 1
+            self._writer.execute("INSERT INTO boot VALUES (?, ?)", (number, boot))
+        return number
 
     def _destinations_for(self, noun: str) -> tuple[str, ...]:
         found = self._wanted.get(noun)
@@ -423,6 +430,8 @@ class Store:
         self._writer.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", facts)
 
     def _put_cursors(self, cursors: Sequence[CursorRow]) -> None:
+        if not cursors:
+            return
         self._writer.executemany(
             "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?)",
             [(one.destination, int(one.lane), one.seq, one.ahead) for one in cursors],
