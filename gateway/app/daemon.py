@@ -11,6 +11,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import faulthandler
+import gc
 import signal
 import sys
 from collections import Counter
@@ -58,6 +59,8 @@ CONTROL_RETRY_S: Final = 10.0
 CONTROL_READY_S: Final = 2.0
 NOTE_LIMIT_S: Final = 0.5
 DISK_SILENT_S: Final = 5.0
+# For so long the event loop keeps the interpreter from the thread that commits, at each of its statements, in a flood.
+SWITCH_S: Final = 0.0005
 
 _log = structlog.get_logger("gateway")
 
@@ -67,6 +70,7 @@ def run(settings: Settings) -> int:
     configure_log()
     for lang in {settings.gateway.lang, "en"}:  # the log is English
         table(lang)  # now: a Pi takes some tenths of a second for it, in which the event loop would hear nobody
+    sys.setswitchinterval(SWITCH_S)
     faulthandler.enable()  # a watchdog's SIGABRT leaves in the journal where every thread stood
     try:
         with sole_owner(settings.gateway.data_dir) as owner:
@@ -135,6 +139,8 @@ class _App:
             loop.add_signal_handler(one, end)
         try:
             await self._build()
+            gc.freeze()  # what the start has made stays: the collector need not look at it again and again
+            gc.enable()
             _log.info("started", version=__version__, gateway=self._origin.source, stream=self._outbox.streamid)
             await self._serve()
             self._tell_unstored()

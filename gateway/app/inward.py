@@ -1,12 +1,14 @@
 """The way in, built: radios, lines, and who reads or asks on them.
 
 Only links that a device uses are opened; what they bring goes to the collector, what they say of themselves to the hearing.
+The radio's libraries are loaded where there is a radio: they take a tenth of the memory and of the start.
 """
 
 from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from drivers.kit import Answers, Streams
 from gateway.app.sources import source_of
@@ -16,11 +18,13 @@ from gateway.collect.judge import Judge
 from gateway.config import Mqtt, Serial, Settings
 from gateway.events import Origin
 from gateway.health import Health
-from gateway.links.ble_radio import BleRadio
 from gateway.links.mqtt_source import MqttSource
 from gateway.links.serial_line import SerialLine
 from gateway.links.state import LinkState
 from gateway.outbox import Outbox
+
+if TYPE_CHECKING:
+    from gateway.links.ble_radio import BleRadio
 
 
 class Inward:
@@ -73,6 +77,8 @@ class Inward:
             messages.retry()
 
     def _build(self, desks: Mapping[str, Desk]) -> None:
+        if self._settings.ble:
+            from gateway.links.ble_radio import BleRadio
         for ble in self._settings.ble:
             self._radios[ble.id] = BleRadio(
                 link_id=ble.id, adapter=ble.adapter, silence_s=ble.silence_s, wanted=self._wanted(ble.id),

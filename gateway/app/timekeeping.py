@@ -11,6 +11,7 @@ Limits: timedated is asked every `ASK_S` where nobody else can tell, and has `AS
 from __future__ import annotations
 
 import asyncio
+import importlib
 import random
 from collections.abc import Awaitable, Callable
 from typing import Final
@@ -20,7 +21,6 @@ import structlog
 from gateway.clock import BUILT_MS, SYNCED, Doubt, PlatformTime, Stamp, SystemClock, iso
 from gateway.events import Origin, new_event
 from gateway.health import Health
-from gateway.links.timedate import is_synchronised
 from gateway.outbox import Outbox, Write
 
 TELL_MS: Final = 1_000
@@ -36,6 +36,9 @@ _log = structlog.get_logger("clock")
 
 
 async def _ask_timedated() -> bool | None:
+    # Where it is asked at all: the library for D-Bus takes some tenths of a second of a Pi, in which the event loop must hear.
+    timedate = await asyncio.to_thread(importlib.import_module, "gateway.links.timedate")
+    is_synchronised: Callable[..., Awaitable[bool | None]] = timedate.is_synchronised
     return await is_synchronised(limit_s=ASK_LIMIT_S)
 
 

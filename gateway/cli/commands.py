@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import gc
 import getpass
 import os
 import sys
@@ -63,6 +64,14 @@ def execute(arguments: argparse.Namespace, paper: Paper) -> int:
 
 
 def _run(arguments: argparse.Namespace, paper: Paper) -> int:
+    gc.disable()  # until the gateway runs: nothing that its start makes is garbage, and it is deaf meanwhile
+    try:
+        return _load_and_run(arguments, paper)
+    finally:
+        gc.enable()
+
+
+def _load_and_run(arguments: argparse.Namespace, paper: Paper) -> int:
     from gateway.config import load
 
     path = _config_path(arguments)
