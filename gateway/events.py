@@ -201,7 +201,9 @@ def sending_text(row: Stored, how: Sending) -> str:
     """Return the event as it goes on the wire, as JSON text."""
     age = f"{how.age_ms}" if how.age_ms is not None else f'null, "least_age_ms": {how.least_age_ms}'
     historic = ', "historic": true' if how.historic else ""
-    delivery = f'{{"buffered": {"true" if how.buffered else "false"}, "age_ms": {age}, "attempt": {how.attempt}{historic}}}'
+    delivery = (
+        f'{{"buffered": {"true" if how.buffered else "false"}, "age_ms": {age}, "attempt": {how.attempt}{historic}}}'
+    )
     body, recorded_ms, told = row.body, row.recorded_ms, how.told
     if told is not None:
         body = _retold(body, row.at, told)
