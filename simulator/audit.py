@@ -23,7 +23,7 @@ from typing import Any, Final
 
 from simulator.consistency import judge_numbers, judge_order, judge_registers
 from simulator.corruption import Announced, announced, corruptions, count_corruptions
-from simulator.falls import is_retold
+from simulator.falls import BED, is_retold
 from simulator.findings import (
     ENVIRONMENT,
     EVERYTHING,
@@ -243,12 +243,14 @@ class _Road:
             facts["destination"] = self.taken.destination
             if emission.n is not None and self._still_held(emission):
                 self._book.counts["held"] += 1
-            elif emission.n is None and self._is_unheard(emission):  # asked first: it uses up no announcement
+            elif (
+                emission.n is None and emission.kind != BED and self._is_unheard(emission)
+            ):  # asked first: it uses up no announcement
                 self._book.counts["unheard"] += 1
                 self._book.devices[emission.device]["unheard"] += 1
             elif self.announced.excuses(emission):
                 self._book.counts["corrupted"] += 1
-            elif emission.n is not None:
+            elif emission.n is not None or emission.kind == BED:
                 self._book.offence("lost", emission.device, {"why": "an acknowledged input", "n": emission.n, **facts})
             else:
                 self._book.offence("lost", emission.device, {"why": "outside every gap received", **facts})

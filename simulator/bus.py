@@ -3,7 +3,8 @@
 Plays its part of DIR/scenario.json from `start` on, until it is told to end (SIGTERM, SIGINT): devices with the role
 "meter" answer on DIR/`links.bus.path`, as their model says; devices with the role "controller" serve a TCP port each and
 emit what stands in `emissions` under their id with the kind "line"; devices with the role "radar" report on DIR/`path`
-(tty-ID unless they have one) and see the emissions of the kind "fall".
+(tty-ID unless they have one), as their model does, and see the emissions of the kind "fall"; devices with the role "bed" are
+beds of the nurse-call system on DIR/tty-LINK, and call by the emissions of the kind "bed".
 
 Writes DIR/bus.jsonl (each register of each reply that went whole to one holder of the port) and DIR/lines.jsonl (each
 line at its birth and at its acknowledgement, each fall at its beginning).
@@ -27,11 +28,12 @@ from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from simulator.call_systems import CallQuirks, CallSystem
 from simulator.line_devices import FIELD_NAMES, LineSource, TcpPort
 from simulator.meters import Answer, Meter, Quirks, Request, RequestReader, frame
 from simulator.meters_1997 import Meter1997
 from simulator.pty_port import PtyPort
-from simulator.radars import FallRadar, RadarQuirks
+from simulator.radars import FallRadar, MicradarRadar, RadarQuirks
 from simulator.scenario import load
 
 REPLIES_AT_ONCE: Final = 8
@@ -157,6 +159,7 @@ async def main(run: Path) -> None:
         bus = meter_bus(run, scenario, replies)
         sources = line_sources(scenario, lines)
         radars = fall_radars(run, scenario, lines)
+        systems = call_systems(run, scenario, lines)
         ports = [TcpPort(port=port, source=source) for port, source in sources]
         for port in ports:
             await _listen(port)
@@ -166,6 +169,8 @@ async def main(run: Path) -> None:
             works += [radar.run() for radar in radars]
             works.append(play(scenario, {source.device: source for _, source in sources}))
             works += [play_falls(scenario, radar) for radar in radars]
+            works += [system.run() for system in systems.values()]
+            works += [play_calls(scenario, link, system) for link, system in systems.items()]
             tasks = [group.create_task(work) for work in works]
             await stop.wait()
             for task in tasks:
@@ -217,7 +222,7 @@ def fall_radars(run: Path, scenario: Mapping[str, Any], ledger: Ledger) -> list[
     """Make the radars of a scenario. Raises BusError."""
     try:
         return [
-            FallRadar(
+            (MicradarRadar if device.get("model") == "micradar" else FallRadar)(
                 device=device["id"],
                 path=run / str(device.get("path") or f"tty-{device['id']}"),
                 seed=scenario["seed"],
@@ -237,6 +242,29 @@ async def play_falls(scenario: Mapping[str, Any], radar: FallRadar) -> None:
         if emission["device"] == radar.device and emission["kind"] == "fall":
             await asyncio.sleep(max(0.0, scenario["start"] + emission["at_s"] - time.time()))
             radar.fall(float(emission["for_s"]))
+
+
+def call_systems(run: Path, scenario: Mapping[str, Any], ledger: Ledger) -> dict[str, CallSystem]:
+    """Make the nurse-call systems of a scenario, one for each link that beds share. Raises BusError."""
+    found: dict[str, CallSystem] = {}
+    try:
+        for device in scenario["devices"]:
+            if device.get("role") == "bed" and device["link"] not in found:
+                quirks = CallQuirks(**device.get("faults", {}))
+                path = run / f"tty-{device['link']}"
+                found[device["link"]] = CallSystem(path=path, record=ledger.record, quirks=quirks)
+    except TypeError as error:
+        raise BusError(f"a call system: {error}") from error
+    return found
+
+
+async def play_calls(scenario: Mapping[str, Any], link: str, system: CallSystem) -> None:
+    """Let each bed of one call system call at its time; returns after the last."""
+    beds = {one["id"]: one["address"] for one in scenario["devices"] if one["link"] == link and one["role"] == "bed"}
+    for emission in sorted(scenario["emissions"], key=lambda one: float(one["at_s"])):
+        if emission["device"] in beds:
+            await asyncio.sleep(max(0.0, scenario["start"] + emission["at_s"] - time.time()))
+            system.call(emission["device"], beds[emission["device"]])
 
 
 def _meter(device: Mapping[str, Any], scenario: Mapping[str, Any]) -> Meter:

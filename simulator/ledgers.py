@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-EMITTED_KINDS = ("press", "fall", "line")
+EMITTED_KINDS = ("press", "fall", "line", "bed")
 
 
 class LedgerError(Exception):

@@ -1,11 +1,12 @@
-"""60 GHz fall radars of Andar's making on a serial cable: they report fall and presence again and again, and answer.
+"""60 GHz fall radars on a serial cable: Andar's report fall and presence again and again, and answer; Micradar's answer.
 
-    01 IIII LLLL TTTT H D... C      head and data, each with the complement of its exclusive or
+    01 IIII LLLL TTTT H D... C      Andar: head and data, each with the complement of its exclusive or
+    53 59 C M LL D... S 54 43       Micradar: the sum of everything before it. A fall is said only when it is asked for
 
 The frames are built here, not by `drivers`: with one encoder at both ends, both would share one error. The tests
 compare them with frames that others published.
 
-A radar reports both states every `REPORT_S`, point clouds between them with the quirk `cloud`, and answers the question
+An Andar radar reports both states every `REPORT_S`, point clouds between them with the quirk `cloud`, and answers the question
 for its parameters within 30 ms. Limits: 512 bytes of half a question are kept.
 """
 
@@ -50,11 +51,15 @@ def frame(kind: int, data: bytes = b"", *, number: int = 0) -> bytes:
 
 @dataclass(frozen=True, slots=True)
 class RadarQuirks:
-    """What can be wrong. `silent`: it says nothing; `cloud`: it sends point clouds; `height_m`: what it thinks it hangs at."""
+    """What can be wrong. `silent`: it says nothing; `cloud`: it sends point clouds; `height_m`: what it thinks it hangs at.
+
+    `no_falls`: a Micradar that watches something else than falls.
+    """
 
     silent: bool = False
     cloud: bool = False
     height_m: float = 2.6
+    no_falls: bool = False
 
 
 class FallRadar:
@@ -138,11 +143,42 @@ class FallRadar:
         while (at := self._held.find(question)) >= 0:
             self._held = self._held[at + len(question) :]
             if not self.quirks.silent:
-                task = asyncio.create_task(self._answer(), name=f"answer of {self.device}")
-                self._answers.add(task)
-                task.add_done_callback(self._answers.discard)
+                self._begin_answer(self.parameters())
 
-    async def _answer(self) -> bool:
+    def _begin_answer(self, data: bytes) -> None:
+        task = asyncio.create_task(self._answer(data), name=f"answer of {self.device}")
+        self._answers.add(task)
+        task.add_done_callback(self._answers.discard)
+
+    async def _answer(self, data: bytes) -> bool:
         await asyncio.sleep(ANSWER_S)
         self.answered += 1
-        return await self.port.send(self.parameters())
+        return await self.port.send(data)
+
+
+def micradar_frame(control: int, command: int, data: bytes) -> bytes:
+    """Build a frame of Micradar's."""
+    content = bytes([0x53, 0x59, control, command]) + len(data).to_bytes(2, "big") + data
+    return content + bytes([sum(content) & 0xFF]) + b"\x54\x43"
+
+
+class MicradarRadar(FallRadar):
+    """A C1001: it reports presence and movement by itself, and says whether somebody fell when it is asked (83 81)."""
+
+    def reports(self) -> list[bytes]:
+        """Return what it says now by itself."""
+        moves = self._random.randrange(0, 60) if self.occupied else 0
+        return [micradar_frame(0x80, 0x01, bytes([self.occupied])), micradar_frame(0x80, 0x03, bytes([moves]))]
+
+    def _heard(self, data: bytes) -> None:
+        self._held = (self._held + data)[-MAX_HELD:]
+        questions = {
+            micradar_frame(0x83, 0x81, b"\x0f"): (0x83, 0x81),
+            micradar_frame(0x02, 0xA8, b"\x0f"): (0x02, 0xA8),
+        }
+        for question, (control, command) in questions.items():
+            while (at := self._held.find(question)) >= 0:
+                self._held = self._held[:at] + self._held[at + len(question) :]
+                if not self.quirks.silent:
+                    state = self.fallen if control == 0x83 else not self.quirks.no_falls
+                    self._begin_answer(micradar_frame(control, command, bytes([state])))

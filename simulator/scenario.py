@@ -7,7 +7,7 @@ The expanded form (times in seconds after `start`, a wall-clock instant common t
      "platforms": [{"id", "port", "speaks": "mqtt" | "mqtt-3.1.1" | "mqtts" | "http" | "https", "types": [...],
                     "also": [{"port", "speaks"}]}],
      "links": {"air": {"id"}, "bus": {"id", "path", "baud"}},
-     "devices": [{"id", "role": "button" | "pendant" | "radar" | "meter" | "controller", "model", "link": id of its link,
+     "devices": [{"id", "role": "button" | "pendant" | "radar" | "meter" | "controller" | "bed", "model", "link": id of its link,
                   "address", "name", "key": hex | null, "room", "bed", "every_s": poll interval of a meter | null,
                   "port": TCP port of a controller | null, "map": {...}}],
      "emissions": [{"at_s", "device", "kind": "press", "code", "for_s"} | {..., "kind": "fall", "for_s"}
@@ -45,8 +45,9 @@ MAX_WAYS: Final = 4
 SPEAKS: Final = {"mqtt": "mqtt", "mqtt-3.1.1": "mqtt", "mqtts": "mqtts", "http": "http", "https": "https"}
 _WITH_TLS: Final = ("mqtts", "https")
 # Between two emissions of one device, beyond the repeats: the gateway must see the level fallen, the press ended.
-REST_S: Final = {"press": 1.0, "fall": 3.0, "line": 0.2}
-_KIND_OF_ROLE: Final = {"button": "press", "pendant": "fall", "radar": "fall", "controller": "line"}
+# A bed that calls again within 5 s repeats itself.
+REST_S: Final = {"press": 1.0, "fall": 3.0, "line": 0.2, "bed": 8.0}
+_KIND_OF_ROLE: Final = {"button": "press", "pendant": "fall", "radar": "fall", "controller": "line", "bed": "bed"}
 _OURS: Final = (12_000, 32_768)
 _PORT_ATTEMPTS: Final = 100
 # A pty cannot be opened a second time with parity.
@@ -349,6 +350,8 @@ def gateway_toml(scenario: Scenario, run: Path) -> str:
             lines += _table("[[serial]]", id=device.link, port=f"socket://127.0.0.1:{device.port}")
         if device.role == "radar":
             lines += _table("[[serial]]", id=device.link, port=str(run / f"tty-{device.id}"), **_EIGHT_N_ONE)
+    for link in dict.fromkeys(device.link for device in scenario.devices if device.role == "bed"):
+        lines += _table("[[serial]]", id=link, port=str(run / f"tty-{link}"), **_EIGHT_N_ONE)
     for device in scenario.devices:
         key = {"key": f"file:{run / 'keys' / device.id}"} if device.key else {}
         options = {name: getattr(device, name) for name in ("address", "room", "bed", "every_s", "map")}

@@ -253,6 +253,13 @@ def test_a_gap_without_a_beginning_excuses_nothing() -> None:
     assert audit(run(taken=renumbered(*without(1), open_gap)))["lost"] == 1
 
 
+def test_an_acknowledged_call_of_a_bed_is_lost_even_inside_a_gap() -> None:
+    bed = Emission(T0 + 1.0, T0 + 2.0, "button", "bed")
+    silence = gap(6, link="air", first=T0 + 0.9, last=T0 + 2.1)
+    report = audit(run(emissions=(bed, FALL, CALL_LINE, TEMP_LINE), taken=renumbered(*without(1), silence), stored=5))
+    assert (report["lost"], report["unheard"]) == (1, 0)
+
+
 def test_an_acknowledged_input_is_lost_even_inside_a_gap() -> None:
     report = audit(run(taken=renumbered(*without(4), gap(6, link="wire-1", first=T0, last=T0 + 9.0))))
     assert (report["lost"], report["unheard"]) == (1, 0)
