@@ -334,12 +334,13 @@ def test_the_shipped_configuration_loads_without_a_finding() -> None:
     assert [(one.id, one.model, one.link) for one in settings.devices] == [
         ("call-201-1", "bthome-button", "radio"),
         ("pendant-201-2", "ingics-ibs", "radio"),
+        ("beacon-201-1", "beacon-button", "radio"),
         ("pull-cord-toilet", "zigbee2mqtt", "zigbee"),
         ("fall-bathroom-2", "json-lines", "radar"),
         ("meter-main", "dlt645-2007", "rs485"),
     ]
     assert settings.devices[0].key_bytes == bytes.fromhex("231d39c1d7cc1ab1aee224cd096db932")
-    assert settings.devices[4].every_s == 900
+    assert settings.devices[5].every_s == 900
     assert settings.destinations[0].path[0].password is not None
     assert settings.destinations[0].path[0].password.text() == "canary"
     assert [one.url for one in settings.destinations[0].path] == [
