@@ -33,11 +33,14 @@ CLOSE_S: Final = 1.0
 _log = structlog.get_logger("control")
 
 Operation = Callable[[Mapping[str, Any]], Awaitable[object]]
-Listen = Callable[[Callable[[Mapping[str, object]], None]], Callable[[], None]]
+Listen = Callable[[Callable[[Mapping[str, object]], None], Mapping[str, Any]], Callable[[], None]]
 
 
 class ControlServer:
-    """Serves the operations that `app` gives it. `listen` subscribes a callback and returns how to unsubscribe it."""
+    """Serves the operations that `app` gives it.
+
+    `listen` subscribes a callback, as the request asks, and returns how to unsubscribe it.
+    """
 
     def __init__(
         self, path: Path, operations: Mapping[str, Operation], *, listen: Listen, lang: str,
@@ -119,7 +122,7 @@ class ControlServer:
                 return
             request = _parse(line)
             if request.get("op") == "listen":
-                await self._stream(reader, writer)
+                await self._stream(reader, writer, request)
                 return
             await self._send(writer, await self._answer(request))
 
@@ -146,7 +149,9 @@ class ControlServer:
         told = {"code": error.code, "subject": error.subject, "facts": error.facts, "message": message}
         return {"ok": False, "error": told}
 
-    async def _stream(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    async def _stream(
+        self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, request: Mapping[str, Any]
+    ) -> None:
         lines: deque[Mapping[str, object]] = deque()
         wake = asyncio.Event()
         lost = 0
@@ -164,7 +169,7 @@ class ControlServer:
                 await reader.read(1)
             wake.set()
 
-        stop = self._listen(take)
+        stop = self._listen(take, request)
         gone = asyncio.create_task(until_gone(), name="control-listener")
         try:
             await self._send(writer, {"ok": True, "result": "listening"})

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import socket
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,12 +42,17 @@ def ask(path: Path, op: str, *, limit_s: float | None = None, **arguments: objec
     return _result(_object(line))
 
 
-def listen(path: Path, *, raw: bool, seconds: float | None = None) -> Iterator[dict[str, Any]]:
-    """Yield what the daemon hears, for so many seconds or until the caller stops. Raises ControlError."""
+def listen(
+    path: Path, *, raw: bool, seconds: float | None = None, pairing: Sequence[int] = ()
+) -> Iterator[dict[str, Any]]:
+    """Yield what the daemon hears, for so many seconds or until the caller stops. Raises ControlError.
+
+    `pairing`: service and company ids; strangers that use one are shown with their whole address.
+    """
     deadline = None if seconds is None else time.monotonic() + seconds
     with _connected(path) as connection:
         lines = _Lines(connection)
-        _send(connection, {"op": "listen", "raw": raw})
+        _send(connection, {"op": "listen", "raw": raw, "pairing": [*pairing]})
         while deadline is None or time.monotonic() < deadline:
             until = time.monotonic() + _SLICE_S
             line = lines.next(until if deadline is None else min(until, deadline))

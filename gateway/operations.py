@@ -11,7 +11,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import structlog
 
@@ -28,6 +28,7 @@ from gateway.health import Health
 from gateway.outbox import DeadLetters, Letter, Outbox, Replays
 from gateway.problems import describe
 
+MAX_PAIRING: Final = 256
 _log = structlog.get_logger("control")
 
 
@@ -70,13 +71,18 @@ class Operations:
             "outbox.replay": self._replay,
         }
 
-    def listen(self, take: Callable[[Mapping[str, object]], None]) -> Callable[[], None]:
-        """Show to `take` everything that is heard; return how to end it."""
+    def listen(self, take: Callable[[Mapping[str, object]], None], request: Mapping[str, Any]) -> Callable[[], None]:
+        """Show to `take` everything that is heard; return how to end it.
+
+        `pairing` in the request: the ids of the adverts whose senders are to be shown with their whole address.
+        """
+        wanted = request.get("pairing")
+        ids = [one for one in wanted if isinstance(one, int)] if isinstance(wanted, list) else []
 
         def show(heard: Heard) -> None:
             take(heard.item())
 
-        return self._rooms.collector.listeners.add(show)
+        return self._rooms.collector.listeners.add(show, pairing=frozenset(ids[:MAX_PAIRING]))
 
     async def _status(self, _request: Mapping[str, Any]) -> object:
         rooms = self._rooms

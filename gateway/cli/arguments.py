@@ -62,6 +62,13 @@ def parser(lang: str) -> argparse.ArgumentParser:
     _flag(listen, "--strangers", "option-strangers")
     listen.own.add_argument("--seconds", type=_seconds, metavar="N", help=text("cli.option-seconds", lang))
 
+    pair = command(commands, "pair", "help-pair")
+    pair.own.add_argument("--room", metavar="ROOM", default="", help=text("cli.option-pair-room", lang))
+    pair.own.add_argument("--id", metavar="ID", default="", help=text("cli.option-pair-id", lang))
+    pair.own.add_argument(
+        "--seconds", type=_seconds, metavar="N", default=60.0, help=text("cli.option-pair-seconds", lang)
+    )
+
     _flag(command(commands, "devices", "help-devices"), "--json", "option-json")
 
     outbox = command(commands, "outbox", "help-outbox")

@@ -167,6 +167,25 @@ def _listen(arguments: argparse.Namespace, paper: Paper) -> int:
     return WELL
 
 
+def _pair(arguments: argparse.Namespace, paper: Paper) -> int:
+    from gateway.cli import pairing
+
+    ids = pairing.ids_of(pairing.callers())
+    items = client.listen(_control_path(arguments), raw=False, seconds=arguments.seconds, pairing=ids)
+    try:
+        done = pairing.pair(
+            paper, items, config=_config_path(arguments), room=arguments.room, name=arguments.id, ask=input,
+            ask_key=getpass.getpass,
+        )  # fmt: skip
+    except (KeyboardInterrupt, EOFError):
+        paper.print()
+        return NOT_DONE
+    except OSError as error:
+        paper.print(paper.style(str(error.strerror or error), "problem"))
+        return NOT_DONE
+    return WELL if done else NOT_DONE
+
+
 def _devices(arguments: argparse.Namespace, paper: Paper) -> int:
     from gateway.cli import devices
 
@@ -241,6 +260,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, Paper], int]]] = {
     "config": _config,
     "status": _status,
     "listen": _listen,
+    "pair": _pair,
     "devices": _devices,
     "outbox": _outbox,
     "alarm": _alarm,

@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final, TextIO
 
+from drivers.kit.recognition import recognise
 from gateway.cli.layout import Paper, clean
 from gateway.cli.reports import as_json, local_time
 from gateway.texts import text
@@ -80,6 +81,8 @@ def words(paper: Paper, item: Mapping[str, Any]) -> str:
     if reason := clean(item.get("reason")):
         known = f"{paper.word('reason', reason)}{_detail(paper, item)}"
         parts.append(paper.style(known, "dim" if reason in ("stranger", "nothing-of-interest") else "warning"))
+    if like := _like(paper, item):
+        parts.append(paper.style(like, "good"))
     capture = item.get("capture")
     if isinstance(capture, Mapping):
         parts.append(paper.style(_bytes(paper, item, capture), "dim"))
@@ -140,6 +143,21 @@ def _stranger(item: Mapping[str, Any], address: str) -> str:
     if item.get("kind") != "frame" and len(address) > 8:  # a frame on a wire names what somebody wrote on a label
         return f"{address[:8]}:··:··:··"
     return address or "?"
+
+
+def _like(paper: Paper, item: Mapping[str, Any]) -> str:
+    """Say what a stranger on the air may be, "" where nobody knows."""
+    if item.get("kind") != "advert" or item.get("device"):
+        return ""
+    from gateway.cli import pairing
+
+    advert = pairing.advert_of(item)
+    found = recognise(advert, pairing.on_air()) if advert else ()
+    if not found:
+        return ""
+    title = found[0].driver.title
+    name = title.zh if paper.lang == "zh" else title.en
+    return paper.say("listen-locked" if found[0].locked else "listen-like", model=found[0].driver.model, name=name)
 
 
 def _said(paper: Paper, one: Mapping[str, Any]) -> str:

@@ -1,7 +1,8 @@
 """What people see with `gateway listen`: everything that comes, with what it means, before it is judged.
 
 It costs nothing while nobody listens. A listener that fails is dropped; the hearing goes on. Whoever is not configured
-is a stranger: of an address on the air only the maker's half is handed out. Keys are never in it.
+is a stranger: of an address on the air only the maker's half is handed out, unless somebody pairs a new device: then, of
+adverts that carry an id which they name, all of it. Keys are never in it.
 Limit: of bytes that belong to no frame the first `MAX_NOISE` are shown.
 """
 
@@ -72,38 +73,53 @@ class Listeners:
     """Whoever listens now."""
 
     def __init__(self) -> None:
-        self._all: set[Listener] = set()
+        # With the ids in whose adverts a stranger's whole address is of interest.
+        self._all: dict[Listener, frozenset[int]] = {}
 
     def __bool__(self) -> bool:
         """Does anybody listen?"""
         return bool(self._all)
 
-    def add(self, listener: Listener) -> Callable[[], None]:
-        """Let somebody listen; return how to end it."""
-        self._all.add(listener)
-        return lambda: self._all.discard(listener)
+    def add(self, listener: Listener, *, pairing: frozenset[int] = frozenset()) -> Callable[[], None]:
+        """Let somebody listen; return how to end it.
+
+        `pairing`: service and company ids; strangers whose advert carries one are shown with their whole address.
+        """
+        self._all[listener] = pairing
+        return lambda: (self._all.pop(listener, None), None)[1]
 
     def tell(self, heard: Heard) -> None:
         """Show something to whoever listens."""
         for listener in list(self._all):
-            try:
-                listener(heard)
-            except Exception as bug:  # noqa: BLE001 - nobody who only looks on may stop a call from being taken
-                self._all.discard(listener)
-                _log.error("a listener was dropped", exc_info=bug)
+            self._tell(listener, heard)
+
+    def _tell(self, listener: Listener, heard: Heard) -> None:
+        try:
+            listener(heard)
+        except Exception as bug:  # noqa: BLE001 - nobody who only looks on may stop a call from being taken
+            self._all.pop(listener, None)
+            _log.error("a listener was dropped", exc_info=bug)
 
     def tell_advert(self, heard: HeardAdvert, desk: Desk | None, said: Said | None) -> None:
         """Show an advert."""
         if not self._all:
             return
         advert = heard.advert
-        address = advert.address if desk else _masked(advert.address)
-        capture = _advert(advert, address)
-        if desk is None:
-            known: dict[str, Any] = {"reason": STRANGER, "address": address}
-        else:
-            known = {**_known(desk, said), "address": address}
-        self.tell(Heard(heard.link, heard.at, "advert", capture, rssi=advert.rssi, **known))
+        if desk is not None:
+            known = {**_known(desk, said), "address": advert.address}
+            capture = _advert(advert, advert.address)
+            self.tell(Heard(heard.link, heard.at, "advert", capture, rssi=advert.rssi, **known))
+            return
+        ids = {*advert.service_data, *advert.manufacturer_data}
+        for listener, pairing in list(self._all.items()):
+            address = _masked(advert.address) if pairing.isdisjoint(ids) else advert.address
+            self._tell(
+                listener,
+                Heard(
+                    heard.link, heard.at, "advert", _advert(advert, address), address=address, reason=STRANGER,
+                    rssi=advert.rssi,
+                ),
+            )  # fmt: skip
 
     def tell_frame(self, link: str, at: Stamp, frame: bytes, *, desk: Desk | None, said: Said | str) -> None:
         """Show a frame of a device that speaks by itself; of a stranger `said` is the address that it names."""

@@ -70,7 +70,7 @@ class Bench:
     ready: int = 0
     task: asyncio.Task[None] | None = None
 
-    def listen(self, take: Callable[[Mapping[str, object]], None]) -> Callable[[], None]:
+    def listen(self, take: Callable[[Mapping[str, object]], None], _request: object) -> Callable[[], None]:
         self.listeners.append(take)
         return lambda: self.listeners.remove(take)
 

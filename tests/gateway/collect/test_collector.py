@@ -508,6 +508,21 @@ async def test_a_listener_sees_everything_and_a_broken_one_harms_nobody(opened: 
     assert [noun for (noun,) in await centre.told()].count("alarm.raised") == 2
 
 
+async def test_whoever_pairs_sees_the_whole_address_of_what_may_be_a_device_of_ours_and_of_nobody_else(
+    opened: Opener,
+) -> None:
+    centre = await opened([])
+    seen: list[Heard] = []
+    others: list[Heard] = []
+    centre.collector.listeners.add(seen.append, pairing=frozenset({0xFCD2}))
+    centre.collector.listeners.add(others.append)
+    centre.hear("A4:C1:38:00:00:09", service={0xFCD2: "40003a01"})
+    centre.hear("11:22:33:44:55:66", maker={0x004C: "0215"})
+    assert [one.address for one in seen] == ["A4:C1:38:00:00:09", "11:22:33:··:··:··"]
+    assert [one.capture["mac"] for one in seen] == ["A4:C1:38:00:00:09", "11:22:33:··:··:··"]
+    assert [one.address for one in others] == ["A4:C1:38:··:··:··", "11:22:33:··:··:··"]
+
+
 # People.
 
 
