@@ -65,20 +65,17 @@ _BATTERY: Final[Objects] = {
     **dict.fromkeys((0x4C14, 0x4E1C, 0x5414, 0x4A1C, 0x5422), is_.nothing),
 }
 _CLIMATE: Final[Objects] = {
-    **_BATTERY,
     **dict.fromkeys((0x4801, 0x4C01), is_.real("temperature")),
     **dict.fromkeys((0x4808, 0x4C08), is_.real("humidity")),
     **dict.fromkeys((0x4802, 0x4C02), is_.whole("humidity", 1)),
 }
 _MOTION: Final[Objects] = {
-    **_BATTERY,
     0x4805: is_.real("illuminance"),
     0x4818: is_.still_for(2),
     0x4A08: is_.moved_in_light(is_.real("illuminance")),
 }
 _PRESENCE: Final[Objects] = {**_MOTION, **dict.fromkeys((0x4851, 0x4852), is_.nothing)}
 _DOOR: Final[Objects] = {
-    **_BATTERY,
     0x4804: is_.opening(opened=1, closed=2),
     0x4A0F: is_.forced,
     0x4A12: is_.opening(opened=1, closed=2),
@@ -86,12 +83,10 @@ _DOOR: Final[Objects] = {
     0x4A1A: is_.opening(opened=-1, closed=-1, left_open=1),
 }
 _PAD: Final[Objects] = {
-    **_BATTERY,
     0x483C: is_.state(SignalKind.BED_EXIT, on=(0,), off=range(1, 256)),
     **dict.fromkeys((0x483D, 0x483E, 0x483F, 0x4840), is_.nothing),
 }
 _PILLOW: Final[Objects] = {
-    **_BATTERY,
     **dict.fromkeys((0x4810, 0x5010), is_.pillow_sleep),
     **dict.fromkeys((0x4811, 0x5011), is_.nothing),
     0x4E16: is_.once(1, is_.empty_bed(empty=2, taken=1)),
@@ -99,7 +94,6 @@ _PILLOW: Final[Objects] = {
     0x5A16: is_.pillow,
 }
 _SPLASH: Final[Objects] = {
-    **_BATTERY,
     0x4806: is_.state(SignalKind.WATER_LEAK, channel="bottom"),
     0x487B: is_.state(SignalKind.WATER_LEAK, channel="splash"),
     0x4A68: is_.water_event,
@@ -139,7 +133,7 @@ def _calls(model: str, *objects: Objects) -> Product:
 
 
 def _tells(model: str, *objects: Objects) -> Product:
-    return Product(model, _merged(*objects))
+    return Product(model, _merged(_BATTERY, *objects))
 
 
 def _merged(*objects: Objects) -> Objects:
@@ -179,11 +173,11 @@ PRODUCTS: Final[Mapping[int, Product]] = {
     0x3F4C: _tells("PS1BB", _PAD),
     # Doors and windows.
     0x1889: _tells("MS1BB(MI)", _DOOR),
-    0x098B: _tells("MCCGQ02HL", _BATTERY, {0x1007: is_.nothing}),
+    0x098B: _tells("MCCGQ02HL", {0x1007: is_.nothing}),
     0x03D6: _tells("CGH1"),
-    0x78D1: _tells("MC-COMM", _BATTERY, {0x480C: is_.opening(opened=0, closed=1)}),  # unseen
+    0x78D1: _tells("MC-COMM", {0x480C: is_.opening(opened=0, closed=1)}),  # unseen
     # Motion and presence. MJYD02YL says 100 in 1007 where it is light, and no lx.
-    0x0A8D: _tells("RTCGQ02LM", _BATTERY),
+    0x0A8D: _tells("RTCGQ02LM"),
     0x0A83: _tells("CGPR1", {0x000F: is_.moved_in_light(is_.whole("illuminance", 3))}),
     0x07F6: _tells("MJYD02YL", {0x1007: is_.nothing}),
     0x03DD: _tells("MUE4094RT"),
@@ -209,17 +203,18 @@ PRODUCTS: Final[Mapping[int, Product]] = {
         }.items()
     },
     # Locks: what their door does.
+    0x09B0: _tells("loock.safe.v1", {0x100F: is_.opening(opened=1, closed=0)}),
     **{
         id_: _tells(model)
         for id_, model in {
-            0x04E9: "MJZNMSQ01YD", 0x098C: "XMZNMST02YD", 0x09B0: "loock.safe.v1", 0x0599: "MJZNMS03LM",
+            0x04E9: "MJZNMSQ01YD", 0x098C: "XMZNMST02YD", 0x0599: "MJZNMS03LM",
             0x0784: "XMZNMS04LM", 0x0E39: "XMZNMS08LM", 0x069E: "ZNMS16LM", 0x069F: "ZNMS17LM", 0x0380: "DSL-C08",
             0x11C2: "Lockin-SV40", 0x18E3: "ZX1",
         }.items()
     },
     # Known by name, and nothing of theirs is read but what all share.
     **{
-        id_: _tells(model)
+        id_: Product(model, _SHARED)
         for id_, model in {
             0x00DB: "MMC-T201-1", 0x0391: "MMC-W505", 0x0489: "M1S-T500", 0x0806: "T700", 0x1790: "T700i", 0x045C: "V-SK152",
             0x040A: "WX08ZM", 0x04E1: "XMMF01JQD", 0x0083: "YM-K1501", 0x0113: "YM-K1501EU", 0x0DE7: "SU001-T",
