@@ -7,8 +7,9 @@
 
 Limits: an answer may have left 50 ms before the mute took hold; a gap may begin 3 s before a kill (the sign of life is
 written once a second, later on a loaded machine) and end 10 s after the new start, or later where nothing was heard on its
-link until then (a start on a loaded machine takes its time); a run that ends within 5 s of a start, or whose devices are gone
-within 5 s of the first link's return, is not asked for its gap: what is not there any more cannot be heard again.
+link until then (a start on a loaded machine takes its time); it goes on over the next kill that comes within 1 s of that; a
+run that ends within 5 s of a start, or whose devices are gone within 5 s of the first link's return, is not asked for its
+gap: what is not there any more cannot be heard again.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ SETTLE_S: Final = 5.0
 # Faults under which nothing can be written; after each the sign of life may need a moment to be kept again.
 DISK_FAULTS: Final = ("begin disk-full", "begin disk-hangs", "begin disk-read-only", "begin start-read-only")
 DISK_BACK_S: Final = 2.0
+TOLD_S: Final = 1.0
 ACKED: Final = "ACKED"
 
 Window = tuple[float, float]
@@ -174,7 +176,7 @@ def _with_disk(ledgers: Ledgers, dead: Sequence[Window], heard: Sequence[float])
     for killed, started in dead:
         before = [t for t in begun if t <= killed and not any(t < end < killed - DISK_BACK_S for end in over)]
         first = min([killed, *before])
-        if found and first <= _deaf_until(found[-1][1], heard):  # killed again before it could tell of it
+        if found and first <= _deaf_until(found[-1][1], heard) + TOLD_S:  # killed again before it could tell of it
             first = found[-1][0]
         found.append((first, started))
     return found

@@ -5,8 +5,9 @@ once each time, so that a press in a dead time is gone. The gateway is a real pr
 comes at a random instant: one in `EARLY_SHARE` while the gateway still starts, the others up to `BUSY_S` after its first
 acknowledgement. The audit of the demo judges; beside it is counted what came again after each kill.
 
-Limits: a gateway that acknowledges nothing for `STUCK_S` ends the storm; after the last kill everything may take `DRAIN_S`
-to arrive; the packet number of the air has 8 bits, so a press is due each `PRESS_EVERY_S` and not more often; 100,000 kills.
+Limits: a gateway that acknowledges nothing for `STUCK_S` ends the storm; after the last kill everything may arrive as long
+as there is less to come each `DRAIN_S`, `MOST_DRAIN_S` in all; the packet number of the air has 8 bits, so a press is due
+each `PRESS_EVERY_S` and not more often; 100,000 kills.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ import argparse
 import asyncio
 import contextlib
 import json
+import math
 import random
 import shutil
 import sys
@@ -37,7 +39,7 @@ from simulator.ledgers import Ledgers, read
 from simulator.line_devices import LineSource, TcpPort
 from simulator.processes import Children
 from simulator.scenario import Scenario, SimDevice
-from simulator.stage import CannotRun, Stage
+from simulator.stage import CannotRun, Stage, pending
 
 CLEAN, UNCLEAN = 0, 1
 MAX_COUNT: Final = 100_000
@@ -46,6 +48,7 @@ EARLY_S: Final = 1.0
 BUSY_S: Final = 0.8
 STUCK_S: Final = 30.0
 DRAIN_S: Final = 60.0
+MOST_DRAIN_S: Final = 1800.0
 RATE: Final = 100
 PRESS_EVERY_S: Final = 0.2
 # What may come again after one kill: what is on its way to the platform, and what one commit of the cursors had not taken.
@@ -211,10 +214,18 @@ async def _acknowledged(devices: _Devices, when: str) -> None:
 
 
 async def _drained(stage: Stage, source: LineSource) -> None:
-    deadline = time.time() + DRAIN_S
-    while source.unacknowledged and time.time() < deadline:
-        await asyncio.sleep(0.05)
-    await stage.settle(deadline)
+    """A storm on a busy machine leaves a backlog: lives of a second hardly deliver. It must shrink, at its own pace."""
+    end, before = time.time() + MOST_DRAIN_S, math.inf
+    while time.time() < end:
+        deadline = min(end, time.time() + DRAIN_S)
+        while source.unacknowledged and time.time() < deadline:
+            await asyncio.sleep(0.05)
+        await stage.settle(deadline)
+        status = await stage.status()
+        left = math.inf if status is None else source.unacknowledged + pending(status)
+        if not 0 < left < before:
+            return
+        before = left
 
 
 def figures(ledgers: Ledgers, *, took_s: float) -> dict[str, Any]:

@@ -110,6 +110,14 @@ def test_a_gap_may_last_as_long_as_nothing_was_heard_after_a_slow_start() -> Non
     assert audit(run(RAISED, slow, GAPS[1], first, anew, faults=KILL))["wide_gaps"] == 0
 
 
+def test_a_gap_that_no_disk_had_taken_when_the_next_kill_came_goes_on_over_it() -> None:
+    heard = accepted(5, "alarm.raised", at=T0 + 24.4, alarm="b", kind="call", counter=2)  # at 24.3
+    over = gap(2, "air", first=T0 + 9.5, last=T0 + 26)
+    for kill, wide in ((T0 + 25.2, 0), (T0 + 25.5, 1)):
+        faults = (*KILL, Fault(kill, "kill"), Fault(kill + 0.1, "start"))
+        assert audit(run(RAISED, heard, over, GAPS[1], LATER, faults=faults))["wide_gaps"] == wide
+
+
 def test_a_gap_that_claims_more_than_the_dead_time_is_an_offence() -> None:
     wide = gap(2, "air", first=T0 - 10, last=T0 + 11)
     assert audit(run(RAISED, wide, GAPS[1], LATER, faults=KILL))["wide_gaps"] == 1
