@@ -36,7 +36,10 @@ def paths_of(
         else:
             uplink = _mqtt(path, origin, destination, number=number, clock=clock)
         made.append(PlatformPath(uplink, path.host, path.transport))
-    return Paths(destination.id, made, reconnect_spread_s=destination.reconnect_spread_s, clock=clock, health=health)
+    return Paths(
+        destination.id, made, reconnect_spread_s=destination.reconnect_spread_s, clock=clock, health=health,
+        one_at_a_time=bool(load_profile(destination.profile).client),
+    )  # fmt: skip
 
 
 def authorization(path: DestinationPath) -> str:

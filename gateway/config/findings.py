@@ -71,7 +71,6 @@ NO_LOGIN: Final = "GW-CFG-48"
 BAD_PROFILE: Final = "GW-CFG-49"
 PROFILE_TRANSPORT: Final = "GW-CFG-50"
 PROFILE_PARAMETERS: Final = "GW-CFG-51"
-ONE_CLIENT_ID: Final = "GW-CFG-52"
 
 FATAL: Final = "fatal"
 SET_ASIDE: Final = "set-aside"

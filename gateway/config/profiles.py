@@ -58,9 +58,6 @@ def paths_fit_for(
     wrong = [one for one in paths if one.transport != profile.transport]
     _left_out(found.PROFILE_TRANSPORT, wrong, profile, at=entry.at, notes=notes, table=table)
     usable = tuple(one for one in paths if one not in wrong)
-    if profile.client:  # the platform gives one client id, and paths are kept connected side by side
-        _left_out(found.ONE_CLIENT_ID, usable[1:], profile, at=entry.at, notes=notes, table=table)
-        usable = usable[:1]
     if paths and not usable:
         notes.set_aside(entry.at)
     return usable

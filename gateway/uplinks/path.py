@@ -101,12 +101,13 @@ class Line:
         """Return by what paths are preferred: the lowest first."""
         return now < self.silent_until, self.number
 
-    def status(self, now: float, *, in_use: bool) -> dict[str, Any]:
-        """Return how it stands, for `gateway status`."""
+    def status(self, now: float, *, in_use: bool, cold: bool = False) -> dict[str, Any]:
+        """Return how it stands, for `gateway status`. `cold`: it is not dialled while another one stands."""
+        state = "in use" if in_use else "standby"
         return {
             "url_host": self.path.host,
             "transport": self.path.transport,
-            "state": "down" if not self.standing else "in use" if in_use else "standby",
-            "code": self.error.code if self.error is not None else "",
+            "state": state if self.standing or cold else "down",
+            "code": self.error.code if self.error is not None and not cold else "",
             "since_s": round(now - self.since, 1),
         }

@@ -15,6 +15,9 @@ times the keep-alive of 30 s after the last packet, and mosquitto looks every 5 
 dead line delivers before TCP's patience ends, 924 s). The last connection's will is of the same epoch: it counts. HTTP
 says "online" every minute by itself.
 
+Where a platform gives one client id, two connections would throw each other out: `one_at_a_time`. Then a path is dialled when
+no other one stands or is being tried, so that a later one is a cold standby: after a loss the earlier ones are tried first.
+
 Limits: 4 paths, `OPEN_LIMIT_S` for an attempt, `CLOSE_LIMIT_S` for all goodbyes together. With a single path nothing of
 this happens: it is opened, used, and closed when it is lost.
 """
@@ -83,6 +86,7 @@ class Paths:
         reconnect_spread_s: float,
         clock: Clock,
         health: Health,
+        one_at_a_time: bool = False,
     ) -> None:
         if not 1 <= len(paths) <= MAX_PATHS:
             raise ValueError(f"1 to {MAX_PATHS} paths, not {len(paths)}")
@@ -94,6 +98,7 @@ class Paths:
         # Asked for each message, and slow to answer: a protocol is looked at member by member.
         self._limited = [one.uplink if isinstance(one.uplink, Limited) else None for one in paths]
         self._shared = [isinstance(one.uplink, SharedLine) and one.uplink.is_shared for one in paths]
+        self._turn = asyncio.Lock() if one_at_a_time and len(paths) > 1 else None
         self._in_use: Line | None = None
         self._events: PathsEvents | None = None
         self._first: asyncio.Future[None] | None = None
@@ -152,7 +157,8 @@ class Paths:
             async with asyncio.timeout(HEAD_START_S * line.number):
                 await line.may_begin.wait()
         while True:
-            established = await self._connect_once(line)
+            async with self._turn or contextlib.nullcontext():
+                established = await self._connect_once(line)
             await line.back_off.sleep(established=established, pending=self.urgent(), alarm=line.alarm)
 
     async def _connect_once(self, line: Line) -> bool:
@@ -420,4 +426,8 @@ class Paths:
     def status(self) -> list[dict[str, Any]]:
         """Return how each path stands, for `gateway status`."""
         now = self._clock.monotonic()
-        return [line.status(now, in_use=line is self._in_use) for line in self._lines]
+        cold = self._turn is not None and self._in_use is not None
+        return [
+            line.status(now, in_use=line is self._in_use, cold=cold and line is not self._in_use and not line.tried)
+            for line in self._lines
+        ]

@@ -119,6 +119,7 @@ class ScriptedUplink:
         self.epoch = 0
         self.announced: list[float] = []
         self.on_sent: Callable[[Sent], object] = lambda _message: None
+        self.on_open: Callable[[], object] = lambda: None
 
     async def open(self, events: UplinkEvents, *, epoch: int, birth: Mapping[str, object]) -> None:
         self.opened.append((epoch, birth, asyncio.get_running_loop().time()))
@@ -128,6 +129,7 @@ class ScriptedUplink:
         if self.failures:
             raise self.failures.pop(0)
         self.events, self.epoch = events, epoch
+        self.on_open()
 
     def announce(self) -> None:
         self.announced.append(asyncio.get_running_loop().time())
@@ -195,6 +197,7 @@ class Bench:
         self.routes = [Route(DISTRICT, ("*",))]
         self.finish = "L2"
         self.spread_s = 60.0
+        self.one_at_a_time = False
         self.uplinks = [ScriptedUplink()]
         self.levels: list[tuple[str, str]] = []
         self.tasks: list[asyncio.Task[None]] = []
@@ -215,6 +218,7 @@ class Bench:
             reconnect_spread_s=self.spread_s,
             clock=self.clock,
             health=self.health,
+            one_at_a_time=self.one_at_a_time,
         )
         self.deliverer = Deliverer(
             DISTRICT, paths, self.outbox, finish=self.finish, reconnect_spread_s=self.spread_s,

@@ -568,3 +568,53 @@ def test_what_a_standing_path_refuses_is_told_until_it_is_taken_or_the_path_is_l
         assert bench.problems() == {"GW-NET-05"}
 
     play(scenario)
+
+
+def test_where_there_is_one_client_id_a_second_path_is_dialled_only_when_the_first_cannot_be_had(play: Play) -> None:
+    async def scenario(bench: Any) -> None:
+        bench.one_at_a_time, bench.spread_s = True, 1.0
+        first, second = paths_of(bench)
+        await bench.open()
+        await bench.settle(3600)
+        assert (len(first.opened), len(second.opened)) == (1, 0)
+        assert states(bench) == ["in use", "standby"]
+        assert bench.problems() == set()
+        first.failures = [unreachable()] * 3
+        first.lose()
+        await bench.settle(10)
+        assert first.closed >= 1
+        assert (len(second.opened), second.closed) == (1, 0)
+        [alarm] = await bench.store(("alarm.raised", "call-1"))
+        assert second.sent[-1].ids == [alarm]
+        assert (alarm, "L2") in bench.levels
+        assert states(bench) == ["down", "in use"]
+        assert "GW-NET-07" in bench.problems()
+        await bench.settle(3600)
+        dialled, first.failures = len(first.opened), []
+        second.lose()
+        await bench.settle(10)
+        assert states(bench) == ["in use", "standby"]
+        assert (len(first.opened), first.sent, second.events) == (dialled + 1, [], None)
+
+    play(scenario)
+
+
+def test_of_paths_with_one_client_id_never_two_are_connected(play: Play) -> None:
+    async def scenario(bench: Any) -> None:
+        bench.one_at_a_time, bench.spread_s = True, 1.0
+        first, second = paths_of(bench)
+        connected: list[tuple[bool, bool]] = []
+        for one in (first, second):
+            one.on_open = lambda: connected.append((first.events is not None, second.events is not None))
+        await bench.open()
+        for number in range(20):
+            for one in (first, second):
+                if one.events is not None:
+                    one.lose()
+            first.failures = [unreachable()] * (number % 3)
+            await bench.settle(1200)
+        assert len(connected) > 20
+        assert (True, True) not in connected
+        assert first.events is not None or second.events is not None
+
+    play(scenario)
