@@ -80,6 +80,7 @@ class Outbox(Holding):
         self.on_found: Callable[[list[Mark], list[AlarmRow]], None] = lambda _marks, _alarms: None
         self.was_replaced = False
         self.to_rescue = ""
+        self.is_torn = False
         self.refused = 0
         self.poisoned = 0
 
@@ -174,7 +175,7 @@ class Outbox(Holding):
 
         self._intake.revise(revised)
         stock.retain = self._retain
-        self.to_rescue = self._store.rescue
+        self.to_rescue, self.is_torn = self._store.rescue, self._store.is_torn
         self._stock, self._stream = stock, self._store.streamid
         self._dirty.clear()
         self._accepted.clear()

@@ -4,7 +4,8 @@ Alarms first, then faults and status, then telemetry; each event keeps its id an
 is stored with what it brought, so that a gateway that ends meanwhile goes on there. At the end a `gateway.gap` names what
 could not be found; its window ends when the database was set aside. Limits: a step is `wreck.STEP_PAGES` pages, and the next is
 read when it is durable; `LIMIT_S` in all, then the rest counts as lost and is told so. Where nobody knows the last number that
-was given, that is told as well. One that was not finished when the next database had to be set aside comes first, then that.
+was given, that is told as well, and so is a broken commit at the end of the WAL. A database that was not finished when the next
+one had to be set aside comes first, then that.
 """
 
 from __future__ import annotations
@@ -67,6 +68,8 @@ class Rescue:
 
     async def _run(self) -> None:
         while True:
+            if self._outbox.is_torn and not self._outbox.is_failing:
+                await self.tell_torn()
             if self._outbox.to_rescue and not self._outbox.is_failing:
                 try:
                     await self.once()
@@ -74,6 +77,22 @@ class Rescue:
                     _log.error("what a corrupt database held could not be brought back", exc_info=error)
                     await self._finish({}, [], is_complete=False, place=json.loads(self._outbox.to_rescue or "{}"))
             await asyncio.sleep(LOOK_S)
+
+    async def tell_torn(self) -> None:
+        """Tell that the last commit before the start is broken: it may have been accepted. No more than that is known."""
+        outbox, now = self._outbox, self._clock.stamp()
+        outbox.is_torn = False
+        since = outbox.last_recorded or now
+        _log.warning("the last commit before the start is broken; it may have been accepted", sequence=outbox.sequence)
+        data = {
+            "link": "outbox", "from": iso(since.wall_ms), "to": iso(now.wall_ms), "from_mono_ms": since.mono_ms,
+            "to_mono_ms": now.mono_ms, "from_boot": since.boot, "to_boot": now.boot, "reason": CORRUPT, "dropped": 0,
+            "exact": False, "complete": False, "rescued": 0, "sequences": [], "stream": outbox.streamid,
+            "highest": outbox.sequence, "highest_is_sure": False,
+        }  # fmt: skip
+        await self._durable(
+            events=(new_event("gateway.gap", self._origin, device=self._origin.gateway, at=now, data=data),)
+        )
 
     async def once(self) -> None:
         """Rescue what the oldest database that was set aside still holds. Raises OSError when it cannot be read at all."""

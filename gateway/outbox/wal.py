@@ -3,7 +3,8 @@
 SQLite reads a WAL up to the first frame whose checksum is wrong and says nothing of what comes behind it (file format,
 sections 4.1 to 4.3). At the end of a log that is right: a power cut tears the commit in progress. In the middle it drops
 commits that were accepted. What tells the two apart: a commit is begun only when the one before it is durable, so a whole
-commit behind a break proves that the broken one was durable, too. A single broken commit at the end proves nothing.
+commit behind a break proves that the broken one was durable, too. A single broken commit at the end proves nothing: it may
+have been accepted, and that is told, too.
 Frames are whole or not each by itself, for each checksum goes on from the one that stands in the frame before. A failed commit
 may leave frames of this log behind its end, but no commit that is whole and goes on from another.
 Limits: where there is no hole only the headers of the frames behind the end are read (4 MiB of WAL: a thousand of them); else a
@@ -183,6 +184,13 @@ def hidden(path: Path, *, after: int) -> int:
     with contextlib.suppress(OSError), Log(path.with_name(path.name + "-wal")) as log:
         return max(0, last_whole(log.frames(after=after), after=after) - after)
     return 0
+
+
+def is_torn(path: Path, *, after: int) -> bool:
+    """Does a broken commit stand behind the last frame that SQLite sees? Nobody can say whether it was accepted."""
+    with contextlib.suppress(OSError), Log(path.with_name(path.name + "-wal")) as log:
+        return any(frame.pages for frame in log.frames(after=after))
+    return False
 
 
 def mend(path: Path) -> bool:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import random
 import shutil
@@ -18,6 +19,7 @@ import pytest
 from gateway.errors import StoreError
 from gateway.events import Lane
 from gateway.outbox import Mark, Number, NumberState, Rescue, Write
+from gateway.outbox import rescue as rescue_module
 from gateway.outbox.store import Store
 from gateway.outbox.wal import DAMAGED, Log, hidden, mend
 from tests.gateway.outbox.conftest import ORIGIN
@@ -207,6 +209,45 @@ async def test_a_row_that_stood_only_in_the_frame_that_was_hit_is_told_as_lost(
     ids, [gap] = await rescued(closed_shelf)
     assert ids == sorted(one.events[0].id for at, one in enumerate(big) if at != 3)
     assert (gap["dropped"], gap["sequences"], gap["highest"]) == (1, [[4, 4]], 8)
+
+
+async def test_a_broken_commit_at_the_end_may_have_been_accepted_and_is_told_once(
+    closed_shelf: Any, event: Maker, tmp_path: Path, when: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rescue_module, "LOOK_S", 0.01)
+    crashed = Crashed(closed_shelf)
+    writes = [numbered(event, n) for n in range(5)]
+    await crashed.leave(writes, tmp_path)
+    flip(crashed.wal, HEADER + (commits_of(crashed.wal)[-1][0] - 1) * FRAME + HEAD)
+    outbox = await closed_shelf.open()
+    before = outbox.streamid
+    running = asyncio.create_task(Rescue(outbox, ORIGIN, clock=closed_shelf.clock).run())
+    await when(lambda: outbox.sequence == 5)
+    running.cancel()
+    await asyncio.wait({running})
+    outbox = await closed_shelf.kill()
+    ids, gaps = await rescued(closed_shelf)
+    assert (closed_shelf.troubles, outbox.streamid, outbox.is_torn) == ([], before, False)
+    assert ids == sorted(one.events[0].id for one in writes[:4])
+    [gap] = gaps
+    facts = ("link", "reason", "dropped", "exact", "highest", "highest_is_sure", "from_mono_ms")
+    assert [gap[one] for one in facts] == ["outbox", "corrupt", 0, False, 4, False, 1_000_000]
+
+
+async def test_a_commit_without_its_end_was_not_accepted_and_is_not_told(
+    closed_shelf: Any, event: Maker, tmp_path: Path
+) -> None:
+    crashed = Crashed(closed_shelf)
+    await crashed.leave([numbered(event, n) for n in range(5)], tmp_path)
+    last = commits_of(crashed.wal)[-1]
+    whole = crashed.wal.read_bytes()
+    for kept in range(len(last) - 1):
+        crashed.wal.write_bytes(whole[: HEADER + (last[0] - 1 + kept) * FRAME + 100])
+        outbox = await closed_shelf.open()
+        assert (outbox.sequence, outbox.is_torn) == (4, False)
+        await closed_shelf.close()
+        for name in ("outbox.db", "outbox.db-wal"):
+            shutil.copyfile(tmp_path / "kept" / name, closed_shelf.path.with_name(name))
 
 
 @pytest.mark.parametrize("count", [4, 32, 4_096])
