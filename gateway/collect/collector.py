@@ -24,7 +24,6 @@ import structlog
 
 from drivers.kit import (
     HAZARDS,
-    Advert,
     Advertises,
     Counter,
     Decoded,
@@ -41,6 +40,7 @@ from gateway.collect.batch import Batch, alarm_row
 from gateway.collect.desk import Desk
 from gateway.collect.judge import Judge, Judged, Verdict
 from gateway.collect.listening import Listeners
+from gateway.collect.whose import Whose
 from gateway.events import Origin, new_event
 from gateway.health import Health
 from gateway.links.state import HeardAdvert
@@ -75,12 +75,7 @@ class Collector:
     ) -> None:  # fmt: skip
         self._origin = origin
         self.desks = desks
-        self._by_address: dict[tuple[str, str], Desk] = {}
-        self._by_identity: dict[tuple[str, str], Desk] = {}
-        self._identify: dict[str, list[Callable[[Advert], tuple[str, ...]]]] = {}
-        for desk in desks.values():
-            if isinstance(desk.driver, Advertises):
-                self._know(desk, desk.driver)
+        self._whose = Whose(desks.values())
         self._outbox = outbox
         self._alarms = alarms
         self._judge = judge
@@ -93,42 +88,19 @@ class Collector:
 
     # -- what was heard -----------------------------------------------------------------------------------------
 
-    def _know(self, desk: Desk, driver: Advertises) -> None:
-        if desk.address or driver.identify is None:
-            self._by_address[desk.link, desk.address.upper()] = desk
-            return
-        known = self._identify.setdefault(desk.link, [])
-        if driver.identify not in known:
-            known.append(driver.identify)
-        self._by_identity.update({(desk.link, identity): desk for identity in driver.identities})
-
     def wants(self, link: str, address: str) -> bool:
-        """Is an advert of this address of interest?
-
-        All are where a device is known by what it says, and, while somebody listens, strangers.
-        """
-        return bool(self.listeners) or (link, address) in self._by_address or link in self._identify
-
-    def _desk_of(self, link: str, advert: Advert) -> Desk | None:
-        """Return whose advert it is: by its address, or else by what it says."""
-        desk = self._by_address.get((link, advert.address))
-        if desk is not None:
-            return desk
-        for identify in self._identify.get(link, ()):
-            for identity in identify(advert):
-                if (link, identity) in self._by_identity:
-                    return self._by_identity[link, identity]
-        return None
+        """Is an advert of this address of interest? Strangers are, while somebody listens."""
+        return bool(self.listeners) or self._whose.may_be(link, address)
 
     def on_advert(self, heard: HeardAdvert) -> None:
         """Take one advert: find its device, decode, judge, store."""
         advert = heard.advert
-        desk = self._desk_of(heard.link, advert)
+        desk = self._whose.desk_of(heard.link, advert)
         if desk is None:
             self.listeners.tell_advert(heard, None, None)
             return
         driver = desk.driver
-        assert isinstance(driver, Advertises)  # noqa: S101 - by construction of `_know`
+        assert isinstance(driver, Advertises)  # noqa: S101 - by construction of `Whose`
         desk.hear(self._clock)
         desk.rssi = advert.rssi
         try:

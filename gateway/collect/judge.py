@@ -17,7 +17,9 @@ different widths, are strangers to each other: each kind has marks of its own. R
 After the 60 s a counter that was seen is no longer called a repeat: after a battery swap a device counts through its old
 numbers, and those presses must be heard. A replay of an old recording is therefore raised too, never verified.
 
-A level has edges instead: it begins when it was off or was not repeated for its hold time, and ends when it is told off.
+What counts itself within a message (how often a button was pressed so far) has a mark of its own and the same rules; the
+first count heard is where counting begins. A level has edges instead: it begins when it was off or was not repeated for
+its hold time, and ends when it is told off.
 A message of a broker is a repeat when the broker marks it as sent again and it is among the last `MAX_DELIVERIES` of its
 device that were stored: what was stored before its acknowledgement got through. The mark is stored with what it admits.
 Limits: 64 counters behind a mark are remembered, bit by bit; 64 levels a device, more are raised each time. The mark of a
