@@ -172,3 +172,9 @@ def test_a_blueup_tag_calls_by_its_flag(flags: str, expected: bool) -> None:
 
 def test_a_blueup_beacon_without_an_alarm_button_is_only_heard() -> None:
     assert calls(driver("blueup-tag").decode(advert({"service_data": {"8800": "03"}}), None)) == []
+
+
+def test_a_recorded_eye_beacon_says_its_battery_beside_its_ibeacon() -> None:
+    """Source: a public Go test of advertisement fields ("wBu321102"); its repository is not known."""
+    line = {"manufacturer_data": {"004c": "0215ffffffff0e40706aa38255aab9ea1a154e2d0055f800", "089a": "018068"}}
+    assert readings(driver("teltonika-eye").decode(advert(line), None)) == {"battery_voltage": 3.04}
