@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
-from drivers.kit import RAISABLE, Advertises, BadOption, Driver, LineSettings, Streams
+from drivers.kit import RAISABLE, Advertises, BadOption, Decoded, Driver, LineSettings, Streams
 from gateway.config import findings as found
 from gateway.config.findings import Findings, close_to
 from gateway.config.options import settle_options
@@ -129,6 +129,8 @@ class _Desk:
 
     def _address(self, driver: Driver | None) -> str:
         address = self._table.address.strip()
+        if isinstance(driver, Streams) and self._entry.fits("address"):
+            self._sender(driver, address)
         if not isinstance(driver, Advertises) or not self._entry.fits("address"):
             return address
         if not address:
@@ -138,6 +140,14 @@ class _Desk:
         elif not _BLE_ADDRESS.fullmatch(address.upper()):
             self._note(found.BAD_BLE_ADDRESS, "address", value=address)
         return address.upper()
+
+    def _sender(self, driver: Streams, address: str) -> None:
+        """What is heard through a receiver of radio needs its address: without one only the receiver itself is meant."""
+        if not driver.radio or address or (driver.poll is not None and not self._table.map):
+            return
+        vectors = (one.expect for one in driver.vectors if isinstance(one.expect, Decoded))
+        example = next((one.address for one in vectors if one.address), "?")
+        self._note(found.MISSING_KEY, "address", expected=example)
 
     def _place(self) -> None:
         table = self._table

@@ -432,3 +432,26 @@ def test_streams_of_different_framing_or_without_names_do_not_share(added: Added
         ("device[2] (b).link", "@hint.other-framing"),
         ("device[4] (d).link", "@hint.cannot-share"),
     ]
+
+
+# -- receivers of radio on a line --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("model", "address", "more", "runs"),
+    [
+        ("receiver", "D0FC3", "", True),
+        ("receiver", "", "", False),
+        ("asked-receiver", "", "", True),  # the receiver itself
+        ("asked-receiver", "", 'map = { kind = "fall" }', False),
+    ],
+)
+def test_what_is_heard_by_radio_on_a_line_needs_its_address(
+    added: Added, model: str, address: str, more: str, runs: bool
+) -> None:
+    settings, findings = added(LINKS + device(model, "bus", address, more))
+    assert ids(settings) == (["one"] if runs else [])
+    # A line without a device that runs is told as well.
+    assert [(code, where) for code, where, *_ in findings if code != "GW-CFG-38"] == (
+        [] if runs else [("GW-CFG-05", "device[1] (one).address")]
+    )
