@@ -22,11 +22,10 @@ import structlog
 
 from gateway import __version__
 from gateway.alarms import AlarmBook, Change
-from gateway.app.brought_back import settle_alarms
 from gateway.app.counting import Counting
 from gateway.app.inward import Inward
+from gateway.app.keepers import Keepers
 from gateway.app.outward import Outward
-from gateway.app.overdue import Overdue
 from gateway.app.progress import buses, delivering, radios, storing, ticking
 from gateway.app.sign_of_life import SignOfLife
 from gateway.app.timekeeping import Timekeeping
@@ -37,12 +36,12 @@ from gateway.collect.judge import Judge
 from gateway.config import Settings
 from gateway.control import ControlServer
 from gateway.errors import GatewayError, StoreError
-from gateway.events import Event, Lane, Origin, wants
+from gateway.events import Lane, Origin, wants
 from gateway.health import Health
 from gateway.journal import configure_log
 from gateway.lifetime import Owner, end_after, sole_owner
 from gateway.operations import Operations, Rooms
-from gateway.outbox import AlarmRow, Expiry, Mark, Outbox, Quota, Rescue, Route
+from gateway.outbox import AlarmRow, Mark, Outbox, Route
 from gateway.outbox.alive import AliveNotes
 from gateway.outbox.replay import KEPT
 from gateway.problems import describe
@@ -164,18 +163,11 @@ class _App:
                 for at, one in enumerate(self._settings.destinations)
             ]
             alive = group.create_task(self._keep_alive(), name="alive")
-            quota = group.create_task(self._quota().run(), name="quota")
-            expiry = group.create_task(self._expiry().run(), name="expiry")
-            rescue = group.create_task(self._rescue().run(), name="rescue")
-            overdue = group.create_task(self._overdue().run(), name="overdue")
+            keepers = [group.create_task(work, name=name) for name, work in self._keepers().by_name().items()]
             timekeeping = group.create_task(self._timekeeping.run(), name="timekeeping")
             await self._stop.wait()
-            alive.cancel()
-            quota.cancel()
-            expiry.cancel()
-            rescue.cancel()
-            overdue.cancel()
-            timekeeping.cancel()
+            for one in (alive, *keepers, timekeeping):
+                one.cancel()
             self._watchdog.end()
             self._service.stopping()
             await self._end(intake, outward)
@@ -243,35 +235,10 @@ class _App:
             self._control_known.set()
             await asyncio.sleep(CONTROL_RETRY_S)
 
-    def _overdue(self) -> Overdue:
-        settings = self._settings
-        names = [one.id for one in (*settings.destinations, *settings.set_aside_destinations)]
-        return Overdue(names, outbox=self._outbox, clock=self._clock, health=self._health)
-
-    def _rescue(self) -> Rescue:
-        def settle(events: list[Event]) -> None:
-            settle_alarms(
-                events, book=self._alarms, outbox=self._outbox, clock=self._clock, announce=self._announce,
-            )  # fmt: skip
-
-        return Rescue(self._outbox, self._origin, clock=self._clock, on_alarms=settle)
-
-    def _expiry(self) -> Expiry:
-        return Expiry(
-            self._outbox, self._origin, clock=self._clock,
-            loaded=lambda lane: {one.name: one.loaded(lane) for one in self._outward.deliverers},
-        )  # fmt: skip
-
-    def _quota(self) -> Quota:
-        def trouble(share: float | None) -> None:
-            if share is None:
-                self._health.off("GW-STO-04")
-            else:
-                self._health.on("GW-STO-04", "", percent=round(100 * share))
-
-        return Quota(
-            self._outbox, self._origin, max_bytes=self._settings.outbox.max_mb * 1024 * 1024, clock=self._clock,
-            loaded=lambda lane: {one.name: one.loaded(lane) for one in self._outward.deliverers}, trouble=trouble,
+    def _keepers(self) -> Keepers:
+        return Keepers(
+            self._settings, self._origin, self._outbox, self._outward, self._alarms, self._clock, self._health,
+            self._announce,
         )  # fmt: skip
 
     async def _keep_alive(self) -> None:
