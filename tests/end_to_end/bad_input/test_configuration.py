@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -160,7 +161,9 @@ class Aside:
     also: tuple[tuple[str, str], ...] = ()
 
 
-MODELS = "andar-radar, bthome-button, dlt645-1997, dlt645-2007, ingics-ibs, json-lines"
+# A driver is a file there; templates begin with "_".
+DEVICES = Path(__file__).parents[3] / "drivers" / "devices"
+MODELS = ", ".join(sorted(one.stem.replace("_", "-") for one in DEVICES.glob("[a-z]*.py")))
 ASIDE = {
     "an unknown key": Aside(
         put('room = "201"', 'rooom = "201"'), "GW-CFG-06", "device[2] (radar-201).rooom",
