@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # `make test`: installs what it needs, checks, and runs the tests on the built wheel: on this machine's Python, then on the
 # Python of Debian 13 in a small root of its own where that can be made (root and mmdebstrap), else it says that it did not.
+# On each in lanes side by side; with arguments in one go, and those go to pytest as they are.
 set -euo pipefail
 cd "$(dirname "$0")/.."
 . scripts/venv.sh
@@ -26,7 +27,8 @@ if ! command -v mosquitto >/dev/null 2>&1; then
         say "the tests against a real broker will be skipped"
     fi
 fi
-# Without these the tests of the service are skipped, and say so.
+# Without these the tests of the service, and those on Debian 13, are skipped, and say so.
+need mmdebstrap mmdebstrap || true
 need systemd-analyze systemd || true
 need systemd-nspawn systemd-container || true
 # For the faults of the chaos runs: without it no clock jumps, and they say so.
@@ -36,9 +38,15 @@ fi
 make_venv .build/test requirements-dev.lock
 VENV=.build/test bash scripts/check.sh
 export PYTHONSAFEPATH=1  # the wheel is tested, not the tree: the current folder stays off the path
-status=0
-.build/test/bin/python -m pytest "$@" || status=$?
-if [ "${ONLY_THIS_PYTHON:-}" = "" ] && [ "$status" = 0 ]; then
-    bash scripts/test_debian13.sh "$@" || status=$?
+lanes() { bash scripts/test_lanes.sh .build/test/bin/python; }
+other() { [ "${ONLY_THIS_PYTHON:-}" != "" ] || bash scripts/test_debian13.sh "$@"; }
+if [ $# -gt 0 ]; then  # what was asked for, in one go
+    .build/test/bin/python -m pytest "$@" && other "$@"
+    exit
 fi
+ONLY_PREPARE=yes other >/dev/null 2>&1 &  # its root is made while nothing waits for it yet
+status=0
+lanes || status=$?
+wait
+[ "$status" != 0 ] || other || status=$?
 exit "$status"

@@ -26,6 +26,7 @@ if [ "$(cat $wheels/stamp 2>/dev/null)" != "$wanted" ]; then
         --python-version 3.13 --implementation cp --abi cp313 --abi abi3 --abi none -r requirements-dev.lock -d $wheels 2>.build/download.log || { cat .build/download.log; exit 1; }
     echo "$wanted" >$wheels/stamp
 fi
+[ "${ONLY_PREPARE:-}" = "" ] || exit 0
 cp .build/test/wheel/*.whl $wheels/
 unshare --mount --pid --fork --kill-child bash -euc '
     root=$1; shift
@@ -42,6 +43,8 @@ unshare --mount --pid --fork --kill-child bash -euc '
             cp .build/wheels-313/stamp /venv/stamp
         fi
         /venv/bin/python -m pip install --quiet --no-index --no-deps --force-reinstall .build/wheels-313/daycare_gateway-*.whl
-        export PYTHONSAFEPATH=1; exec /venv/bin/python -m pytest -p no:cacheprovider \"\$@\"
+        export PYTHONSAFEPATH=1
+        if [ \$# = 0 ]; then exec bash scripts/test_lanes.sh /venv/bin/python; fi
+        exec /venv/bin/python -m pytest -p no:cacheprovider \"\$@\"
     " bash "$@"
 ' bash "$root" "$@"

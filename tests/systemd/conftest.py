@@ -311,7 +311,7 @@ class Platform:
         self._log.close()
 
 
-def wait_for(condition: Callable[[], object], why: str, limit_s: float = 60.0) -> None:
+def wait_for(condition: Callable[[], object], why: str, limit_s: float = 120.0) -> None:
     end = time.monotonic() + limit_s
     while not condition():
         assert time.monotonic() < end, why
@@ -372,7 +372,7 @@ def machine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         began = time.monotonic()
         for block in blocks(ROOT / "docs" / "install.md"):
             # `status` exits with 2 while there is a problem, and the platform is not there yet.
-            here.run(block, stdin="hunter2\n", ok=(0, 2) if "gateway status" in block else (0,))
+            here.run(block, stdin="hunter2\n", ok=(0, 2) if "gateway status" in block else (0,), limit_s=900)
             if "/dev/stdin" in block:  # a secret: the configuration has one more
                 here.run(block.replace("platform-password", "call-201-1"), stdin=f"{KEY}\n")
         here.figures["install_s"] = round(time.monotonic() - began, 1)

@@ -1,0 +1,57 @@
+#!/usr/bin/env bash
+# Runs every test with one Python, in lanes that go side by side: most tests wait, for a time-out or another process, so the
+# lanes together take little longer than the longest. Each lane has a network of its own where that can be had (root): no
+# lane can take a port that a test of another has just let go of. What a lane says is shown when it has ended.
+# Usage: test_lanes.sh PYTHON    Exit status 1 when a test failed.
+set -uo pipefail
+cd "$(dirname "$0")/.."
+python=$1
+lanes="runs faults bookworm trixie gateway rest"
+version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+runs=(tests/end_to_end/test_{chaos,demo,kill,kill_storm}.py)
+
+tests_of() {
+    case $1 in
+        runs) tests=("${runs[@]}") ;;  # whole centres, played
+        faults) tests=(tests/end_to_end "${runs[@]/#/--ignore=}") ;;
+        # These boot a machine, and may fetch it before: they are in the network that is there.
+        bookworm) tests=(tests/systemd -k bookworm) apart="" ;;
+        trixie) tests=(tests/systemd -k "not bookworm") apart="" ;;
+        gateway) tests=(tests/gateway) ;;
+        rest) tests=(tests --ignore=tests/end_to_end --ignore=tests/systemd --ignore=tests/gateway) ;;
+    esac
+}
+
+# ip(8) is not everywhere: SIOCGIFFLAGS, SIOCSIFFLAGS and IFF_UP of netdevice(7).
+up='import fcntl, socket, struct
+with socket.socket() as line:
+    flags, = struct.unpack_from("H", fcntl.ioctl(line, 0x8913, struct.pack("16sH14x", b"lo", 0)), 16)
+    fcntl.ioctl(line, 0x8914, struct.pack("16sH14x", b"lo", flags | 1))'
+apart=""
+if [ "$(id -u)" = 0 ] && unshare --net "$python" -c "$up" 2>/dev/null; then apart=yes; fi
+
+run_lane() {
+    tests_of "$1"
+    local command=("$python" -m pytest -p no:cacheprovider --durations=25 --durations-min=2 "${tests[@]}")
+    if [ "$apart" = yes ]; then
+        unshare --net bash -c '"$0" -c "$1" && shift && exec "$@"' "$python" "$up" "${command[@]}"
+    else
+        "${command[@]}"
+    fi
+}
+
+said=$(mktemp -d)
+trap 'rm -rf "$said"' EXIT
+for lane in $lanes; do
+    ( began=$SECONDS; run_lane "$lane" >"$said/$lane" 2>&1; echo "$?" >"$said/$lane.status"
+      { flock 9; printf '\n==== Python %s, lane %s, %s s\n' "$version" "$lane" $((SECONDS - began)); cat "$said/$lane"; } 9>"$said/turn" ) &
+done
+wait
+status=0
+for lane in $lanes; do
+    case $(cat "$said/$lane.status" 2>/dev/null) in
+        0) ;;
+        *) status=1; printf '\nPython %s, lane %s failed:\n' "$version" "$lane"; grep -E '^(FAILED|ERROR) ' "$said/$lane" ;;
+    esac
+done
+exit "$status"
