@@ -143,7 +143,7 @@ async def test_each_level_gets_its_share_in_its_own_words_and_a_kill_doubles_no_
     await gateway.end(signal.SIGKILL)
     an_hour_ago(tmp_path)
     await gateway.start()
-    await gateway.until("told", lambda _status: city.taken, within_s=20)
+    await gateway.until("told", lambda _status: city.taken)
     assert {one["type"] for one in city.taken} == {"gateway.counts"}
     hours = [one["data"]["alarms"]["raised"] for one in city.taken if one["data"]["period"] == "hour"]
     # A real hour may have ended meanwhile; together they tell of one call.
@@ -162,5 +162,5 @@ async def test_a_login_that_a_code_refuses_is_told_and_its_alarms_wait_while_the
     assert of(status, "street")["pending"]["A"] == 1
     assert of(status, "street")["dead_letters"] == 0
     street.code = 0
-    status = await gateway.until("mended", lambda status: of(status, "street")["accepted"] == 1, within_s=20)
+    status = await gateway.until("mended", lambda status: of(status, "street")["accepted"] == 1)
     assert [one["type"] for one in street.taken] == ["alarm.raised"]
