@@ -183,7 +183,7 @@ class Streams:
     lets the options of that device decode it. A device with a `poll` that says nothing for three of them, and 60 s at
     least, is a problem: whatever it says counts, but the question itself that comes back must be refused as NOT_MINE.
     `readings_every_s`: readings that it repeats by itself are published so often at most; 0: each.
-    `repeat_s`: where a message carries no number, an equal one that follows within so long is the same message again (its
+    `repeat_s`: where a message carries no number, an equal one that is the next within so long is the same message again (its
     acknowledgement was missed, or the radio repeats it), while its alarm is not taken; 0: each is new.
     `radio`: what arrives came through the air, so nothing of it is verified unless a key proved it. `beats`: what
     it hears gives signs of life by itself (else it speaks only when it is pressed).

@@ -1,9 +1,10 @@
 """Tells a message that comes again from a new one where neither a counter nor a number does: by what it says, and when.
 
 A sender whose acknowledgement was missed says the same within seconds; a radio repeats one press for as long as it lasts.
-Each repeat extends the time. Whether an equal message may be left out at all is for the caller to judge: a call may be only
-while nobody has taken its alarm.
-Limit: `MAX_RECENT` messages a line are remembered, the oldest give way (their repeats are new then).
+Each repeat extends the time; another message of the same device ends it, so a door that opens, shuts and opens is told
+three times. A state is no business of this: its edges are judged (`judge`). Whether an equal message may be left out at all is
+for the caller to judge: a call may be only while nobody has taken its alarm.
+Limit: the last message of `MAX_DEVICES` devices a line; the one heard longest ago gives way (its repeat is new then).
 """
 
 from __future__ import annotations
@@ -11,31 +12,30 @@ from __future__ import annotations
 from collections import OrderedDict
 from typing import Final
 
-from drivers.kit import Decoded, Observation
+from drivers.kit import Decoded, Observation, Signal
 
-MAX_RECENT: Final = 256
-
-Said = tuple[str, tuple[Observation, ...]]
+MAX_DEVICES: Final = 256
 
 
 class Repeats:
-    """What was said on one line within the last `within_s`."""
+    """What each device of one line said last, and when."""
 
     def __init__(self, within_s: float) -> None:
         self._within_s = within_s
-        self._said: OrderedDict[Said, float] = OrderedDict()
+        self._last: OrderedDict[str, tuple[tuple[Observation, ...], float]] = OrderedDict()
 
     def is_repeat(self, device: str, decoded: Decoded, now: float) -> bool:
-        """Was the same said a short while ago? It is noted as said now, either way."""
-        if not self._within_s or not decoded.observations:
+        """Was the same the last thing said, and a short while ago? It is noted as said now, either way."""
+        said = decoded.observations
+        if not self._within_s or not said:
             return False
-        said = (device, decoded.observations)
-        before = self._said.pop(said, None)
-        self._said[said] = now
-        if len(self._said) > MAX_RECENT:
-            self._said.popitem(last=False)
-        return before is not None and now - before <= self._within_s
+        before, at = self._last.pop(device, ((), 0.0))
+        self._last[device] = (said, now)
+        if len(self._last) > MAX_DEVICES:
+            self._last.popitem(last=False)
+        is_state = any(isinstance(one, Signal) and one.level is not None for one in said)
+        return not is_state and before == said and now - at <= self._within_s
 
-    def forget(self, device: str, decoded: Decoded) -> None:
-        """It could not be stored: when it comes again it is new."""
-        self._said.pop((device, decoded.observations), None)
+    def forget(self, device: str) -> None:
+        """What it said last could not be stored: when it comes again it is new."""
+        self._last.pop(device, None)

@@ -277,7 +277,7 @@ class StreamReader:
             new = replace(decoded, observations=(), refused=())
 
         def failed() -> None:
-            self._repeats.forget(desk.id, decoded)
+            self._repeats.forget(desk.id)
 
         durable = (lambda: self._reply(replies)) if replies else None
         is_taken = False

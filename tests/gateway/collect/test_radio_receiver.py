@@ -118,3 +118,16 @@ async def test_a_receiver_that_is_not_configured_is_not_asked(opened: Opener) ->
     assert bench.wire.written == []
     bench.say(PRESS, PRESS)
     assert await bench.centre.told("code", "presses") == [("alarm.raised", "BI", 1)]
+
+
+async def test_a_door_that_opens_shuts_and_opens_within_the_time_of_a_repeat_is_told_three_times(
+    opened: Opener,
+) -> None:
+    keys = {"E": "opening", "7": "closed"}
+    bench = Bench(await opened([desk("door", "ev1527-board", "CD46B", keys=keys)]))
+    for key in ("e", "e", "7", "7", "e"):
+        bench.say(bytes.fromhex(f"fdcd46b{key}5adf"))
+        bench.centre.clock.go_on(0.2)
+    assert await bench.centre.told("kind", "state") == [
+        ("sensor.changed", "opening", "on"), ("sensor.changed", "opening", "off"), ("sensor.changed", "opening", "on"),
+    ]  # fmt: skip
