@@ -25,13 +25,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from simulator.ble_devices import BUTTON_CODES, BleDevice, BthomeButton, IngicsPendant, Payload
+from simulator.ble_mibeacon import MIBEACON_CODES, MibeaconButton
 from simulator.ble_tags import BEACON_CODES, MOKO_CODES, BeaconTag, EnoceanSwitch, MokoButton
 from simulator.bluez import BluezError, FakeBluez
 from simulator.bluez_objects import Report
 
 BUS_VARIABLE: Final = "DBUS_SYSTEM_BUS_ADDRESS"
 DEFAULT_FOREIGN_PER_S: Final = 20.0
-_MODELS: Final = ("bthome-button", "ingics-ibs", "enocean-ptm", "beacon-button", "moko-tag")
+_MODELS: Final = ("bthome-button", "ingics-ibs", "enocean-ptm", "beacon-button", "moko-tag", "xiaomi-mibeacon")
 _MAX_DEVICES: Final = 200
 _LATE_S: Final = 5.0
 _PRESS_S: Final = 1.2
@@ -44,6 +45,7 @@ _HEARTBEAT_S: Final = {"bthome-button": 20.0, "ingics-ibs": 4.0, "beacon-button"
 _STRANGERS: Final = 60
 _CODES: Final[Mapping[type[BleDevice], Mapping[str, int]]] = {
     BthomeButton: BUTTON_CODES, BeaconTag: BEACON_CODES, MokoButton: MOKO_CODES,
+    MibeaconButton: MIBEACON_CODES,
 }  # fmt: skip
 
 
@@ -222,6 +224,8 @@ def _device(entry: Mapping[str, Any], *, rng: random.Random) -> BleDevice:
         if entry["model"] == "enocean-ptm":
             # As below: a sequence must not go back when the air is started anew.
             return EnoceanSwitch(address, key=key or bytes(16), sequence=int(time.time()))
+        if entry["model"] == "xiaomi-mibeacon":
+            return MibeaconButton(address, key=key or bytes(16), counter=int(time.time()))
     except ValueError as error:
         raise AirError(f"device {entry['id']}: {error}") from error
     # A counter of 32 bits must not go back when the air is started anew: the time serves as its beginning.
