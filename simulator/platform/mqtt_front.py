@@ -25,7 +25,7 @@ FILTERS: Final = ("eldercare/v1/+/+/+/up/#", "eldercare/v1/+/+/+/state")
 MAX_WAITING: Final = 100_000
 MAX_WAITING_BYTES: Final = 64 * 1024 * 1024
 BACK_LIMIT_S: Final = 10.0
-_MESSAGES_A_TURN: Final = 16
+_EVENTS_A_TURN: Final = 16
 _TOPIC: Final = re.compile(
     r"eldercare/v1/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/([a-z0-9-]{1,64})/(state|up/birth|up/alarm|up/event|up/telemetry)"
 )
@@ -144,9 +144,11 @@ class MqttFront:
             await self._conduct.released.wait()
             address, payload = self._waiting.popleft()
             self._waiting_bytes -= len(payload)
-            self._handle(_message(address, payload))
-            done += 1
-            if done % _MESSAGES_A_TURN == 0:
+            message = _message(address, payload)
+            self._handle(message)
+            done += max(1, len(message.events))
+            if done >= _EVENTS_A_TURN:  # the line carries on meanwhile what comes
+                done = 0
                 await asyncio.sleep(0)
 
     def _handle(self, message: Message) -> None:
