@@ -6,8 +6,9 @@ person has taken or closed the alarm every new edge counts. A level that lasts o
 other one, but after a restart, when nobody knows whether it was on all the time, it does; while its alarm is open it adds a
 press then, for an acknowledgement that no disk took is forgotten, and this may be another fall. What a sensor finds
 (smoke, an open door that is to raise an alarm) has passed when the sensor says so, which is told and ends no alarm, or
-when it was not repeated for `FOUND_HOLD_S`; where it lasts on after its alarm was closed it raises another one after
-`AGAIN_S`, for the word that it had passed may have been lost, and come again with a second fire.
+when it was not repeated for `FOUND_HOLD_S`, or for longer where its driver says so; where it lasts on after its alarm was
+closed it raises another one after `AGAIN_S`, for the word that it had passed may have been lost, and come again with a
+second fire.
 Limits: readings that a device advertises are published at most every `every_s` (900 s) for each device, because the radio
 repeats them for ever, and those of a stream as often as its driver says; an advert that cannot be decrypted raises at
 most one call in `UNDECIPHERABLE_S` while its alarm is active; a fault that a device shows in every message is told again
@@ -429,7 +430,7 @@ def _hold_s(desk: Desk, signal: Signal) -> float:
     """How long a signal counts as on that is not repeated."""
     if signal.level is None or signal.kind in _BRIEF:
         return desk.level_hold_s
-    return FOUND_HOLD_S if desk.raises(signal.kind) else FAULT_HOLD_S
+    return max(FOUND_HOLD_S, desk.level_hold_s) if desk.raises(signal.kind) else FAULT_HOLD_S
 
 
 def _calls(desk: Desk, code: str) -> bool:
