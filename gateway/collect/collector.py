@@ -58,6 +58,7 @@ UNDECIPHERABLE: Final = "undecipherable"
 _SILENCING: Final = frozenset({SignalKind.CANCEL, SignalKind.RECOVERED, SignalKind.RESTORED, SignalKind.OCCUPANCY})
 # The device's own button, and what a radar sees: their levels end by silence. What a sensor finds is said to have passed.
 _BRIEF: Final = frozenset({SignalKind.CALL, SignalKind.FALL})
+_DOUBTFUL: Final = ":doubtful"
 _TOLD_AT_BOTH_EDGES: Final = HAZARDS | {
     SignalKind.OCCUPANCY, SignalKind.BED_EXIT, SignalKind.OPENING, SignalKind.MOTION, SignalKind.VIBRATION,
 }  # fmt: skip
@@ -239,6 +240,8 @@ class Collector:
             return
         if signal.level is not None:
             name, level = f"{signal.kind.value}:{signal.channel}", signal.level
+            # What anybody may have said must not hide the edge that is proven.
+            name += _DOUBTFUL if batch.doubts and _is_found(desk, signal.kind) else ""
         elif isinstance(desk.driver, Advertises) and not counted:
             name, level = f"once:{signal.kind.value}:{signal.channel}:{signal.code}", True
         else:
@@ -247,7 +250,7 @@ class Collector:
         judged = self._judge.level(desk.id, name, on=level, at=batch.at, hold_s=_hold_s(desk, signal))
         batch.keep(judged.mark)
         if not level:
-            if judged.verdict is Verdict.NEW:
+            if self._judge_end(batch, signal, name, judged):
                 self._ended(batch, signal)
         elif (
             self._lasts_on(batch, signal, judged) if judged.verdict is Verdict.REPEAT else self._flickers(batch, signal)
@@ -255,6 +258,15 @@ class Collector:
             desk.repeats += 1
         else:
             self._signal(batch, signal)
+
+    def _judge_end(self, batch: Batch, signal: Signal, name: str, judged: Judged) -> bool:
+        """Did a level end? What is proven ends also what anybody may have said."""
+        if batch.doubts or not _is_found(batch.desk, signal.kind):
+            return judged.verdict is Verdict.NEW
+        hold_s = _hold_s(batch.desk, signal)
+        other = self._judge.level(batch.desk.id, name + _DOUBTFUL, on=False, at=batch.at, hold_s=hold_s)
+        batch.keep(other.mark)
+        return Verdict.NEW in (judged.verdict, other.verdict)
 
     def _ended(self, batch: Batch, signal: Signal) -> None:
         """A level went off. What is latched stays: only a person ends an alarm. A fault that a device shows ends with it."""
@@ -310,10 +322,11 @@ class Collector:
         if signal.level is None or not desk.raises(signal.kind):
             return False
         name = f"{signal.kind.value}:{signal.channel}"
-        if desk.is_due(f"edge {name}", self._clock.monotonic(), every_s=FLICKER_S):
-            desk.last_told.pop(f"passed {name}", None)
-            return False
-        return self._alarms.is_active(desk.id, signal.kind.value, verified=not batch.doubts)
+        due = desk.is_due(f"edge {name}", self._clock.monotonic(), every_s=FLICKER_S)
+        if not due and self._alarms.is_active(desk.id, signal.kind.value, verified=not batch.doubts):
+            return True
+        desk.last_told.pop(f"passed {name}", None)
+        return False
 
     def _signal(self, batch: Batch, signal: Signal) -> None:
         desk = batch.desk
@@ -424,6 +437,11 @@ class Collector:
 
 def _is_urgent(desk: Desk, one: Observation) -> bool:
     return isinstance(one, Signal) and desk.raises(one.kind)
+
+
+def _is_found(desk: Desk, kind: SignalKind) -> bool:
+    """Is it what a sensor finds, and raises an alarm for?"""
+    return kind not in _BRIEF and desk.raises(kind)
 
 
 def _hold_s(desk: Desk, signal: Signal) -> float:

@@ -22,9 +22,10 @@ def decode(advert: Advert, key: bytes | None) -> Decoded:
     said = advert.service_data[SERVICE].decode()
     if said in ("sealed", "cold"):
         raise Rejected(Reason.NO_KEY, harmless=said == "cold")
+    said, is_open = said.removeprefix("open:"), said.startswith("open:")
     kind, _, level = said.partition("=")
     signal = Signal(SignalKind(kind), "x", level=None if not level else level == "1")
-    return Decoded((signal,), authenticated=key is not None)
+    return Decoded((signal,), authenticated=key is not None and not is_open)
 
 
 @pytest.fixture
@@ -119,6 +120,43 @@ async def test_smoke_that_somebody_has_taken_and_that_lasts_on_does_not_sound_ag
     centre.collector.acknowledge(one["id"], "li")
     centre.say(*["smoke=1"] * 30, after_s=60)
     assert the_alarm(centre) == ("smoke", "emergency", "ACKED", 1)
+
+
+async def test_smoke_that_comes_back_after_somebody_took_it_has_its_end_told_too(sensor: Sensor) -> None:
+    centre = await sensor()
+    centre.say("smoke=1", "smoke=0")
+    (one,) = centre.alarms.listed(centre.clock.stamp(), with_closed=False)
+    centre.collector.acknowledge(one["id"], "li")
+    centre.say("smoke=1", "smoke=0")
+    assert the_alarm(centre) == ("smoke", "emergency", "ACTIVE", 2)
+    assert sorted(await centre.told()) == [
+        ("alarm.acknowledged",), ("alarm.raised",), ("alarm.raised",), ("sensor.changed",), ("sensor.changed",),
+    ]  # fmt: skip
+
+
+async def test_smoke_that_anybody_may_have_said_does_not_hide_the_proven_one(sensor: Sensor) -> None:
+    """Somebody plays an alarm again and again until it is closed unseen: what the key proves raises its own at once."""
+    centre = await sensor()
+    centre.say("open:smoke=1", "open:smoke=1")
+    close(centre)
+    centre.say("open:smoke=1", "smoke=1", "open:smoke=1")
+    assert the_alarm(centre) == ("smoke", "emergency", "ACTIVE", 1)
+    assert await centre.told("verified", "presses") == [
+        ("alarm.raised", False, 1), ("gateway.security", False, None), ("alarm.closed", False, 1),
+        ("alarm.raised", True, 1),
+    ]  # fmt: skip
+
+
+async def test_a_proven_end_ends_what_anybody_may_have_said_and_not_the_other_way_round(sensor: Sensor) -> None:
+    centre = await sensor()
+    centre.say("open:smoke=1", "smoke=0")
+    assert await centre.told("state", "verified") == [
+        ("alarm.raised", "ACTIVE", False), ("gateway.security", None, False), ("sensor.changed", "off", True),
+    ]  # fmt: skip
+    centre.say("smoke=1", "open:smoke=0", after_s=30)
+    assert [noun for noun, *_ in await centre.told()] == [
+        "alarm.raised", "gateway.security", "sensor.changed", "alarm.raised",
+    ]  # fmt: skip
 
 
 async def test_smoke_after_ten_silent_minutes_is_new(sensor: Sensor) -> None:
