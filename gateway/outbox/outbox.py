@@ -459,13 +459,15 @@ class Outbox(Holding):
         with contextlib.suppress(StoreError):  # the problem is shown beside; the last figure is better than none
             self._file_bytes = await self._database.ask(lambda reader: reader.file_bytes())
         kept = dict.fromkeys(LANES, 0)
+        # Of one moment: while the disk is asked more is stored and delivered.
+        stream, sequence, rows = self.streamid, self.sequence, dict(self._stock.rows)
         with contextlib.suppress(StoreError):
             upto = {lane: self._stock.delivered(lane) for lane in LANES}
             kept = await self.read(lambda reader: reader.count_upto(upto))
         return {
-            "stream": self.streamid,
-            "sequence": self.sequence,
-            "rows": {lane.name: max(0, self._stock.rows[lane] - kept[lane]) for lane in LANES},
+            "stream": stream,
+            "sequence": sequence,
+            "rows": {lane.name: max(0, rows[lane] - kept[lane]) for lane in LANES},
             "kept": sum(kept.values()),
             "unstored": self.waiting,
             "refused": self.refused,

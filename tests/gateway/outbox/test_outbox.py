@@ -371,3 +371,22 @@ async def test_an_epoch_does_not_wait_behind_a_full_queue(
     await outbox._commit_once()
     assert closed_shelf.sql("SELECT value FROM fact WHERE key = 'epoch:district'") == [("1",)]
     assert await epoch == 1
+
+
+async def test_the_figures_of_the_status_are_of_one_moment(
+    shelf: Any, write: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is stored while the disk is asked would look as if it waited for somebody."""
+    outbox = shelf.outbox
+    outbox.stock.retain = 1_000  # what was delivered stays a while
+    await shelf.store(write("alarm.raised"))
+    outbox.confirm("district", Lane.A, seq=1, ahead=list, done=1)
+    read = outbox.read
+
+    async def slow(work: Callable[..., Any]) -> Any:
+        await shelf.store(write("alarm.raised"))
+        return await read(work)
+
+    monkeypatch.setattr(outbox, "read", slow)
+    status = await outbox.status()
+    assert (status["sequence"], status["kept"], status["rows"]["A"]) == (1, 1, 0)
