@@ -5,11 +5,12 @@ r"""A software radio: the JSON lines of rtl_433, which hears sensors and remotes
 What a transmitter is, and what its fields mean, is guessed by rtl_433 from pulses: a recorded remote comes as "Smoke-GS558".
 So nothing is taken but what is configured. The `address` of a [[device]] is the model and its id, "Kerui-Security/840811"; where
 a line has no id its code or data stands for it ("DY-SQ100B-WaterLeak-EV1527/983141"). `gateway listen` shows them. The fields
-are mapped as those of `json-lines`:
+are mapped as those of `json-lines`, and a state may end:
 
     [[device.map.signal]]
     field = "state"
     equals = "motion"          # left out: any value but null, false, 0 and ""
+    ends = "idle"              # left out: it happens once; else it is a state, and this value says that it is over
     is = "motion"
 
     [[device.map.reading]]
@@ -53,7 +54,7 @@ _IDS: Final = ("id", "code", "data")
 def options(raw: Mapping[str, object]) -> FieldMap:
     """Check a device's `map`. Raises BadOption."""
     known_keys(raw, name="map", allowed=("signal", "reading"))
-    return field_map.options(raw)
+    return field_map.options(raw, has_ends=True)
 
 
 def address_of(frame: bytes, options: FieldMap) -> str:  # noqa: ARG001 - an address is one under any options

@@ -6,7 +6,7 @@
     is = "call"
     code = "press"             # left out: the value itself
     channel = "1"              # left out: none
-    ends = "off"               # of a broker only: it is a state, and this value says that it is over; left out: it happens once
+    ends = "off"               # not of numbered lines: it is a state; this value says that it is over; left out: it happens once
     topic = "a/b"              # of a broker only; left out: the device's address
 
     [[device.map.reading]]
@@ -68,11 +68,14 @@ class FieldMap:
     readings: tuple[ReadingRule, ...]
 
 
-def options(raw: Mapping[str, object], *, has_topics: bool = False) -> FieldMap:
-    """Read `signal` and `reading` of a device's `map`; one of both must be there. Raises BadOption."""
+def options(raw: Mapping[str, object], *, has_topics: bool = False, has_ends: bool = False) -> FieldMap:
+    """Read `signal` and `reading` of a device's `map`; one of both must be there. Raises BadOption.
+
+    `has_topics`: it speaks by a broker. `has_ends`: a state may end although there is no broker; not where lines are numbered.
+    """
     found = FieldMap(
         tuple(
-            _signal_rule(row, where, has_topics=has_topics)
+            _signal_rule(row, where, has_topics=has_topics, has_ends=has_ends or has_topics)
             for where, row in tables(raw, "signal", name="map", most=MAX_RULES)
         ),
         tuple(
@@ -86,10 +89,10 @@ def options(raw: Mapping[str, object], *, has_topics: bool = False) -> FieldMap:
     return found
 
 
-def _signal_rule(row: Mapping[str, object], where: str, *, has_topics: bool) -> SignalRule:
-    # A line that is refused by a full queue comes again, and an edge that was judged already would be taken for a repeat.
-    of_broker = ("ends", "topic") if has_topics else ()
-    known_keys(row, name=where, allowed=("field", "equals", "is", "code", "channel", *of_broker))
+def _signal_rule(row: Mapping[str, object], where: str, *, has_topics: bool, has_ends: bool) -> SignalRule:
+    # A numbered line that is refused by a full queue comes again, and an edge that was judged already would be a repeat.
+    more = (*(("ends",) if has_ends else ()), *(("topic",) if has_topics else ()))
+    known_keys(row, name=where, allowed=("field", "equals", "is", "code", "channel", *more))
     equals, ends = _value_of(row, "equals", where), _value_of(row, "ends", where)
     kind = SignalKind(choice(row, "is", name=where, among=[kind.value for kind in SignalKind]))
     code = text(row, "code", name=where, default="") or ("" if equals is None else _code(equals))
