@@ -199,21 +199,23 @@ class ChaosStage(Stage):
 
     async def _disk_full(self, one: Planned) -> None:
         disk = self._need_disk()
-        end = time.monotonic() + one.for_s
-        try:
-            while time.monotonic() < end:
-                await asyncio.to_thread(disk.fill)
-                await asyncio.sleep(FILL_EVERY_S)
-        finally:
-            disk.empty()
+        async with self._process:  # on a busy machine the next may be due before this one is over
+            end = time.monotonic() + one.for_s
+            try:
+                while time.monotonic() < end:
+                    await asyncio.to_thread(disk.fill)
+                    await asyncio.sleep(FILL_EVERY_S)
+            finally:
+                disk.empty()
 
     async def _disk_hangs(self, one: Planned) -> None:
         disk = self._need_disk()
-        await disk.freeze()
-        try:
-            await asyncio.sleep(one.for_s)
-        finally:
-            await disk.thaw()
+        async with self._process:
+            await disk.freeze()
+            try:
+                await asyncio.sleep(one.for_s)
+            finally:
+                await disk.thaw()
 
     async def _disk_read_only(self, one: Planned) -> None:
         """As a card does that gives up; afterwards the machine starts anew, with its file system checked."""
@@ -231,14 +233,15 @@ class ChaosStage(Stage):
 
         async with self._process:
             await self._kill(turn)
-        try:
-            await asyncio.sleep(one.for_s)
-        finally:
-            await disk.read_only(on=False)
+            try:
+                await asyncio.sleep(one.for_s)
+            finally:
+                await disk.read_only(on=False)
 
     async def _corrupt_running(self, one: Planned) -> None:
-        await self._look_at_wal()
-        await self._destroy(one)
+        async with self._process:
+            await self._look_at_wal()
+            await self._destroy(one)
         await asyncio.sleep(one.for_s)
 
     async def _corrupt_dead(self, one: Planned) -> None:
