@@ -8,6 +8,7 @@ import json
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,11 +17,13 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion, MQTTProtocolVersion
 
-from simulator.control_client import ask
+from simulator import control_client
 from simulator.platform import District, control_socket, district, main
 from simulator.platform.certificates import CertificateError, make_three, server_context
 from simulator.platform.ledger import read_ledger
 from simulator.platform.mqtt_link import MqttLink
+
+ask = partial(control_client.ask, timeout_s=30)
 
 GOLDEN = Path(__file__).parent.parent / "data" / "native"
 ROOT = "eldercare/v1/demo/hanfeng/gw-01"

@@ -8,6 +8,7 @@ import json
 import ssl
 import sys
 from collections.abc import AsyncIterator, Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,10 +17,13 @@ import paho.mqtt.client as paho
 import pytest
 from paho.mqtt.enums import CallbackAPIVersion
 
-from simulator.control_client import Refused, ask
+from simulator import control_client
+from simulator.control_client import Refused
 from simulator.platform import District, control_socket, district
 from simulator.platform.ledger import read_ledger
 from simulator.platform.link import Link
+
+ask = partial(control_client.ask, timeout_s=30)
 
 GOLDEN = Path(__file__).parent.parent / "data" / "native"
 ROOT = "eldercare/v1/demo/hanfeng/gw-01"
@@ -196,7 +200,7 @@ async def test_what_only_one_transport_has_is_done_there(tmp_path: Path) -> None
         assert (await gateway.over_http(1), await gateway.over_mqtt(1)) == ("503", "accepted")
         await ask(control, "answer", how=503, n=1, way=2)
         assert await gateway.over_http(2) == "503"
-        await ask(control, "restart-broker", timeout_s=20)
+        await ask(control, "restart-broker")
         assert platform.stats()["broker"]["restarts"] == 1
         for op, way in (("answer", 1), ("restart-broker", 2)):
             with pytest.raises(Refused, match=rf"bad-argument: {op}: way {way} has no such operation"):
