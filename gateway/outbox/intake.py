@@ -1,7 +1,7 @@
 """What waits for the disk: alarms and dead letters before the rest, each in the order in which it was submitted.
 
-Telemetry that nobody waits for may linger for company, up to `MAX_LINGERING` writes; whatever else comes takes it along,
-at once if it is urgent, else together with what comes in the next milliseconds (`linger`), again up to so many writes.
+Telemetry that nobody waits for may linger for company, up to `MAX_LINGERING` events; whatever else comes takes it along,
+at once if it is urgent, else together with what comes in the next milliseconds (`linger`), again up to so many events.
 Pure: no IO. Limits: `MAX_QUEUED` writes; beyond that telemetry is refused, at `MAX_QUEUED_STATUS` faults and status, too;
 alarms and dead letters never. With something urgent at most `BESIDE_URGENT` events of the rest are committed.
 """
@@ -37,6 +37,7 @@ class Intake:
         self.is_suspect = False
         self._urgent: deque[Entry] = deque()
         self._rest: deque[Entry] = deque()
+        self._resting = 0  # how many events these are, a write without any counted as one
         self._is_hurried = False
 
     def __len__(self) -> int:
@@ -60,7 +61,7 @@ class Intake:
     @property
     def is_pressing(self) -> bool:
         """Is what waits to be committed at once: because something of it is urgent, or there is enough of it?"""
-        return bool(self._urgent) or len(self._rest) >= MAX_LINGERING
+        return bool(self._urgent) or self._resting >= MAX_LINGERING
 
     @property
     def may_linger(self) -> bool:
@@ -81,10 +82,12 @@ class Intake:
         if write.alarms or write.dead or Lane.A in lanes:
             self._urgent.append((write, lanes))
             return True
+        was_few = self._resting < MAX_LINGERING
         self._rest.append((write, lanes))
+        self._resting += max(1, len(lanes))
         is_more_hurried = not self._is_hurried and not _may_linger(write)
         self._is_hurried |= is_more_hurried
-        return is_more_hurried or len(self._rest) in (1, MAX_LINGERING)
+        return is_more_hurried or len(self._rest) == 1 or (was_few and self.is_pressing)
 
     def gather(self, most: int) -> None:
         """Move what comes next into the batch, until it has at least `most` events.
@@ -98,6 +101,7 @@ class Intake:
             while queue and events < most:
                 entry = queue.popleft()
                 events += max(1, len(entry[0].events))
+                self._resting -= max(1, len(entry[1])) if queue is self._rest else 0
                 self.batch.append(entry)
         self._is_hurried = not self.is_empty  # what is left was held up already
 
@@ -123,6 +127,7 @@ class Intake:
         for queue in (self.batch, self._urgent, self._rest):
             for at, (write, lanes) in enumerate(queue):
                 queue[at] = revised(write, lanes)
+        self._resting = sum(max(1, len(lanes)) for _write, lanes in self._rest)
 
     def oldest(self) -> Stamp | None:
         """When the oldest event that waits happened; each queue is in the order in which things happened."""

@@ -204,6 +204,18 @@ def test_an_alarm_or_a_hundred_inputs_wait_for_no_others(write: Maker, alarm: Ma
     assert intake.is_pressing is True
 
 
+def test_a_write_of_a_hundred_events_waits_for_no_others_and_what_is_left_behind_it_does(write: Maker) -> None:
+    intake = Intake()
+    one = replace(write(), on_commit=lambda _rows: None)
+    assert intake.put(replace(one, events=one.events * MAX_LINGERING), (Lane.C,) * MAX_LINGERING) is True
+    assert intake.is_pressing is True
+    intake.put(one, (Lane.C,))
+    intake.gather(MAX_LINGERING)
+    assert (len(intake.batch), intake.is_pressing) == (1, False)
+    intake.revise(lambda one, lanes: (one, lanes * MAX_LINGERING))
+    assert intake.is_pressing is True
+
+
 async def test_inputs_that_come_one_by_one_in_a_stream_share_a_commit_and_an_alarm_among_them_waits_for_none(
     closed_shelf: Any, write: Maker, alarm: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
