@@ -187,12 +187,14 @@ class _Road:
         return any(first <= at <= last for at in corruptions(self._ledgers))
 
     def _told_again(self, decision: Decision) -> bool:
-        """Is this an open alarm that was told anew because its database went? It is one that this platform knows."""
+        """Is this an open alarm that was told anew because its database went? It is one that a platform knows."""
         if not (count_corruptions(self._ledgers) and decision.data.get("retold") is True):
             return False
         alarm = decision.event.get("correlationid")
         return any(
-            one.event.get("correlationid") == alarm and one.id != decision.id for one in self.taken.first.values()
+            one.event.get("correlationid") == alarm and one.id != decision.id
+            for decisions in self._ledgers.decisions.values()
+            for one in decisions
         )
 
     def _is_input(self, decision: Decision) -> bool:

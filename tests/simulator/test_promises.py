@@ -169,3 +169,11 @@ def test_what_staff_did_may_go_with_a_database_whose_gap_names_the_number() -> N
     assert untold == [0, 1]
     assert audit(replace(ledgers, decisions={"district": (RAISED, here)}))["untold"] == 0
     assert audit(replace(ledgers, decisions={"district": (RAISED,)}))["untold"] == 1
+
+
+def test_an_alarm_told_anew_may_be_the_first_that_one_of_two_destinations_hears_of_it() -> None:
+    again = replace(accepted(4, "alarm.raised", at=T0 + 60, alarm="a", kind="call", retold=True), streamid="two")
+    ledgers = run(RAISED, faults=(Fault(T0 + 4, "corrupt"),))
+    known = audit(replace(ledgers, decisions={"district": (RAISED,), "other": (again,)}))
+    assert (known["phantom"], known["doubled_by_corruption"]) == (0, 1)
+    assert audit(replace(ledgers, decisions={"district": (), "other": (again,)}))["phantom"] == 1
