@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Runs every test with one Python, in lanes that go side by side: most tests wait, for a time-out or another process, so the
-# lanes together take little longer than the longest. Each lane has a network of its own where that can be had (root): no
+# lanes together take little longer than the longest. All lanes but those that need the machine's have a network of their own (root): no
 # lane can take a port that a test of another has just let go of. What a lane says is shown when it has ended.
 # Usage: test_lanes.sh PYTHON    Exit status 1 when a test failed.
 set -uo pipefail
@@ -17,7 +17,7 @@ tests_of() {
         # These boot a machine, and may fetch it before: they are in the network that is there.
         bookworm) tests=(tests/systemd -k bookworm) apart="" ;;
         trixie) tests=(tests/systemd -k "not bookworm") apart="" ;;
-        gateway) tests=(tests/gateway) ;;
+        gateway) tests=(tests/gateway) apart="" ;;  # the diagnosis looks at this machine's own network
         rest) tests=(tests --ignore=tests/end_to_end --ignore=tests/systemd --ignore=tests/gateway) ;;
     esac
 }
