@@ -242,9 +242,12 @@ class _App:
         )  # fmt: skip
 
     async def _keep_alive(self) -> None:
+        heard_until = self._clock.stamp()
         while True:
             self._ticks += 1
-            self._sign.note(self._durable_until(self._clock.stamp()))
+            # Of the tick before: what has just come may still lie in a queue of the kernel's, which nobody has looked into.
+            self._sign.note(self._durable_until(heard_until))
+            heard_until = self._clock.stamp()
             self._hearing.tick()
             self._inward.on_stored()
             self._counting.tick()
