@@ -122,6 +122,8 @@ class Database:
     def _make_place(self, now: Stamp) -> Path:
         """Set the database aside, with a note for whoever comes after a crash; or clear what an earlier try left."""
         if self._aside is not None:
+            if set_aside(self.path, self._aside):  # it was interrupted, and its WAL is needed
+                self.salvaged = None
             discard(self.path)
             return self._aside
         aside = free_name(self.path, now_ms=now.wall_ms)
@@ -131,7 +133,12 @@ class Database:
             note.flush()
             os.fsync(note.fileno())
         self.salvaged = None
-        set_aside(self.path, aside)
+        try:
+            set_aside(self.path, aside)
+        except OSError:
+            if aside.exists():  # the rest must get the same name
+                self._aside = aside
+            raise
         self._aside = aside
         return aside
 

@@ -5,7 +5,6 @@ Limit: the newest `KEPT` are kept.
 
 from __future__ import annotations
 
-import contextlib
 from pathlib import Path
 from typing import Final
 
@@ -16,24 +15,40 @@ _ENDINGS: Final = ("", "-wal", "-shm", DAMAGED)
 
 
 def free_name(path: Path, *, now_ms: int) -> Path:
-    """Return where a database would be set aside."""
-    return path.with_name(f"{path.name}.corrupt-{now_ms:013d}")
+    """Return where a database would be set aside: a name that none has, for the clock may have been set back."""
+    while (free := path.with_name(f"{path.name}.corrupt-{now_ms:013d}")).exists():
+        now_ms += 1
+    return free
 
 
-def set_aside(path: Path, aside: Path) -> None:
-    """Rename a database with its WAL. Close every connection to it before. Raises OSError."""
-    for ending in _ENDINGS:  # the database first: a WAL that a crash leaves alone is discarded by SQLite
-        with contextlib.suppress(FileNotFoundError):
-            path.with_name(path.name + ending).rename(path.with_name(aside.name + ending))
+def set_aside(path: Path, aside: Path) -> bool:
+    """Rename a database with its WAL; True if something was still to be renamed.
+
+    Close every connection to it before. May be called again after it failed or was interrupted. Raises OSError.
+    """
+    is_moved = not aside.exists() and _rename(path, aside)
+    if not path.exists():  # else what is beside it is of a database that was begun in its place
+        for ending in _ENDINGS[1:]:  # the database first: a WAL that a crash leaves alone is known to be of this one
+            at = aside.with_name(aside.name + ending)
+            is_moved |= not at.exists() and _rename(path.with_name(path.name + ending), at)
     found = path.parent.glob(f"{path.name}.corrupt-*")
     # Whatever the clock says, the last is this one: after a power cut it may have been set back by years.
     others = sorted(one for one in found if one.name != aside.name and one.name.rpartition("-")[2].isdigit())
     for old in others[: 1 - KEPT]:
         for ending in _ENDINGS:
             old.with_name(old.name + ending).unlink(missing_ok=True)
+    return is_moved
 
 
 def discard(path: Path) -> None:
     """Remove what is left of a database that was begun and never came into use. Raises OSError."""
     for ending in reversed(_ENDINGS):
         path.with_name(path.name + ending).unlink(missing_ok=True)
+
+
+def _rename(path: Path, aside: Path) -> bool:
+    try:
+        path.rename(aside)
+    except FileNotFoundError:
+        return False
+    return True

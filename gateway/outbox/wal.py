@@ -6,7 +6,9 @@ commits that were accepted. What tells the two apart: a commit is begun only whe
 commit behind a break proves that the broken one was durable, too. A single broken commit at the end proves nothing: it may
 have been accepted, and that is told, too.
 Frames are whole or not each by itself, for each checksum goes on from the one that stands in the frame before. A failed commit
-may leave frames of this log behind its end, but no commit that is whole and goes on from another.
+may leave frames of this log behind its end, but no commit that is whole and goes on from another. A log is begun anew when all
+of it stands in the database: a power cut that spoils the first block then leaves the frames of the old one without a header,
+and what they say is compared with the database before it counts as hidden.
 Limits: where there is no hole only the headers of the frames behind the end are read (4 MiB of WAL: a thousand of them); else a
 checksum takes a tenth of a millisecond a frame, some times that on a Pi; a frame beside the damaged one may count as damaged.
 """
@@ -65,7 +67,8 @@ class Log:
         self.frame_bytes = FRAME_HEADER_BYTES + self.page_bytes
         self.count = max(0, size - HEADER_BYTES) // self.frame_bytes
         is_sound = magic in (_MAGIC, _MAGIC + 1) and version == _VERSION
-        if is_sound and self._sums(header[:24], (0, 0)) == self._start:
+        self.has_header = is_sound and self._sums(header[:24], (0, 0)) == self._start
+        if self.has_header:
             self.header, self.salts = header, header[16:24]
         else:
             self._start, self.salts = None, self._first_salts()
@@ -113,6 +116,17 @@ class Log:
             sums = self._sums(head[:8] + data, sums)
             yield head[:16] + struct.pack(">II", *sums), data
 
+    def stands_in(self, path: Path, frames: Iterable[Frame]) -> bool:
+        """Does the database at `path` have every page as the last of these frames that are sound have it? Raises OSError."""
+        newest = {one.page: one for one in frames}
+        with path.open("rb") as database:
+            for frame in (one for one in newest.values() if one.is_sound):
+                database.seek((frame.page - 1) * self.page_bytes)
+                self._file.seek(self.at(frame.number))
+                if database.read(self.page_bytes) != self._file.read(self.page_bytes):
+                    return False
+        return True
+
     def _head(self, number: int) -> bytes:
         self._file.seek(self.at(number) - FRAME_HEADER_BYTES)
         return self._file.read(FRAME_HEADER_BYTES)
@@ -151,10 +165,19 @@ def _is_padding(number: int, page: int, data: bytes, commit: tuple[Frame, bytes]
     return page == commit[0].page and data == commit[1]
 
 
+def behind_break(frames: Iterable[Frame], *, after: int) -> Iterator[Frame]:
+    """Leave out what goes on from frame `after` without a break: SQLite sees it, whatever was said of its last frame."""
+    is_seen = True
+    for before, frame in enumerate(frames, after):
+        is_seen = is_seen and frame.is_sound and frame.number == before + 1
+        if not is_seen:
+            yield frame
+
+
 def last_whole(frames: Iterable[Frame], *, after: int) -> int:
     """Return the last frame of the last commit that is whole behind a break; `frames` begin behind `after`. 0: there is none."""
-    last, is_whole, before = 0, False, after
-    for frame in frames:
+    last, is_whole, before = 0, False, 0
+    for frame in behind_break(frames, after=after):
         is_whole = is_whole and frame.is_sound and frame.number == before + 1
         if frame.pages:
             if is_whole and not frame.is_padding:
@@ -182,14 +205,18 @@ def hidden(path: Path, *, after: int) -> int:
     `path` is that of the database. What cannot be read is left for SQLite to tell.
     """
     with contextlib.suppress(OSError), Log(path.with_name(path.name + "-wal")) as log:
-        return max(0, last_whole(log.frames(after=after), after=after) - after)
+        frames = list(log.frames(after=after))
+        last = last_whole(frames, after=after)
+        if not log.has_header and not after and log.stands_in(path, (one for one in frames if one.number <= last)):
+            return 0
+        return max(0, last - after)
     return 0
 
 
 def is_torn(path: Path, *, after: int) -> bool:
     """Does a broken commit stand behind the last frame that SQLite sees? Nobody can say whether it was accepted."""
     with contextlib.suppress(OSError), Log(path.with_name(path.name + "-wal")) as log:
-        return any(frame.pages for frame in log.frames(after=after))
+        return any(frame.pages for frame in behind_break(log.frames(after=after), after=after))
     return False
 
 

@@ -582,6 +582,49 @@ async def test_a_replacement_that_a_crash_interrupts_is_finished_by_the_next_sta
     assert [row.id for row in await outbox.alarms()] == [one.alarms[0].id]
 
 
+@pytest.mark.parametrize("failure", [Killed(), OSError(28, "No space left on device")])
+async def test_a_database_that_was_set_aside_without_its_wal_gets_it_still(
+    closed_shelf: Any,
+    alarm: Maker,
+    event: Maker,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    failure: BaseException,
+) -> None:
+    """What was accepted last stands only there."""
+    await closed_shelf.open()
+    one = alarm()
+    await closed_shelf.store(one)
+    ids = await fill(closed_shelf, event, 8, each=2)
+    for ending in ("", "-wal"):
+        shutil.copyfile(f"{closed_shelf.path}{ending}", tmp_path / f"kept{ending}")
+    await closed_shelf.close()
+    for ending in ("", "-wal"):
+        shutil.copyfile(tmp_path / f"kept{ending}", f"{closed_shelf.path}{ending}")
+    with closed_shelf.path.with_name("outbox.db-wal").open("r+b") as wal:
+        wal.seek(32 + 24 + 2_000)
+        wal.write(b"\xa5" * 100)
+    rename = Path.rename
+
+    def fails(path: Path, target: Path) -> Path:
+        if path.name == "outbox.db-wal":
+            raise failure
+        return rename(path, target)
+
+    with monkeypatch.context() as patch, contextlib.suppress(Killed):
+        patch.setattr(Path, "rename", fails)
+        outbox = await closed_shelf.open()
+        assert (closed_shelf.troubles, outbox.is_open) == (["GW-STO-01"], False)
+    if isinstance(failure, Killed):
+        outbox = await closed_shelf.open()
+    assert await outbox.flush(10)
+    assert len([name for name in closed_shelf.set_aside() if name[-1].isdigit()]) == 1
+    assert [row.id for row in await outbox.alarms()] == [one.alarms[0].id]
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    found = [row.id for lane in Lane for row in await outbox.fetch(lane, 0, 100) if row.noun != "gateway.gap"]
+    assert sorted(found) == sorted(ids)
+
+
 async def test_a_replacement_that_was_finished_is_not_done_again(closed_shelf: Any, event: Maker) -> None:
     await closed_shelf.open()
     await fill(closed_shelf, event, 4)

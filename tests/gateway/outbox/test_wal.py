@@ -21,7 +21,7 @@ from gateway.events import Lane
 from gateway.outbox import Mark, Number, NumberState, Rescue, Write
 from gateway.outbox import rescue as rescue_module
 from gateway.outbox.store import Store
-from gateway.outbox.wal import DAMAGED, Log, hidden, mend
+from gateway.outbox.wal import DAMAGED, Log, hidden, is_torn, mend
 from tests.gateway.outbox.conftest import ORIGIN
 
 Maker = Callable[..., Any]
@@ -285,6 +285,45 @@ async def test_what_was_checkpointed_before_the_log_began_anew_is_no_hole(
         assert log.count > 2 * len(list(log.frames()))
     outbox = await closed_shelf.open()
     assert (closed_shelf.troubles, outbox.sequence) == ([], 10)
+
+
+@pytest.mark.parametrize("spoiled", [b"\xff" * PAGE, bytes(PAGE), bytes(4), b"\xa5" * 24])
+@pytest.mark.parametrize("is_anew", [False, True])
+async def test_a_power_cut_that_spoils_the_block_with_which_the_log_begins_anew_is_no_hole(
+    closed_shelf: Any, event: Maker, tmp_path: Path, spoiled: bytes, is_anew: bool
+) -> None:
+    """All frames of the old log are there, without a header, and all of them stand in the database."""
+    outbox = await closed_shelf.open()
+    for n in range(8):
+        await closed_shelf.store(numbered(event, n))
+    outbox._store._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+    if is_anew:  # a commit of one frame and its copy
+        outbox._store._writer.execute("UPDATE number SET settled = 9")
+    kept = tmp_path / "kept"
+    kept.mkdir()
+    for name in ("outbox.db", "outbox.db-wal"):
+        shutil.copyfile(closed_shelf.path.with_name(name), kept / name)
+    await closed_shelf.close()
+    for name in ("outbox.db", "outbox.db-wal"):
+        shutil.copyfile(kept / name, closed_shelf.path.with_name(name))
+    with closed_shelf.path.with_name("outbox.db-wal").open("r+b") as wal:
+        wal.write(spoiled)
+    stream = outbox.streamid
+    outbox = await closed_shelf.open()
+    # The first commit of the new log may have been accepted: that much is told.
+    assert (closed_shelf.troubles, outbox.streamid, outbox.sequence, outbox.is_torn) == ([], stream, 8, True)
+
+
+async def test_commits_that_go_on_without_a_break_are_no_hole_whatever_was_said_of_the_end(
+    closed_shelf: Any, event: Maker, tmp_path: Path
+) -> None:
+    """A process that holds the index keeps one of before: SQLite notes a new log there before the file has its header."""
+    crashed = Crashed(closed_shelf)
+    await crashed.leave([numbered(event, n) for n in range(6)], tmp_path)
+    with Log(crashed.wal) as log:
+        count = log.count
+    assert [hidden(closed_shelf.path, after=after) for after in range(count)] == [0] * count
+    assert not any(is_torn(closed_shelf.path, after=after) for after in range(count))
 
 
 @pytest.mark.parametrize("seed", range(6))
