@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import errno
 import json
 import os
 import sqlite3
@@ -16,7 +17,7 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from pathlib import Path
-from typing import TypeVar
+from typing import Final, TypeVar
 
 import structlog
 
@@ -34,6 +35,7 @@ from gateway.outbox.store import Store
 from gateway.outbox.wal import mend
 
 _log = structlog.get_logger("outbox")
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
 T = TypeVar("T")
 
 
@@ -52,6 +54,7 @@ class Database:
         self._hold = hold
         self._destinations = tuple(route.destination for route in routes)
         self._reserve = Reserve(path.with_name("reserve"))
+        self._old: Salvaged | None = None
         self._aside: Path | None = None
         self._place: dict[str, object] = {}
         self._note = path.with_name(f"{path.name}.replacing")
@@ -96,9 +99,9 @@ class Database:
         except OSError as failed:
             detail = f"cannot be set aside: {failed}"
             raise StoreError("GW-STO-01", str(self.path), path=str(self.path), detail=detail) from failed
-        if self.salvaged is None:
-            self.salvaged = await self.in_reader(lambda: _taken_from(aside))
-        store, old = Store(self.path, self.store.routes), self.salvaged
+        if self._old is None:  # what `look` has read meanwhile is without what SQLite does not see
+            self._old = self.salvaged = await self.in_reader(lambda: self._taken_from(aside))
+        store, old = Store(self.path, self.store.routes), self._old
         numbers = {**old.numbers, **self.store.counters.numbers}  # in memory they are whole, where it ran
         former = old.facts.get("rescue", self.store.rescue)
         facts = {**old.facts_to_keep(), "rescue": json.dumps(_behind(former, self._place, folder=self.path.parent))}
@@ -116,7 +119,8 @@ class Database:
             return stock
 
         stock = await self.in_writer(begun)
-        self.store, self._aside, self.is_open, self.salvaged = store, None, True, None
+        self.store, self._aside, self.is_open = store, None, True
+        self._old = self.salvaged = None
         return stock
 
     def _make_place(self, now: Stamp) -> Path:
@@ -132,7 +136,7 @@ class Database:
             json.dump(self._place, note)
             note.flush()
             os.fsync(note.fileno())
-        self.salvaged = None
+        self._old = self.salvaged = None
         try:
             set_aside(self.path, aside)
         except OSError:
@@ -141,6 +145,26 @@ class Database:
             raise
         self._aside = aside
         return aside
+
+    def _taken_from(self, aside: Path) -> Salvaged:
+        """Salvage what a database knew that was set aside, what SQLite does not see of its WAL included. Raises StoreError.
+
+        Where the disk is full that waits for room: what was accepted behind the hole must not be left there for want of it.
+        """
+        while True:
+            try:
+                mend(aside)
+            except OSError as error:
+                if error.errno not in _FULL:  # it cannot be read, or not be written, ever: as far as SQLite sees, then
+                    _log.warning(
+                        "the WAL of a database that was set aside cannot be mended", path=str(aside), error=str(error)
+                    )
+                elif self._reserve.give_up():
+                    continue
+                else:
+                    detail = f"no room to mend the WAL of {aside.name}: {error}"
+                    raise StoreError("GW-STO-03", str(self.path), path=str(self.path), detail=detail) from error
+            return salvage(aside)
 
     def _interrupted(self) -> Path | None:
         """Return the database that an earlier process had set aside without getting a new one ready in its place."""
@@ -196,15 +220,6 @@ class Database:
     def in_reader(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Do something in the thread that reads."""
         return asyncio.get_running_loop().run_in_executor(self._reader, work)
-
-
-def _taken_from(aside: Path) -> Salvaged:
-    """Salvage what a database knew that was set aside, what SQLite does not see of its WAL included."""
-    try:
-        mend(aside)
-    except OSError as error:  # then as far as SQLite sees
-        _log.warning("the WAL of a database that was set aside cannot be mended", path=str(aside), error=str(error))
-    return salvage(aside)
 
 
 def _behind(former: str, place: dict[str, object], *, folder: Path) -> dict[str, object]:

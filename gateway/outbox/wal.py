@@ -234,12 +234,16 @@ def mend(path: Path) -> bool:
         if not has_hole:
             return False
         mended = wal.with_name(wal.name + ".mended")
-        with mended.open("wb") as file:
-            file.write(log.header)
-            for head, data in log.whole(one for one in frames if one.is_sound):
-                file.write(head + data)
-            file.flush()
-            os.fsync(file.fileno())
+        try:
+            with mended.open("wb") as file:
+                file.write(log.header)
+                for head, data in log.whole(one for one in frames if one.is_sound):
+                    file.write(head + data)
+                file.flush()
+                os.fsync(file.fileno())
+        except OSError:
+            mended.unlink(missing_ok=True)  # a full disk has better use for the room
+            raise
     kept.unlink(missing_ok=True)
     try:
         os.link(wal, kept)

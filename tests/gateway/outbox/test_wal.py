@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import json
 import random
 import shutil
@@ -19,6 +20,8 @@ import pytest
 from gateway.errors import StoreError
 from gateway.events import Lane
 from gateway.outbox import Mark, Number, NumberState, Rescue, Write
+from gateway.outbox import database as database_module
+from gateway.outbox import outbox as outbox_module
 from gateway.outbox import rescue as rescue_module
 from gateway.outbox.store import Store
 from gateway.outbox.wal import DAMAGED, Log, hidden, is_torn, mend
@@ -194,6 +197,39 @@ async def test_what_was_accepted_behind_a_hole_comes_back_with_its_id_and_the_re
     assert await outbox.marks() == [Mark("call-1", "counter:", "7")]
     assert {outbox.number_state("m1", "", n) for n in range(30)} == {NumberState.DURABLE}
     assert outbox.number_state("m1", "", 30) is NumberState.NEW
+
+
+async def test_on_a_full_disk_what_stands_behind_a_hole_waits_for_room(
+    closed_shelf: Any, event: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Else it would be left in the file that was set aside, and nobody would know."""
+    crashed = Crashed(closed_shelf)
+    writes = [numbered(event, n) for n in range(30)]
+    await crashed.leave(writes, tmp_path)
+    frame = commits_of(crashed.wal)[-20][0]
+    flip(crashed.wal, HEADER + (frame - 1) * FRAME + HEAD, PAGE)
+    tries = [0]
+
+    def full(path: Path) -> bool:
+        tries[0] += 1
+        if tries[0] < 4:
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return mend(path)
+
+    monkeypatch.setattr(database_module, "mend", full)
+    monkeypatch.setattr(outbox_module, "REOPEN_CAP_S", 0.01)
+    outbox = await closed_shelf.open()
+    # With the first refusal the room that is kept for this is given up, so it is tried once more at once.
+    assert (outbox.is_open, closed_shelf.troubles[0]) == (False, "GW-STO-03")
+    late = numbered(event, 99)
+    outbox.submit(late)
+    assert await outbox.flush(10)
+    assert tries == [4]
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 10_000)]
+    assert sorted(row.id for row in rows if row.noun != "gateway.gap") == sorted(
+        one.events[0].id for one in [*writes, late]
+    )
 
 
 async def test_a_row_that_stood_only_in_the_frame_that_was_hit_is_told_as_lost(
