@@ -78,7 +78,18 @@ class ByDevice:
 
         Where more rows wait they are of one of `parts` equal parts of the devices, or of more where those have too few.
         Rows that have `passed` are left out. A message with a row has at most as many rows as `most` says of that row.
+        Nothing is taken only where nothing may go.
         """
+        while True:
+            before = self._total
+            taken = self._taken(busy, count=count, size=size, parts=parts, passed=passed, most=most)
+            if taken or self._total == before:
+                return taken
+
+    def _taken(
+        self, busy: Callable[[str], bool], *, count: int, size: int, parts: int, passed: Callable[[Stored], bool],
+        most: Callable[[Stored], int],
+    ) -> list[Stored]:  # fmt: skip
         heads = self._chosen(busy, count, parts)
         taken: list[Stored] = []
         length = 0

@@ -52,6 +52,7 @@ class Stock:
         self._behind: dict[str, list[int]] = {}
         self._confirmed: dict[Lane, dict[str, tuple[int, Ranges]]] = {}
         self._uncounted: dict[Lane, tuple[int, int]] = {}
+        self._wanted_to: dict[tuple[str, Lane], int] = {}
 
     @classmethod
     def read(cls, reader: Reader, destinations: Sequence[str], *, sequence: int, routed: Mapping[str, int]) -> Stock:
@@ -97,6 +98,8 @@ class Stock:
         self.rows[lane] += counted.rows
         for destination, waiting in counted.pending.items():
             self.pending[destination, lane] += waiting
+            if waiting:
+                self._want(destination, lane, counted.upto)
         floor = self._floor(lane)
         for device, seq in counted.devices.items():
             if seq > floor:
@@ -144,6 +147,7 @@ class Stock:
         self.rows[lane] += 1
         for destination, number in row.route.items():
             self.pending[destination, lane] += 1
+            self._want(destination, lane, row.seq)
             self.routed[destination] = number
         if lane is Lane.D:
             behind = self._behind[row.device]
@@ -242,6 +246,7 @@ class Stock:
             beyond = [one for one in ranges if one[0] > back]
             self._cursors[destination, lane] = (back, lambda: beyond)
             self.pending[destination, lane] += count
+            self._want(destination, lane, last)
             self._again[destination] = (first, last)
             self._recent[lane].clear()  # it may hold rows that have left the disk: they are not among `wanted`
             self._recent_from[lane] = self.last[lane]
@@ -260,11 +265,17 @@ class Stock:
         return min((self._reach(one, lane) for one in self._destinations), default=0)
 
     def _reach(self, destination: str, lane: Lane) -> int:
-        """One that is away, and waits for nothing of a lane, must not keep what all the others have."""
+        """One that is away, and waits for nothing of a lane, must not keep what all the others have.
+
+        By what was stored for it and not by a count: a row that gives way while it is sent is counted twice.
+        """
         cursor = self._cursors.get((destination, lane), _NOTHING)[0]
-        if self.pending[destination, lane] or lane in self._uncounted:
+        if lane in self._uncounted or self._wanted_to.get((destination, lane), 0) > cursor:
             return cursor
         return max(cursor, self.last[lane])
+
+    def _want(self, destination: str, lane: Lane, seq: int) -> None:
+        self._wanted_to[destination, lane] = max(seq, self._wanted_to.get((destination, lane), 0))
 
     # -- leaving ------------------------------------------------------------------------------------------------
 

@@ -464,3 +464,13 @@ TestOneDestination.settings = settings(max_examples=100, stateful_step_count=40,
 def _limits_are_put_back() -> Iterator[None]:
     yield
     assert (lane_queue.READ_AHEAD, lane_queue.BEYOND) == (2_000, 20_000)
+
+
+def test_devices_of_which_all_was_confirmed_late_do_not_hide_those_that_wait() -> None:
+    lane = queue(row(1, "a"), row(2, "a"), row(3, "b"), row(4, "c"))
+    first = lane.take(lambda _device: False, count=2, size=64_512, parts=3)
+    assert [one.seq for one in first] == [1, 2]
+    lane.put_back(first)  # there was no answer in time, and then there is
+    assert [lane.done(one.seq) for one in first] == [True, True]
+    lane.release("a")
+    assert [one.seq for one in lane.take(lambda _device: False, count=2, size=64_512, parts=3)] == [3, 4]

@@ -7,9 +7,11 @@ from typing import Any
 
 import pytest
 
-from gateway.events import Lane
+from gateway.clock import Stamp
+from gateway.events import Lane, Stored
 from gateway.outbox import stock as stock_module
 from gateway.outbox.pages import Pages
+from gateway.outbox.stock import Stock
 
 Maker = Callable[..., Any]
 
@@ -94,3 +96,19 @@ async def test_a_bad_page_that_the_count_meets_has_the_database_replaced(
     closed_shelf.run()
     await when(lambda: outbox.streamid != before)
     assert outbox.to_rescue
+
+
+def test_a_row_that_gives_way_while_it_is_sent_takes_no_other_with_it() -> None:
+    """Its destination confirms it all the same: it leaves twice from what waits, and nothing else may count as delivered."""
+    stock = Stock(["district"])
+    at = Stamp(1_800_000_000_000, 1_000_000, "boot-1", "synced")
+    rows = [
+        Stored(seq, Lane.C, f"id-{seq}", "telemetry.meter", "m1", 0, at, {"district": seq}, "{}") for seq in range(1, 5)
+    ]
+    for row in rows:
+        stock.add(row)
+    stock.drop(Lane.C, rows[:2])
+    stock.confirm("district", Lane.C, seq=2, ahead=list, done=2)
+    assert (stock.delivered(Lane.C), stock.deletable()) == (2, {Lane.C: 2})
+    stock.confirm("district", Lane.C, seq=4, ahead=list, done=2)
+    assert stock.deletable() == {Lane.C: 4}
