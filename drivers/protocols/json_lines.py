@@ -47,6 +47,8 @@ def parse_object(data: bytes, *, longest: int, brackets: int) -> Mapping[str, ob
         raise Rejected(Reason.MALFORMED, f"{problem.msg} at character {problem.pos}") from None
     except ArithmeticError:
         raise Rejected(Reason.MALFORMED, "a number with an impossible exponent") from None
+    except ValueError:  # Python reads no whole number of more than 4,300 digits
+        raise Rejected(Reason.MALFORMED, "a number with too many digits") from None
     if not isinstance(found, dict):
         raise Rejected(Reason.MALFORMED, "not an object")
     return found

@@ -96,12 +96,9 @@ class Inward:
                 self._build_source(broker, behind)
 
     def _build_source(self, broker: Mqtt, desks: list[Desk]) -> None:
-        def dropped(at: Stamp) -> None:
-            self._hearing.on_overflow(broker.id, 1, first=at, last=at)
-
         reader = self._messages[broker.id] = MessageReader(
             broker.id, desks, collector=self._collector, judge=self._judge, clock=self._clock, health=self._health,
-            outbox=self._outbox, on_dropped=dropped,
+            outbox=self._outbox, on_dropped=lambda at: self._hearing.on_refused(broker.id, at),
         )  # fmt: skip
         self._sources[broker.id] = source_of(
             broker, self._origin, topics=reader.topics, on_message=reader.on_message, on_state=self._hearing.on_state,

@@ -44,7 +44,8 @@ LAPSE_MS: Final = 60_000
 SEEN_BITS: Final = 64
 NARROW_BITS: Final = 8
 MAX_LEVELS: Final = 64
-MAX_DELIVERIES: Final = 16
+# As many as the link lets a broker have unacknowledged: all of them may have been stored when the connection ends.
+MAX_DELIVERIES: Final = 64
 LEVEL_REFRESH_MS: Final = 300_000
 _SEEN_MASK: Final = (1 << SEEN_BITS) - 1
 _COUNTER: Final = "counter:"

@@ -4,10 +4,13 @@ The broker sends a message again that it has no acknowledgement for, on the next
 before that is a repeat: the marks of a device hold what it said last (`judge`). A message that was retained says how things
 stood at some time; a press in it is as old as that, so only states and readings of it count, and a technician is told.
 A device that is said to be offline by whoever speaks for it is a problem, until it says something or is said to be online.
-While the disk has `HIGH_WATER` writes to do, what calls for no help waits here and is tried again: the broker sends it once
-a connection only, and holds the rest back while so much is unacknowledged.
-Limits: as many messages wait as the broker may have unacknowledged (64), and `MOST_WAITING` in all, with those that need no
-acknowledgement (QoS 0): of these, what comes beyond that is dropped, counted, and announced as a gap.
+While the disk has `HIGH_WATER` writes to do, what raises no alarm waits here and is tried again. What a device said first is
+judged first: what raises an alarm takes the states before it along.
+A broker sends no more while so much is unacknowledged (mosquitto: 20 messages, or 1), and a call may be behind that. So where
+the disk does not answer, a message is acknowledged after `HELD_S`, one that raises an alarm after `CALL_HELD_S`: it is in the
+memory then, and if we end before it is stored the gap of the next start begins before it.
+Limits: of those that need no acknowledgement (QoS 0) `MOST_WAITING` wait, of all `MOST_OWED`: what comes beyond that is
+dropped, counted, and announced as a gap.
 """
 
 from __future__ import annotations
@@ -18,7 +21,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final
 
-from drivers.kit import RAISING, Decoded, Rejected, Signal, Streams
+from drivers.kit import Decoded, Rejected, Signal, Streams
 from drivers.protocols import published
 from gateway.clock import Clock, Stamp
 from gateway.collect.collector import Collector
@@ -30,26 +33,42 @@ from gateway.outbox import Mark, Outbox
 
 HIGH_WATER: Final = 4_000
 MOST_WAITING: Final = 256
+MOST_OWED: Final = 1_024
+HELD_S: Final = 2.0
+CALL_HELD_S: Final = 10.0
 OFFLINE: Final = "GW-MQS-05"
 RETAINED: Final = "GW-MQS-06"
 
 Acknowledge = Callable[[], None]
 
 
-@dataclass(slots=True)
+@dataclass(slots=True, eq=False)
 class _Message:
-    """One message, and for how many of its devices it is not durable yet."""
+    """One message, and for how many of its devices it is not durable yet. `raises`: an alarm, for one of them."""
 
     delivery: Delivery
     at: Stamp
     acknowledge: Acknowledge
     missing: int
+    raises: bool = False
+    is_acknowledged: bool = False
 
     def is_durable(self) -> None:
         """One device's share is on the disk: the last one acknowledges."""
         self.missing -= 1
         if not self.missing:
+            self.tell()
+
+    def tell(self) -> None:
+        """Acknowledge, once: its number may be another message's by the next time."""
+        if not self.is_acknowledged:
+            self.is_acknowledged = True
             self.acknowledge()
+
+    def is_same(self, other: Delivery) -> bool:
+        """Is that the same message, sent again?"""
+        mine = self.delivery
+        return (mine.number, mine.topic, mine.payload) == (other.number, other.topic, other.payload)
 
 
 class MessageReader:
@@ -73,6 +92,7 @@ class MessageReader:
         self._outbox = outbox
         self._on_dropped = on_dropped
         self._waiting: deque[tuple[_Message, Desk, Decoded]] = deque()
+        self._owed: list[_Message] = []
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -86,6 +106,8 @@ class MessageReader:
             acknowledge()  # the bridge's own, or a subscription of before that the broker has kept
             return
         message = _Message(delivery, at, acknowledge, len(desks))
+        if delivery.qos:
+            self._owed.append(message)
         frame = published.frame(delivery.topic, delivery.payload)
         for desk in desks:
             try:
@@ -95,10 +117,21 @@ class MessageReader:
                 message.is_durable()
 
     def retry(self) -> None:
-        """Take what waits, as far as the disk has caught up. Harmless at any time."""
+        """Take what waits, as far as the disk has caught up, and let go what holds up the broker. Harmless at any time."""
         while self._waiting and self._outbox.waiting < HIGH_WATER:
-            message, desk, decoded = self._waiting.popleft()
+            self._take_fenced(*self._waiting.popleft())
+        now_ms = self._clock.stamp().mono_ms
+        self._owed = [one for one in self._owed if not one.is_acknowledged]
+        for one in self._owed:
+            if now_ms - one.at.mono_ms >= 1000 * (CALL_HELD_S if one.raises else HELD_S):
+                one.tell()
+
+    def _take_fenced(self, message: _Message, desk: Desk, decoded: Decoded) -> None:
+        try:
             self._take(desk, message, decoded)
+        except Exception as bug:  # noqa: BLE001 - as for one that has just come
+            self._collector.fault(desk, bug)
+            message.is_durable()
 
     def _decode(self, desk: Desk, message: _Message, frame: bytes) -> None:
         driver = desk.driver
@@ -130,14 +163,40 @@ class MessageReader:
         return replace(decoded, observations=standing)
 
     def _place(self, desk: Desk, message: _Message, decoded: Decoded) -> None:
-        calls = any(isinstance(one, Signal) and one.kind in RAISING for one in decoded.observations)
-        if calls or self._outbox.waiting < HIGH_WATER:
+        signals = [one for one in decoded.observations if isinstance(one, Signal)]
+        raises = any(one.level is not False and desk.raises(one.kind) for one in signals)
+        message.raises |= raises
+        if raises:
+            self._take_states(desk)
+        if raises or (self._outbox.waiting < HIGH_WATER and not any(one is desk for _, one, _ in self._waiting)):
             self._take(desk, message, decoded)
-        elif message.delivery.qos or len(self._waiting) < MOST_WAITING:
+        elif self._replaces(message, desk, decoded):
+            pass
+        elif len(self._waiting) < (MOST_OWED if message.delivery.qos else MOST_WAITING):
             self._waiting.append((message, desk, decoded))
         else:
             desk.reject("queue-full")
             self._on_dropped(message.at)
+            message.is_durable()
+
+    def _take_states(self, desk: Desk) -> None:
+        """Take what a device said of its states before: judged after what comes now, an old end would end a new alarm's level."""
+        waiting, self._waiting = self._waiting, deque()
+        for entry in waiting:
+            if entry[1] is desk and any(isinstance(one, Signal) for one in entry[2].observations):
+                self._take_fenced(*entry)
+            else:
+                self._waiting.append(entry)
+
+    def _replaces(self, message: _Message, desk: Desk, decoded: Decoded) -> bool:
+        """Put a message that was sent again in the place where it waits: the connection that it came on before has ended."""
+        if not message.delivery.again:
+            return False
+        for at, (earlier, owner, _) in enumerate(self._waiting):
+            if owner is desk and earlier.is_same(message.delivery):
+                self._waiting[at] = (message, desk, decoded)
+                return True
+        return False
 
     def _take(self, desk: Desk, message: _Message, decoded: Decoded) -> None:
         mark: Mark | None = None

@@ -11,17 +11,19 @@ import pytest
 from drivers.kit import Streams, catalogue
 from gateway.clock import Stamp
 from gateway.collect import Desk, MessageReader
-from gateway.collect.publishing import HIGH_WATER, MOST_WAITING
+from gateway.collect.publishing import HIGH_WATER, MOST_OWED, MOST_WAITING
 from gateway.mqtt_session import Delivery
 
 Opener = Callable[[Iterable[Desk]], Awaitable[Any]]
 SOS = "zigbee2mqtt/sos-201"
 
 
-def desk(name: str, address: str, *, model: str = "zigbee2mqtt", raw: dict[str, object] | None = None) -> Desk:
+def desk(
+    name: str, address: str, *, model: str = "zigbee2mqtt", raw: dict[str, object] | None = None, **more: Any
+) -> Desk:  # fmt: skip
     driver = catalogue.driver(model)
     assert isinstance(driver, Streams)
-    return Desk(name, model, "broker", address, "201", "", driver, driver.options(raw or {}), wired=True)
+    return Desk(name, model, "broker", address, "201", "", driver, driver.options(raw or {}), wired=True, **more)
 
 
 @dataclass
@@ -185,3 +187,117 @@ async def test_what_nobody_will_send_again_is_bounded_and_its_loss_told(
     for _ in range(MOST_WAITING + 2):
         broker.say('{"temperature":21.5}', qos=0)
     assert (len(broker.dropped), broker.centre.desks["sos"].rejects) == (2, {"queue-full": 2})
+
+
+@pytest.fixture
+def water(broker: Broker, monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many writes wait for the disk, as the reader sees it."""
+    waiting = [HIGH_WATER]
+    monkeypatch.setattr(type(broker.centre.outbox), "waiting", property(lambda _self: waiting[0]))
+    return waiting
+
+
+async def test_what_only_the_configuration_makes_an_alarm_does_not_wait_for_a_slow_disk_either(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here = Broker(await opened([desk("door", "zigbee2mqtt/door", alarms_on=("opening",))]))
+    here.connect()
+    monkeypatch.setattr(type(here.centre.outbox), "waiting", property(lambda _self: HIGH_WATER))
+    here.say('{"contact":false}', "zigbee2mqtt/door")
+    assert [change.alarm.kind for change in here.centre.announced] == ["opening"]
+
+
+async def test_what_a_device_says_is_judged_in_its_order_although_some_of_it_waited(
+    broker: Broker, water: list[int]
+) -> None:
+    broker.say('{"contact":false}')
+    water[0] = 0
+    broker.say('{"contact":true}')
+    broker.reader.retry()
+    assert await broker.centre.told("kind", "state") == [
+        ("sensor.changed", "opening", "on"), ("sensor.changed", "opening", "off"),
+    ]  # fmt: skip
+
+
+async def test_the_end_of_one_fire_that_waited_is_not_taken_for_the_end_of_the_next(
+    broker: Broker, water: list[int]
+) -> None:
+    broker.say('{"smoke":true}')
+    broker.centre.clock.go_on(60)
+    broker.say('{"smoke":false}')
+    broker.centre.clock.go_on(60)
+    broker.say('{"smoke":true}')
+    water[0] = 0
+    broker.reader.retry()
+    broker.centre.clock.go_on(60)
+    broker.say('{"smoke":true}')
+    assert sorted(await broker.centre.told("state")) == [
+        ("alarm.raised", "ACTIVE"), ("alarm.raised", "ACTIVE"), ("sensor.changed", "off"),
+    ]  # fmt: skip
+
+
+async def test_what_waits_and_is_sent_again_waits_once_and_the_later_one_is_acknowledged(
+    broker: Broker, water: list[int]
+) -> None:
+    for connection in range(MOST_OWED + 2):
+        broker.say('{"temperature":21.5}', number=7, again=connection > 0)
+    assert broker.dropped == []
+    water[0] = 0
+    broker.reader.retry()
+    assert len(await broker.centre.told()) == 1
+    assert broker.acknowledged == [7]
+
+
+async def test_what_waits_unacknowledged_is_bounded_and_its_loss_told(broker: Broker, water: list[int]) -> None:
+    assert water == [HIGH_WATER]
+    for _ in range(MOST_OWED + 2):
+        broker.say('{"temperature":21.5}')
+    assert (len(broker.dropped), broker.acknowledged) == (2, [MOST_OWED + 1, MOST_OWED + 2])
+
+
+async def test_a_disk_that_does_not_answer_keeps_no_broker_from_sending_the_next_call(broker: Broker) -> None:
+    """The broker holds back what comes while so much is unacknowledged."""
+    reading, call = broker.say('{"temperature":21.5}'), broker.say('{"action":"emergency"}')
+    broker.centre.clock.go_on(1.9)
+    broker.reader.retry()
+    assert broker.acknowledged == []
+    broker.centre.clock.go_on(0.1)
+    broker.reader.retry()
+    assert broker.acknowledged == [reading]
+    broker.centre.clock.go_on(8)
+    broker.reader.retry()
+    assert broker.acknowledged == [reading, call]
+    assert len(await broker.centre.told()) == 2
+    assert broker.acknowledged == [reading, call]
+
+
+async def test_a_bug_in_one_message_that_waited_costs_that_one_only(
+    broker: Broker, water: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    broker.say('{"temperature":21.5}')
+    broker.say('{"temperature":22.5}', "zigbee2mqtt/toilet")
+    take = broker.centre.collector.take
+
+    def fails_once(*args: Any, **more: Any) -> bool:
+        monkeypatch.setattr(broker.centre.collector, "take", take)
+        raise ArithmeticError
+
+    monkeypatch.setattr(broker.centre.collector, "take", fails_once)
+    water[0] = 0
+    broker.reader.retry()
+    assert len(await broker.centre.told()) == 1
+    assert broker.acknowledged == [1, 2]
+    assert broker.centre.desks["sos"].rejects == {"fault": 1}
+
+
+async def test_all_that_a_broker_may_send_again_is_known(broker: Broker) -> None:
+    for number in range(1, 65):
+        broker.say('{"action":"emergency"}', number=number)
+    for number in range(1, 65):
+        broker.say('{"action":"emergency"}', number=number, again=True)
+    assert len(await broker.centre.told()) == 64
+
+
+async def test_a_whole_number_that_python_does_not_read_is_refused_like_any_other_nonsense(broker: Broker) -> None:
+    broker.say('{"action":' + "1" * 5_000 + "}")
+    assert broker.centre.desks["sos"].rejects == {"malformed": 1}
