@@ -3,10 +3,11 @@
 The broker keeps our session while we are away, so that what is published with QoS 1 comes later; what comes with QoS 0 does
 not, and a bridge between the broker and its devices may be dead while the broker lives. So the link hears only while the
 broker is connected, every topic is subscribed, and the bridge, if one is configured, has said that it is online; every other
-time is a gap. A message is acknowledged when its taker says so: after the commit. One that is not acknowledged comes
-again on the next connection, marked as such.
-Limits: a connection and each subscription within 15 s; back-off with full jitter, 0.5 s to 5 s (30 s after a refused login);
-`MOST` unacknowledged messages; the broker is asked to keep our session for a week.
+time is a gap. Where the broker refuses a topic the others are heard as well as they can be: it is a problem and a gap until it
+is granted. A message is acknowledged when its taker says so: after the commit. One that is not acknowledged comes again on the
+next connection, marked as such.
+Limits: a connection within 15 s, each subscription within 10 s, asked for again every `ASK_AGAIN_S`; back-off with full jitter,
+0.5 s to 5 s (30 s after a refused login); `MOST` unacknowledged messages; the broker is asked to keep our session for a week.
 """
 
 from __future__ import annotations
@@ -16,6 +17,8 @@ import random
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any, Final
+
+import structlog
 
 from drivers.protocols import published
 from gateway.clock import Clock, Stamp
@@ -31,6 +34,7 @@ RETRY_CAP_S: Final = 5.0
 REFUSED_CAP_S: Final = 30.0
 # A connection that lived for so long was worth making: the back-off starts anew.
 WORTH_S: Final = 10.0
+ASK_AGAIN_S: Final = 30.0
 UNREACHABLE: Final = "GW-MQS-01"
 REFUSED: Final = "GW-MQS-02"
 NO_RIGHT: Final = "GW-MQS-03"
@@ -38,6 +42,7 @@ BRIDGE_OFFLINE: Final = "GW-MQS-04"
 _LOGIN: Final = "GW-NET-04"
 Acknowledge = Callable[[], None]
 """Tells the broker that a message is safe. On a connection that has ended it does nothing: the message comes again."""
+_log = structlog.get_logger("broker")
 _random = random.Random()  # noqa: S311 - jitter, not a secret
 
 
@@ -61,7 +66,9 @@ class MqttSource:
         self._session: MqttSession | None = None
         self._lost: asyncio.Future[SessionError] | None = None
         self._is_subscribed = False
+        self._refused: SessionError | None = None
         self._is_bridge_online = False
+        self.failed = 0
         self._told: tuple[bool, str | None] | None = None
         self._version: Version = "3.1.1" if endpoint.version == "3.1.1" else "5"
 
@@ -90,11 +97,30 @@ class MqttSource:
         end = self._endpoint
         password = await self._password.text(host=end.host, port=end.port) if end.username else ""
         session = await self._connected(replace(end, password=password))
-        for topic in self._topics:
-            await session.subscribe(topic)
+        self._refused = None
+        missing = await self._subscribed(session, self._topics)
         self._is_subscribed = True
         self._tell_state()
+        while missing:
+            done, _ = await asyncio.wait({self._lost}, timeout=ASK_AGAIN_S)
+            if done:
+                break
+            missing = await self._subscribed(session, missing)
+            self._tell_state()
         return await self._lost
+
+    async def _subscribed(self, session: MqttSession, topics: Sequence[str]) -> list[str]:
+        """Subscribe; return the topics that the broker refuses. Raises SessionError for anything else."""
+        missing, self._refused = [], None
+        for topic in topics:
+            try:
+                await session.subscribe(topic)
+            except SessionError as refusal:
+                if not _is_refusal(refusal):
+                    raise
+                missing.append(topic)
+                self._refused = refusal
+        return missing
 
     async def _connected(self, end: Endpoint) -> MqttSession:
         other: Version = "5" if self._version == "3.1.1" else "3.1.1"
@@ -129,12 +155,20 @@ class MqttSource:
             self._is_bridge_online = published.says_online(delivery.payload) is True
             self._tell_state()
         # Before all subscriptions stand: what the broker has kept of an earlier connection comes at once.
-        self._on_message(delivery, self._clock.stamp(), acknowledge)
+        try:
+            self._on_message(delivery, self._clock.stamp(), acknowledge)
+        except Exception as bug:  # noqa: BLE001 - through paho, which would then read this message for ever and no other
+            self.failed += 1
+            if self.failed == 1:
+                _log.error("a message could not be taken", link=self.link_id, exc_info=bug)
+            acknowledge()
 
     def _tell_state(self) -> None:
         if not self._is_subscribed:
             return
-        if self._is_bridge_online or not self._bridge:
+        if self._refused is not None:
+            self._tell_down(self._refused)
+        elif self._is_bridge_online or not self._bridge:
             self._tell(hearing=True, problem=None, facts={})
         else:
             self._tell(hearing=False, problem=BRIDGE_OFFLINE, facts={"topic": self._bridge})
@@ -142,7 +176,7 @@ class MqttSource:
     def _tell_down(self, why: SessionError) -> None:
         code = UNREACHABLE
         if why.code == _LOGIN:
-            code = NO_RIGHT if "SUBACK" in str(why.facts.get("error", "")) else REFUSED
+            code = NO_RIGHT if _is_refusal(why) else REFUSED
         end = self._endpoint
         self._tell(
             hearing=False, problem=code,
@@ -164,3 +198,8 @@ class MqttSource:
         session, self._session = self._session, None
         if session is not None:
             await session.close()
+
+
+def _is_refusal(why: SessionError) -> bool:
+    """Has the broker refused a subscription, and nothing else?"""
+    return "SUBACK reason" in str(why.facts.get("error", ""))

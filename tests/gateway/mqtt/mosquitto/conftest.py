@@ -102,14 +102,21 @@ class Mosquitto:
         file.write_text("\n".join([*lines, ""]))
         return f"acl_file {file}"
 
-    def no_right_to_subscribe(self) -> list[str]:
-        """Return lines that refuse every subscription: a file of rights cannot, it only keeps the messages back."""
+    def no_right_to_subscribe(self, but: str = "") -> list[str]:
+        """Return lines that refuse every subscription, `but` one: a file of rights cannot, it only keeps messages back."""
         plugin = next(Path("/usr/lib").glob("*/mosquitto_dynamic_security.so"), None)
         if plugin is None:
             pytest.skip("this mosquitto comes without mosquitto_dynamic_security.so: it can refuse no subscription")
         file = self.folder / "rights.json"
         access = {"publishClientSend": True, "publishClientReceive": True, "subscribe": False, "unsubscribe": True}
-        file.write_text(json.dumps({"defaultACLAccess": access}))
+        rights: dict[str, Any] = {"defaultACLAccess": access}
+        if but:
+            acls = [{"acltype": "subscribeLiteral", "topic": but, "allow": True}]
+            rights |= {
+                "roles": [{"rolename": "some", "acls": acls}], "anonymousGroup": "all",
+                "groups": [{"groupname": "all", "roles": [{"rolename": "some"}]}],
+            }  # fmt: skip
+        file.write_text(json.dumps(rights))
         return [f"plugin {plugin}", f"plugin_opt_config_file {file}", "allow_anonymous true"]
 
 

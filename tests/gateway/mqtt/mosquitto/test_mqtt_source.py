@@ -48,6 +48,8 @@ class Listener:
             await asyncio.wait({self.task})
 
     def take(self, delivery: Delivery, _at: Stamp, acknowledge: Acknowledge) -> None:
+        if delivery.payload == b"a bug":
+            raise ArithmeticError
         self.heard.append(delivery)
         if self.acknowledges:
             acknowledge()
@@ -102,7 +104,8 @@ async def test_what_was_not_acknowledged_comes_again_and_says_so(
     await listener.end()
     listener.acknowledges = True
     listener.begin()
-    await wait_until(lambda: len(listener.heard) == 2)
+    # What the broker has kept comes before the subscriptions stand.
+    await wait_until(lambda: (len(listener.heard), len(listener.states)) == (2, 2))
     first, second = listener.heard
     assert (first.again, second.again, first.number == second.number) == (False, True, True)
     await listener.end()
@@ -162,6 +165,38 @@ async def test_a_subscription_that_is_refused_is_told_as_that(
     listener.port = mosquitto.port
     listener.begin()
     await wait_until(lambda: listener.states == [(False, "GW-MQS-03")])
+
+
+async def test_a_topic_that_the_broker_refuses_leaves_the_others_heard_and_no_hearing_is_claimed(
+    mosquitto: Any, ear: Any, listener: Listener, wait_until: Wait
+) -> None:
+    await mosquitto.start(*mosquitto.no_right_to_subscribe(but="a/sos"))
+    listener.port, listener.more = mosquitto.port, {"topics": ("b/sos", "a/sos")}
+    listener.begin()
+    await wait_until(lambda: listener.states == [(False, "GW-MQS-03")])
+    other = ear.session(mosquitto.port, client_id="other")
+    await other.open()
+    for payload in (b"1", b"2"):
+        other.publish("a/sos", payload)
+    await wait_until(lambda: listener.said() == [(b"1", False), (b"2", False)])
+    assert listener.states == [(False, "GW-MQS-03")]
+    await other.close()
+
+
+async def test_a_message_that_meets_a_bug_is_counted_and_the_next_is_heard_on_the_same_connection(
+    mosquitto: Any, ear: Any, listener: Listener, wait_until: Wait
+) -> None:
+    await mosquitto.start()
+    listener.port = mosquitto.port
+    listener.begin()
+    await wait_until(lambda: listener.states == [(True, None)])
+    other = ear.session(mosquitto.port, client_id="other")
+    await other.open()
+    for payload in (b"a bug", b"help"):
+        other.publish("a/sos", payload)
+    await wait_until(lambda: listener.said() == [(b"help", False)])
+    assert (listener.source.failed, listener.states) == (1, [(True, None)])
+    await other.close()
 
 
 async def test_over_tls_with_a_password(
