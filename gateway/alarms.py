@@ -224,6 +224,8 @@ class AlarmBook:
 
     def _changed(self, alarm: Alarm, noun: str, at: Stamp, facts: dict[str, object]) -> Change:
         event_id = new_id()
+        # Only the newest counts: a flood of one alarm must not push out those of others.
+        self._by_event.pop(alarm.last_event, None)
         alarm = replace(alarm, last_event=event_id)
         data = {
             "kind": alarm.kind, "state": alarm.state.value, "priority": alarm.priority, "presses": alarm.presses,

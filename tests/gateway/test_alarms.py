@@ -294,6 +294,15 @@ def test_closed_alarms_are_remembered_up_to_the_limit(book: AlarmBook) -> None:
     assert len(book._delivery) == KEPT_CLOSED
 
 
+def test_a_flood_of_presses_of_one_device_does_not_forget_how_far_another_s_alarm_has_come(book: AlarmBook) -> None:
+    first = book.raise_alarm(CALL)
+    assert first.event is not None
+    for _ in range(5 * KEPT_CLOSED):
+        book.raise_alarm(replace(CALL, device="call-2"))
+    book.delivered("district", first.event.id, "L2")
+    assert book._delivery[first.alarm.id]["district"] == "L2"
+
+
 def test_an_alarm_raised_before_the_clock_was_set_is_shown_with_its_right_time(book: AlarmBook) -> None:
     boots = Boots()
     boots.begin("boot-1", floor_ms=0)
