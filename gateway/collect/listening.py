@@ -9,7 +9,7 @@ Limit: of bytes that belong to no frame the first `MAX_NOISE` are shown.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final
 
 import structlog
@@ -21,6 +21,7 @@ from gateway.collect.desk import Desk
 from gateway.links.state import HeardAdvert
 
 MAX_NOISE: Final = 64
+ADDRESS_BYTES: Final = 6
 # Why nothing is known of it, beside the reasons of the drivers.
 STRANGER: Final = "stranger"
 NOBODY: Final = "names-nobody"
@@ -112,14 +113,13 @@ class Listeners:
             return
         ids = {*advert.service_data, *advert.manufacturer_data}
         for listener, pairing in list(self._all.items()):
-            address = _masked(advert.address) if pairing.isdisjoint(ids) else advert.address
+            is_whole = not pairing.isdisjoint(ids)
+            address = advert.address if is_whole else _masked(advert.address)
+            capture = _advert(advert if is_whole else _without_address(advert), address)
             self._tell(
                 listener,
-                Heard(
-                    heard.link, heard.at, "advert", _advert(advert, address), address=address, reason=STRANGER,
-                    rssi=advert.rssi,
-                ),
-            )  # fmt: skip
+                Heard(heard.link, heard.at, "advert", capture, address=address, reason=STRANGER, rssi=advert.rssi),
+            )
 
     def tell_frame(self, link: str, at: Stamp, frame: bytes, *, desk: Desk | None, said: Said | str) -> None:
         """Show a frame of a device that speaks by itself; of a stranger `said` is the address that it names."""
@@ -169,6 +169,26 @@ def _told(one: Observation) -> dict[str, object]:
 def _masked(address: str) -> str:
     """Hide the half of a stranger's address that names the device: the maker's half is enough to recognise a kind."""
     return f"{address[:8]}:··:··:··"
+
+
+def _without_address(advert: Advert) -> Advert:
+    """Put zeros for that half where the data tells the address once more (MiBeacon and others do), in either order."""
+    try:
+        told = bytes.fromhex(advert.address.replace(":", ""))
+    except ValueError:
+        return advert
+    if len(told) != ADDRESS_BYTES:
+        return advert
+    half = told[:3] + bytes(3)
+
+    def hidden(data: bytes) -> bytes:
+        return data.replace(told, half).replace(told[::-1], half[::-1])
+
+    return replace(
+        advert,
+        service_data={key: hidden(value) for key, value in advert.service_data.items()},
+        manufacturer_data={key: hidden(value) for key, value in advert.manufacturer_data.items()},
+    )
 
 
 def _advert(advert: Advert, address: str) -> dict[str, object]:

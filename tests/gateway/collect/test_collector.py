@@ -523,6 +523,22 @@ async def test_whoever_pairs_sees_the_whole_address_of_what_may_be_a_device_of_o
     assert [one.address for one in others] == ["A4:C1:38:··:··:··", "11:22:33:··:··:··"]
 
 
+async def test_the_bytes_of_a_stranger_do_not_tell_its_address_either(opened: Opener) -> None:
+    centre = await opened([])
+    seen: list[Heard] = []
+    whole: list[Heard] = []
+    centre.collector.listeners.add(seen.append)
+    centre.collector.listeners.add(whole.append, pairing=frozenset({0xFE95}))
+    xiaomi = "58598723350537243cc218d67794020000cb2de309"
+    centre.hear("18:C2:3C:24:37:05", service={0xFE95: xiaomi}, maker={0x0639: "ff18c23c243705"})
+    assert seen[0].capture == {
+        "mac": "18:C2:3C:··:··:··", "name": "",
+        "service_data": {"fe95": "58598723350000003cc218d67794020000cb2de309"},
+        "manufacturer_data": {"0639": "ff18c23c000000"},
+    }  # fmt: skip
+    assert whole[0].capture["service_data"] == {"fe95": xiaomi}
+
+
 # People.
 
 
