@@ -63,7 +63,9 @@ class Presses:
             return None
         advert = advert_of(item)
         found = [one for one in recognise(advert, self._drivers) if _may_call(one)] if advert else []
-        if advert is None or not found or len(self.senders) >= MAX_SENDERS:
+        if advert is None or not found:
+            return None
+        if advert.address not in self.senders and len(self.senders) >= MAX_SENDERS:
             return None
         first = found[0]
         sender = self.senders.setdefault(advert.address, Sender(advert.address, str(item.get("link", "")), first))

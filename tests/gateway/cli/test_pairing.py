@@ -196,3 +196,12 @@ def test_the_ids_cover_what_the_drivers_read() -> None:
     ids = pairing.ids_of(pairing.callers())
     assert {0xFCD2, 0xFE95, 0x0059, 0x03DA} <= {*ids}
     assert len(ids) <= 256
+
+
+def test_a_crowd_of_strangers_does_not_end_the_counting_of_those_who_came_before() -> None:
+    presses = pairing.Presses(pairing.callers())
+    assert presses.take(heard(plain(1)), 0.0) is not None
+    for number in range(pairing.MAX_SENDERS + 1):
+        presses.take(heard(plain(1), address=f"A4:C1:39:00:{number >> 8:02X}:{number & 255:02X}"), 0.0)
+    assert len(presses.senders) == 256
+    assert presses.take(heard(plain(2)), 5.0) is not None
