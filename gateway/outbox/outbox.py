@@ -81,6 +81,7 @@ class Outbox(Holding):
         self.was_replaced = False
         self.to_rescue = ""
         self.is_torn = False
+        self.torn: list[str] = []
         self.refused = 0
         self.poisoned = 0
 
@@ -175,7 +176,7 @@ class Outbox(Holding):
 
         self._intake.revise(revised)
         stock.retain = self._retain
-        self.to_rescue, self.is_torn = self._store.rescue, self._store.is_torn
+        self.to_rescue, self.is_torn, self.torn = self._store.rescue, self._store.is_torn, self._store.torn
         self._stock, self._stream = stock, self._store.streamid
         self._dirty.clear()
         self._accepted.clear()

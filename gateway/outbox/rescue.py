@@ -32,6 +32,7 @@ LIMIT_S: Final = 1_800.0
 LOOK_S: Final = 1.0
 PAUSE_S: Final = 0.05
 FACT: Final = "rescue"
+TORN: Final = "torn"
 CORRUPT: Final = "corrupt"
 
 _log = structlog.get_logger("outbox")
@@ -81,7 +82,7 @@ class Rescue:
     async def tell_torn(self) -> None:
         """Tell that the last commit before the start is broken: it may have been accepted. No more than that is known."""
         outbox, now = self._outbox, self._clock.stamp()
-        outbox.is_torn = False
+        outbox.is_torn, torn = False, outbox.torn
         since = outbox.last_recorded or now
         _log.warning("the last commit before the start is broken; it may have been accepted", sequence=outbox.sequence)
         data = {
@@ -90,8 +91,9 @@ class Rescue:
             "exact": False, "complete": False, "rescued": 0, "sequences": [], "stream": outbox.streamid,
             "highest": outbox.sequence, "highest_is_sure": False,
         }  # fmt: skip
-        await self._durable(
-            events=(new_event("gateway.gap", self._origin, device=self._origin.gateway, at=now, data=data),)
+        await self._durable(  # it may stand there still at the next start
+            events=(new_event("gateway.gap", self._origin, device=self._origin.gateway, at=now, data=data),),
+            facts=((TORN, " ".join(torn)),),
         )
 
     async def once(self) -> None:

@@ -27,7 +27,7 @@ from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import OF_ANOTHER_STREAM, Accepted, CursorRow, DeadLetter, Mark, Route, Write
 from gateway.outbox.salvage import Salvaged
-from gateway.outbox.wal import hidden, is_torn
+from gateway.outbox.wal import hidden, torn
 from gateway.outbox.wal_index import WalIndex
 from gateway.tally import Tally
 
@@ -85,6 +85,7 @@ class Store:
         self.bases: dict[str, str] = {}
         self.boots = ""
         self.rescue = ""
+        self.torn: list[str] = []
         self.is_torn = False
         self.streamid = ""
 
@@ -116,7 +117,7 @@ class Store:
         seen = self._index.last_frame()
         frames = 0 if seen is None else hidden(self.path, after=seen)
         if not frames:
-            self.is_torn = seen is not None and is_torn(self.path, after=seen)
+            self.torn = [] if seen is None else torn(self.path, after=seen)
             return
         # The last connection that may write would empty the WAL and remove it; one that may not leaves it as it is.
         with contextlib.closing(sqlite3.connect(f"{self.path.absolute().as_uri()}?mode=ro", uri=True)) as keeper:
@@ -153,6 +154,8 @@ class Store:
         self.epochs = {key[6:]: int(value) for key, value in facts.items() if key.startswith("epoch:")}
         self.boots = facts.get("boots", "")
         self.rescue = facts.get("rescue", "")
+        told = set(facts.get("torn", "").split())
+        self.is_torn = any(one not in told for one in self.torn)
         recorded = Stamp(**json.loads(facts["recorded"])) if "recorded" in facts else None
         try:
             tally = Tally.parse(facts["tally"]) if "tally" in facts else Tally()

@@ -127,6 +127,10 @@ class Log:
                     return False
         return True
 
+    def name(self, frame: Frame) -> str:
+        """Return what tells a frame from any other that ever stood in its place."""
+        return f"{frame.number}-{self._head(frame.number)[8:24].hex()}"
+
     def _head(self, number: int) -> bytes:
         self._file.seek(self.at(number) - FRAME_HEADER_BYTES)
         return self._file.read(FRAME_HEADER_BYTES)
@@ -213,11 +217,15 @@ def hidden(path: Path, *, after: int) -> int:
     return 0
 
 
-def is_torn(path: Path, *, after: int) -> bool:
-    """Does a broken commit stand behind the last frame that SQLite sees? Nobody can say whether it was accepted."""
+def torn(path: Path, *, after: int) -> list[str]:
+    """Name the broken commits behind the last frame that SQLite sees: nobody can say whether they were accepted.
+
+    They stand there until other commits come to be written over them, and have the same names as long.
+    """
     with contextlib.suppress(OSError), Log(path.with_name(path.name + "-wal")) as log:
-        return any(frame.pages for frame in behind_break(log.frames(after=after), after=after))
-    return False
+        frames = list(behind_break(log.frames(after=after), after=after))
+        return [log.name(frame) for frame in frames if frame.pages]
+    return []
 
 
 def mend(path: Path) -> bool:

@@ -24,7 +24,7 @@ from gateway.outbox import database as database_module
 from gateway.outbox import outbox as outbox_module
 from gateway.outbox import rescue as rescue_module
 from gateway.outbox.store import Store
-from gateway.outbox.wal import DAMAGED, Log, hidden, is_torn, mend
+from gateway.outbox.wal import DAMAGED, Log, hidden, mend, torn
 from tests.gateway.outbox.conftest import ORIGIN
 
 Maker = Callable[..., Any]
@@ -78,7 +78,9 @@ class Crashed:
         await self.shelf.open()
         for write in writes:
             await self.shelf.store(write)
-        kept = folder / "kept"
+        await self.die(folder / "kept")
+
+    async def die(self, kept: Path) -> None:
         kept.mkdir()
         for name in ("outbox.db", "outbox.db-wal"):
             shutil.copyfile(self.shelf.path.with_name(name), kept / name)
@@ -270,6 +272,31 @@ async def test_a_broken_commit_at_the_end_may_have_been_accepted_and_is_told_onc
     assert [gap[one] for one in facts] == ["outbox", "corrupt", 0, False, 4, False, 1_000_000]
 
 
+async def test_a_broken_commit_that_stands_there_still_is_not_told_again(
+    closed_shelf: Any, event: Maker, tmp_path: Path
+) -> None:
+    """Each kill after it leaves what no commit was written over; another one that breaks is told."""
+    crashed = Crashed(closed_shelf)
+    big = Write(tuple(event("telemetry.meter", "m1", text="x" * 3_000) for _ in range(40)))
+    await crashed.leave([numbered(event, 0), big], tmp_path)
+    flip(crashed.wal, HEADER + (commits_of(crashed.wal)[-1][0] - 1) * FRAME + HEAD)
+    outbox = await closed_shelf.open()
+    assert outbox.is_torn
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).tell_torn()
+    for n in (1, 2):
+        await closed_shelf.store(numbered(event, n))
+        await crashed.die(tmp_path / f"kill-{n}")
+        outbox = await closed_shelf.open()
+        assert (outbox.is_torn, outbox.torn != []) == (False, True)
+    end = outbox._store._index.last_frame()
+    assert end is not None
+    await closed_shelf.store(numbered(event, 3))
+    await crashed.die(tmp_path / "kill-3")
+    flip(crashed.wal, HEADER + end * FRAME + HEAD)
+    outbox = await closed_shelf.open()
+    assert (outbox.is_torn, outbox.sequence) == (True, 4)
+
+
 async def test_a_commit_without_its_end_was_not_accepted_and_is_not_told(
     closed_shelf: Any, event: Maker, tmp_path: Path
 ) -> None:
@@ -359,7 +386,7 @@ async def test_commits_that_go_on_without_a_break_are_no_hole_whatever_was_said_
     with Log(crashed.wal) as log:
         count = log.count
     assert [hidden(closed_shelf.path, after=after) for after in range(count)] == [0] * count
-    assert not any(is_torn(closed_shelf.path, after=after) for after in range(count))
+    assert not any(torn(closed_shelf.path, after=after) for after in range(count))
 
 
 @pytest.mark.parametrize("seed", range(6))
