@@ -26,7 +26,7 @@ number that is used again for another event is taken as one, unverified; a line 
     channel = "T1"             # left out: none
 
 Devices on one line must agree on `address`. A field that is null counts as absent. A reading that is no plausible number
-rejects the line, unless the line is numbered or calls for help: then the rest is taken, the number acknowledged, and the
+rejects the line, unless the line is numbered or has a signal: then the rest is taken, the number acknowledged, and the
 reading told as a fault. A number or session that cannot be acknowledged rejects the line, but never one that calls.
 
 Limits: 32 signals and 32 readings; n from 0 to 2**63-1; sessions and addresses of at most 64 printable characters;
@@ -109,7 +109,7 @@ def decode(frame: bytes, meaning: Map) -> Decoded:
             raise
         number = None  # a call for help is raised whatever stands beside it; without its number it will come again
         refused = (*refused, wrong.detail)
-    if refused and number is None and not raising:
+    if refused and number is None and not signals:
         raise Rejected(Reason.IMPLAUSIBLE, refused[0])
     if number is None:
         return Decoded((*signals, *readings), address=address, refused=refused)

@@ -29,7 +29,6 @@ from dataclasses import dataclass, replace
 from decimal import Decimal
 
 from drivers.kit import (
-    RAISING,
     Decoded,
     Reading,
     Reason,
@@ -80,7 +79,7 @@ def decode(frame: bytes, meaning: Map) -> Decoded:
     fields = published.fields(payload)
     signals = field_map.signals(fields, here, topic=topic)
     readings, refused = field_map.readings(fields, here, topic=topic)
-    if refused and not any(signal.kind in RAISING for signal in signals) and not readings:
+    if refused and not signals and not readings:  # any signal may be one that the configuration makes an alarm
         raise Rejected(Reason.IMPLAUSIBLE, refused[0])
     return Decoded((*signals, *readings), refused=refused)
 

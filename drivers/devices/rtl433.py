@@ -29,7 +29,6 @@ from collections.abc import Mapping
 from typing import Final
 
 from drivers.kit import (
-    RAISING,
     Decoded,
     LineSettings,
     Reason,
@@ -73,7 +72,7 @@ def decode(frame: bytes, options: FieldMap) -> Decoded:
         raise Rejected(Reason.NOT_MINE, "a line without a model and an id")
     signals = [*field_map.signals(fields, options), *_battery(fields)]
     readings, refused = field_map.readings(fields, options)
-    if refused and not readings and not any(one.kind in RAISING for one in signals):
+    if refused and not readings and not signals:  # any signal may be one that the configuration makes an alarm
         raise Rejected(Reason.IMPLAUSIBLE, refused[0], address=address)
     return Decoded((*signals, *readings), address=address, refused=refused)
 

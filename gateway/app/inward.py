@@ -100,8 +100,14 @@ class Inward:
             broker.id, desks, collector=self._collector, judge=self._judge, clock=self._clock, health=self._health,
             outbox=self._outbox, on_dropped=lambda at: self._hearing.on_refused(broker.id, at),
         )  # fmt: skip
+
+        def on_state(state: LinkState) -> None:
+            if not state.hearing:
+                reader.lost()
+            self._hearing.on_state(state)
+
         self._sources[broker.id] = source_of(
-            broker, self._origin, topics=reader.topics, on_message=reader.on_message, on_state=self._hearing.on_state,
+            broker, self._origin, topics=reader.topics, on_message=reader.on_message, on_state=on_state,
             clock=self._clock,
         )  # fmt: skip
 

@@ -114,8 +114,8 @@ class _Level:
 class Judged:
     """A verdict, and the mark to be committed: with the event that it admits, or to keep a level's mark fresh.
 
-    `resumed`: a level that was on when the gateway ended, and is at the first hearing after it. Whether it was on all the
-    time nobody knows.
+    `resumed`: a level that was on when the gateway ended, or its link was lost (`doubt`), and is at the first hearing after
+    it. Whether it was on all the time nobody knows.
     """
 
     verdict: Verdict
@@ -249,6 +249,12 @@ class Judge:
             return Judged(Verdict.REPEAT, self._level_mark(device, key, before, refresh_ms), resumed=resumed)
         level = levels[key] = _Level(on, at.mono_ms, at.boot, at.mono_ms)
         return Judged(Verdict.NEW, self._level_mark(device, key, level, refresh_ms))
+
+    def doubt(self, device: str) -> None:
+        """Nobody heard the device for a while: whether a level lasted all the time is as unknown as after a restart."""
+        for level in self._of(device).levels.values():
+            if level.on:
+                level.grace_ms = max(level.grace_ms, 1)
 
     def _level_mark(self, device: str, key: str, level: _Level, grace_ms: int) -> Mark:
         return self._mark(device, key, {"on": level.on, "ms": level.ms, "boot": level.boot, "grace": grace_ms})

@@ -99,6 +99,11 @@ class MessageReader:
         """What is to be subscribed to."""
         return tuple(self._by_topic)
 
+    def lost(self) -> None:
+        """The broker or its bridge is away. What it says with QoS 0 meanwhile is lost, the end of a call among it."""
+        for desk in {desk.id: desk for desks in self._by_topic.values() for desk in desks}.values():
+            self._judge.doubt(desk.id)
+
     def on_message(self, delivery: Delivery, at: Stamp, acknowledge: Acknowledge) -> None:
         """Take one message."""
         desks = self._by_topic.get(delivery.topic, ())

@@ -301,3 +301,31 @@ async def test_all_that_a_broker_may_send_again_is_known(broker: Broker) -> None
 async def test_a_whole_number_that_python_does_not_read_is_refused_like_any_other_nonsense(broker: Broker) -> None:
     broker.say('{"action":' + "1" * 5_000 + "}")
     assert broker.centre.desks["sos"].rejects == {"malformed": 1}
+
+
+async def test_a_call_whose_end_was_lost_with_the_broker_does_not_hide_the_next(opened: Opener) -> None:
+    rules: dict[str, object] = {"signal": [{"equals": "ON", "ends": "OFF", "is": "call", "code": "pull"}]}
+    here = Broker(await opened([desk("pull", "pull-202/state", model="mqtt-topic", raw=rules)]))
+    here.connect()
+    here.say("ON", "pull-202/state")
+    (first,) = here.centre.announced
+    here.centre.collector.close(first.alarm.id, "Li Na", "helped")
+    here.centre.clock.go_on(60)
+    here.say("ON", "pull-202/state")
+    assert [change.alarm.state for change in here.centre.announced] == ["ACTIVE", "CLOSED"]
+    here.reader.lost()
+    here.centre.clock.go_on(60)
+    for _ in range(2):
+        here.say("ON", "pull-202/state")
+    assert [change.alarm.state for change in here.centre.announced] == ["ACTIVE", "CLOSED", "ACTIVE"]
+
+
+async def test_a_value_that_cannot_be_costs_no_signal_beside_it(opened: Opener) -> None:
+    rules: dict[str, object] = {
+        "signal": [{"field": "door", "is": "opening", "equals": "open", "ends": "shut"}],
+        "reading": [{"field": "t", "quantity": "temperature"}],
+    }
+    here = Broker(await opened([desk("door", "x/door", model="mqtt-topic", raw=rules, alarms_on=("opening",))]))
+    here.connect()
+    here.say('{"door":"open","t":"nan"}', "x/door")
+    assert [change.alarm.kind for change in here.centre.announced] == ["opening"]
