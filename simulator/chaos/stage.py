@@ -13,7 +13,7 @@ import contextlib
 import json
 import random
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -24,10 +24,10 @@ from simulator.chaos.destruction import checkpoint, choose, destroy
 from simulator.chaos.disk import Disk, DiskError
 from simulator.chaos.schedule import FAMILY, Planned
 from simulator.chaos.wall_clock import WallClock
-from simulator.control_client import NoAnswer, Refused
+from simulator.control_client import NoAnswer, Refused, ask
 from simulator.processes import Child, Children
 from simulator.scenario import Scenario
-from simulator.stage import LOOK_S, CannotRun, Stage
+from simulator.stage import LOOK_S, TELL_LIMIT_S, CannotRun, Stage
 
 RESTART_S: Final = 1.0  # RestartSec of the unit
 LINES_S: Final = 40.0
@@ -36,7 +36,8 @@ AFTER_START_S: Final = 10.0
 FILL_EVERY_S: Final = 0.1
 
 # What must be shown while it lasts: the beginning of a problem's code, and for how many seconds the gateway must have been
-# there. A disk that nobody writes to is met by the second of two looks, a second apart.
+# there, of a platform: since it knocked, for it may be waiting between two tries. A disk that nobody writes to is met by the
+# second of two looks, a second apart.
 SHOWN: Final = {
     "certificate-other-authority": ("GW-NET-03", 1.5),
     "disk-read-only": ("GW-STO-", 2.5),
@@ -141,7 +142,7 @@ class ChaosStage(Stage):
         before = log.stat().st_size if log.exists() else 0
         self.mark(f"begin {one.fault}", one.on, number=one.number)
         (shown, within_s), attention = SHOWN.get(one.fault, ("", 0.0)), _Attention()
-        watching = asyncio.create_task(self._watch(attention, shown), name="attention") if shown else None
+        watching = asyncio.create_task(self._watch(attention, shown, one.on), name="attention") if shown else None
         try:
             await self._acts()[one.fault](one)
         finally:
@@ -153,14 +154,23 @@ class ChaosStage(Stage):
         if shown and attention.seconds >= within_s and not is_shown:
             self.complaints.append(f"fault {one.number} ({one.fault}): no problem {shown} was shown")
 
-    async def _watch(self, attention: _Attention, code: str) -> None:
+    async def _watch(self, attention: _Attention, code: str, platform: str) -> None:
         """Add up for how long the gateway answers: one that is just starting cannot show what is wrong."""
+        began = time.time()
         while True:
             await asyncio.sleep(LOOK_S)
             status = await self.status()
-            if status is not None:
+            if status is not None and (not platform or await self._knocked(platform) > began):
                 attention.seconds += LOOK_S
                 attention.is_shown = any(str(one["code"]).startswith(code) for one in status["problems"])
+
+    async def _knocked(self, platform: str) -> float:
+        """Return when somebody last connected to a platform, as seconds since 1970."""
+        try:
+            answer = await ask(self._platform_socket(platform), "stats", timeout_s=TELL_LIMIT_S)
+        except (NoAnswer, Refused, OSError):
+            return 0.0
+        return _latest(answer)
 
     def _acts(self) -> dict[str, Callable[[Planned], Awaitable[None]]]:
         acts = {
@@ -423,6 +433,16 @@ _ALL_WELL: Final[tuple[Switch, ...]] = (
     ("double_acks", {"on": False}),
     ("heal", {}),
 )
+
+
+def _latest(node: object) -> float:
+    """Return the latest `last_at` in what a platform has counted, however deep; 0 where there is none."""
+    if isinstance(node, list):
+        return max((_latest(one) for one in node), default=0.0)
+    if not isinstance(node, Mapping):
+        return 0.0
+    own = node.get("last_at")
+    return max([float(own) if isinstance(own, int | float) else 0.0, *(_latest(one) for one in node.values())])
 
 
 def certificates(run: Path, which: str) -> Path:
