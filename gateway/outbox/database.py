@@ -223,15 +223,20 @@ class Database:
 
 
 def _behind(former: str, place: dict[str, object], *, folder: Path) -> dict[str, object]:
-    """Put a database that was set aside behind one before it that has not been gone through yet, where that is still there."""
+    """Put a database that was set aside behind one before it that has not been gone through yet.
+
+    One that is gone stays, to be told as a gap; of several that are gone only the last: what one says holds for all of them.
+    """
     try:
         first = json.loads(former)
-        if first["file"] == place["file"] or not (folder / first["file"]).exists():
+        if first["file"] == place["file"]:
             return place
+        then = first.get("then")
+        is_told_by_next = then and not any((folder / one["file"]).exists() for one in (first, then))
     except (ValueError, KeyError, TypeError):
         return place
-    then = first.get("then")
-    return {**first, "then": _behind(json.dumps(then), place, folder=folder) if then else place}
+    rest = _behind(json.dumps(then), place, folder=folder) if then else place
+    return rest if is_told_by_next else {**first, "then": rest}
 
 
 def _has_adopted(path: Path) -> bool:

@@ -380,6 +380,49 @@ async def test_a_database_that_goes_before_the_one_before_it_was_gone_through_is
     assert outbox.to_rescue == ""
 
 
+async def test_one_that_is_gone_takes_none_behind_it_along_and_is_told(
+    closed_shelf: Any, event: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Only so many are kept: the first of them may have been removed before it was gone through."""
+    monkeypatch.setattr(rescue_module, "LOOK_S", 0.01)
+    ids: list[set[str]] = []
+    for n in range(3):
+        closed_shelf.clock.now = Stamp(NOW_MS + n * 60_000, 1_000_000 + n * 60_000, "boot-1", "synced")
+        await closed_shelf.open()
+        ids.append(set(await fill(closed_shelf, event, 8, seed=n)))
+        await closed_shelf.close()
+        if n == 2:
+            closed_shelf.path.with_name(closed_shelf.set_aside()[0]).unlink()
+        break_page(closed_shelf.path, "number")
+    outbox = await closed_shelf.open()
+    running = asyncio.create_task(Rescue(outbox, ORIGIN, clock=closed_shelf.clock).run())
+    await when(lambda: outbox.to_rescue == "")
+    running.cancel()
+    await asyncio.wait({running})
+    rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 1_000)]
+    assert {row.id for row in rows if row.noun != "gateway.gap"} == ids[1] | ids[2]
+    gaps = [json.loads(row.body)["data"] for row in rows if row.noun == "gateway.gap"]
+    assert [gap["complete"] for gap in gaps] == [False]
+
+
+async def test_a_card_that_corrupts_every_start_leaves_no_endless_list_of_what_is_to_be_gone_through(
+    closed_shelf: Any, event: Maker
+) -> None:
+    for n in range(8):
+        closed_shelf.clock.now = Stamp(NOW_MS + n, 1_000_000 + n, "boot-1", "synced")
+        await closed_shelf.open()
+        await fill(closed_shelf, event, 4, seed=n)
+        await closed_shelf.close()
+        break_page(closed_shelf.path, "number")
+    place = json.loads((await closed_shelf.open()).to_rescue)
+    files = []
+    while place:
+        files.append(place["file"])
+        place = place.get("then")
+    kept = [name for name in closed_shelf.set_aside() if name[-1].isdigit()]
+    assert (files[1:], files[0] < files[1]) == (kept, True)
+
+
 async def test_a_file_that_says_nothing_at_all_is_told_as_a_gap_of_unknown_size(
     closed_shelf: Any, event: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
