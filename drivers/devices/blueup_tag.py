@@ -26,6 +26,8 @@ def decode(advert: Advert, key: bytes | None) -> Decoded:  # noqa: ARG001 - the 
     data = advert.service_data.get(_BLUEUP)
     if data is None:
         raise Rejected(Reason.NOT_MINE, "no service data 8800")
+    if not advert.fresh("service_data"):
+        return Decoded()  # an alarm that is only shown again beside another frame of the tag would never end
     if not data:
         raise Rejected(Reason.TOO_SHORT, "no flags")
     report = Report()

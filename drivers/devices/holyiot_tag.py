@@ -36,6 +36,8 @@ def decode(advert: Advert, key: bytes | None) -> Decoded:  # noqa: ARG001 - the 
     data = advert.service_data.get(_SERVICE)
     if data is None:
         raise Rejected(Reason.NOT_MINE, "no service data 5242")
+    if not advert.fresh("service_data"):
+        return Decoded()  # a press that is only shown again beside another frame of the tag would never end
     if not data or data[0] != _MARK:
         raise Rejected(Reason.UNSUPPORTED, f"frame {data[:1].hex() or 'without a byte'}")
     if len(data) < _LENGTH:

@@ -187,6 +187,30 @@ async def test_a_press_that_is_only_shown_again_ends_and_the_next_is_heard(opene
     assert alarms == [("alarm.raised", 1), ("alarm.raised", 2)]
 
 
+@pytest.mark.parametrize(
+    ("model", "service"), [("holyiot-tag", {0x5242: "4164c6b545f6f18e0606060100"}), ("blueup-tag", {0x8800: "c0"})]
+)
+async def test_a_press_in_service_data_ends_while_the_tag_lives_on_as_an_ibeacon(
+    opened: Opener, radio: Radio, model: str, service: dict[int, str]
+) -> None:
+    centre = await opened([radio("call-1", model, TAG)])
+
+    def hear(*cached: str) -> None:
+        makers = {key: bytes.fromhex(value) for key, value in beacon().items()}
+        services = {key: bytes.fromhex(value) for key, value in service.items()}
+        advert = Advert(TAG, "", -60, services, makers, frozenset(cached))
+        centre.collector.on_advert(HeardAdvert("air", advert, centre.clock.stamp()))
+
+    hear("manufacturer_data")
+    for _ in range(30):
+        centre.clock.go_on(1)
+        hear("service_data")
+    hear("manufacturer_data")
+    alarms = [one for one in await centre.told("presses") if one[0] == "alarm.raised"]
+    assert alarms == [("alarm.raised", 1), ("alarm.raised", 2)]
+    assert centre.desks["call-1"].rejects == {}
+
+
 # What counts itself.
 
 
