@@ -6,7 +6,8 @@ whoever published. The blocking part (name, TCP, TLS) runs in a thread with a ti
 loop's own socket callbacks, without a thread. What 3.1.1 does not say is set here: a refused subscription is a matter of
 rights (0x80 is its only refusal), a PUBACK refuses nothing, and our own limit of a message holds for the broker, too.
 Limits: CONNECT within `CONNECT_LIMIT_S`, keep-alive 30 s, one message at most 256 KiB; a longer one that comes ends the
-connection.
+connection. An `Inbox` gets the beginning of one of up to `MAX_CUT_BYTES` instead: a broker of 3.1.1 would send it again first
+of all on each connection that follows, and nothing else would ever be heard.
 """
 
 from __future__ import annotations
@@ -35,6 +36,7 @@ TCP_LIMIT_S: Final = 10.0  # for each address that the name has
 KEEP_ALIVE_S: Final = 30
 CHECK_EVERY_S: Final = 1.0
 MAX_MESSAGE_BYTES: Final = 256 * 1024
+MAX_CUT_BYTES: Final = 4 * 1024 * 1024
 TAKEN_OVER: Final = "GW-PLT-07"
 # MQTT 5.0 section 2.4; paho gives the return codes of 3.1.1 (section 3.2.2.3) as the same numbers.
 _REFUSED: Final = 0x80
@@ -45,7 +47,7 @@ _SESSION_TAKEN_OVER: Final = 0x8E
 _LOGIN_REFUSED: Final = {0x85, 0x86, _NOT_AUTHORIZED, 0x8C}
 
 Version = Literal["5", "3.1.1"]
-_TOO_LONG: Final = f"the broker sends a message of more than {MAX_MESSAGE_BYTES} bytes"
+_TOO_LONG: Final = "the broker sends a message of more than {} bytes"
 _PROTOCOLS: Final = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
 
@@ -74,7 +76,8 @@ class Delivery:
     """One message that came. `number` acknowledges it where `qos` is 1; 2 does not occur, since we subscribe with 1.
 
     `again`: it was sent before on a connection that ended, and may have been taken then (MQTT 5.0 section 3.3.1.1);
-    `retained`: it was said at some time before we subscribed (section 3.3.1.3).
+    `retained`: it was said at some time before we subscribed (section 3.3.1.3). A `payload` of more than `MAX_MESSAGE_BYTES` is
+    the beginning of a longer one.
     """
 
     topic: str
@@ -123,6 +126,7 @@ class MqttSession:
         """`inbox` takes the messages instead of `on_message`."""
         self._endpoint = endpoint
         self._inbox = inbox
+        self._longest = MAX_MESSAGE_BYTES if inbox is None else MAX_CUT_BYTES
         self._version = version
         self._on_message = on_message
         self._on_puback = on_puback
@@ -380,8 +384,10 @@ class MqttSession:
             self._connack.set_result(reason.value)
 
     def _arrived(self, message: paho.MQTTMessage) -> None:
-        if len(message.payload) > MAX_MESSAGE_BYTES:  # MQTT 5 forbids the broker to send it, 3.1.1 cannot
-            self._loop.call_soon(self._lost, _TOO_LONG)  # closing inside one of paho's callbacks is a deadlock
+        if len(message.payload) > self._longest:  # MQTT 5 forbids the broker to send it, 3.1.1 cannot
+            self._loop.call_soon(
+                self._lost, _TOO_LONG.format(self._longest)
+            )  # closing inside one of paho's callbacks is a deadlock
         elif self._ended:
             return
         elif self._inbox is None:
@@ -390,7 +396,7 @@ class MqttSession:
             self._inbox.on_delivery(
                 Delivery(
                     message.topic,
-                    bytes(message.payload),
+                    bytes(message.payload[: MAX_MESSAGE_BYTES + 1]),
                     message.mid,
                     message.qos,
                     bool(message.dup),
@@ -416,8 +422,8 @@ class MqttSession:
             self._is_reading = False
         if code != paho.MQTT_ERR_SUCCESS:
             self._lost("connection lost")
-        elif self._client._in_packet["remaining_length"] > MAX_MESSAGE_BYTES:  # noqa: SLF001 - of one that is half here
-            self._lost(_TOO_LONG)
+        elif self._client._in_packet["remaining_length"] > self._longest:  # noqa: SLF001 - of one that is half here
+            self._lost(_TOO_LONG.format(self._longest))
         elif self._socket is not None and getattr(self._socket, "pending", lambda: 0)():
             self._loop.call_soon(self._read)  # TLS holds bytes that the selector cannot see
 
