@@ -19,10 +19,15 @@ def source_of(
 ) -> MqttSource:  # fmt: skip
     """Return the link. Its client id is the gateway's for this broker: the broker keeps what it has for us under that."""
     endpoint = Endpoint(
-        broker.host, broker.port, f"{origin.org}-{origin.site}-{origin.gateway}-{broker.id}", broker.username,
+        broker.host, broker.port, client_id_of(broker, origin), broker.username,
         tls=tls_of(broker, clock), version=broker.mqtt_version,
     )  # fmt: skip
     return MqttSource(
         link_id=broker.id, endpoint=endpoint, password=lambda: said(broker.password), topics=topics,
         bridge=broker.bridge, on_message=on_message, on_state=on_state, clock=clock,
     )  # fmt: skip
+
+
+def client_id_of(broker: Mqtt, origin: Origin) -> str:
+    """Return the client id. No id has a point in it, so no path to a platform has it: two of one throw each other out."""
+    return f"{origin.org}-{origin.site}-{origin.gateway}.{broker.id}"
