@@ -6,9 +6,11 @@
 set -uo pipefail
 cd "$(dirname "$0")/.."
 python=$1
-lanes="runs faults bookworm trixie gateway rest"
+lanes="runs faults bookworm trixie links stores gateway rest"
 version=$("$python" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
 runs=(tests/end_to_end/test_{chaos,demo,kill,kill_storm}.py)
+links=(tests/gateway/{links,mqtt,http} tests/gateway/test_{serial_line,ports}.py)
+stores=(tests/gateway/{outbox,deliver})
 
 tests_of() {
     case $1 in
@@ -17,7 +19,10 @@ tests_of() {
         # These boot a machine, and may fetch it before: they are in the network that is there.
         bookworm) tests=(tests/systemd -k bookworm) apart="" ;;
         trixie) tests=(tests/systemd -k "not bookworm") apart="" ;;
-        gateway) tests=(tests/gateway) apart="" ;;  # the diagnosis looks at this machine's own network
+        links) tests=("${links[@]}") ;;
+        stores) tests=("${stores[@]}") ;;
+        # The diagnosis looks at this machine's own network.
+        gateway) tests=(tests/gateway "${links[@]/#/--ignore=}" "${stores[@]/#/--ignore=}") apart="" ;;
         rest) tests=(tests --ignore=tests/end_to_end --ignore=tests/systemd --ignore=tests/gateway) ;;
     esac
 }
