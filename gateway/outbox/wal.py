@@ -22,6 +22,7 @@ import struct
 import sys
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from pathlib import Path
 from types import TracebackType
 from typing import Final, Self
@@ -34,6 +35,7 @@ FRAME_HEADER_BYTES: Final = 24
 _MAGIC: Final = 0x377F0682  # and one more where the checksums are of big-endian words
 _VERSION: Final = 3_007_000
 _PAGE_SIZES: Final = (512, 1024, 2048, 4096, 8192, 16384, 32768)
+_LOGS: Final = 1 << 16  # that much ahead a salt is of a later log, and not damage
 
 Sums = tuple[int, int]
 
@@ -117,10 +119,20 @@ class Log:
             yield head[:16] + struct.pack(">II", *sums), data
 
     def stands_in(self, path: Path, frames: Iterable[Frame]) -> bool:
-        """Does the database at `path` have every page as the last of these frames that are sound have it? Raises OSError."""
-        newest = {one.page: one for one in frames}
+        """Does the database at `path` have every page as these frames, behind the last break, have it? Raises OSError.
+
+        What stands before a break may be older than what was there, and was written over.
+        """
+        newest: dict[int, Frame] = {}
+        before = 0
+        for one in frames:
+            if not one.is_sound or one.number != before + 1:
+                newest.clear()
+            if one.is_sound:
+                newest[one.page] = one
+            before = one.number
         with path.open("rb") as database:
-            for frame in (one for one in newest.values() if one.is_sound):
+            for frame in newest.values():
                 database.seek((frame.page - 1) * self.page_bytes)
                 self._file.seek(self.at(frame.number))
                 if database.read(self.page_bytes) != self._file.read(self.page_bytes):
@@ -141,14 +153,17 @@ class Log:
         return first, second
 
     def _first_salts(self) -> bytes:
-        """Where the header is gone: what two frames say, one after the other."""
-        before = b""
-        for number in range(1, self.count + 1):
-            salts = self._head(number)[8:16]
-            if salts == before:
-                return salts
-            before = salts
-        return before
+        """Where the header is gone: what two frames say, one after the other, or any frame of a log begun after that.
+
+        The first salt counts the logs (section 4.1), and each is begun when all of the one before stands in the database.
+        """
+        all_salts = [self._head(number)[8:16] for number in range(1, self.count + 1)]
+        pairs = (one for one, other in pairwise(all_salts) if one == other)
+        newest = next(pairs, all_salts[-1] if all_salts else b"")
+        for salts in all_salts:
+            if 0 < (int.from_bytes(salts[:4], "big") - int.from_bytes(newest[:4], "big")) % (1 << 32) < _LOGS:
+                newest = salts
+        return newest
 
     def _sums(self, data: bytes, sums: Sums) -> Sums:
         """The checksum of the file format, section 4.2."""

@@ -351,17 +351,18 @@ async def test_what_was_checkpointed_before_the_log_began_anew_is_no_hole(
 
 
 @pytest.mark.parametrize("spoiled", [b"\xff" * PAGE, bytes(PAGE), bytes(4), b"\xa5" * 24])
-@pytest.mark.parametrize("is_anew", [False, True])
+@pytest.mark.parametrize("logs", [0, 1, 2])
 async def test_a_power_cut_that_spoils_the_block_with_which_the_log_begins_anew_is_no_hole(
-    closed_shelf: Any, event: Maker, tmp_path: Path, spoiled: bytes, is_anew: bool
+    closed_shelf: Any, event: Maker, tmp_path: Path, spoiled: bytes, logs: int
 ) -> None:
     """All frames of the old log are there, without a header, and all of them stand in the database."""
     outbox = await closed_shelf.open()
     for n in range(8):
         await closed_shelf.store(numbered(event, n))
     outbox._store._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
-    if is_anew:  # a commit of one frame and its copy
-        outbox._store._writer.execute("UPDATE number SET settled = 9")
+    for n in range(logs):  # each with a commit of one frame and its copy
+        outbox._store._writer.execute("PRAGMA wal_checkpoint(PASSIVE)")
+        outbox._store._writer.execute("UPDATE number SET settled = ?", (9 + n,))
     kept = tmp_path / "kept"
     kept.mkdir()
     for name in ("outbox.db", "outbox.db-wal"):
