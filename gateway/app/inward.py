@@ -108,7 +108,7 @@ class Inward:
 
         self._sources[broker.id] = source_of(
             broker, self._origin, topics=reader.topics, on_message=reader.on_message, on_state=on_state,
-            clock=self._clock,
+            on_anew=reader.begin_anew, clock=self._clock,
         )  # fmt: skip
 
     def _build_line(self, serial: Serial, desks: list[Desk]) -> None:

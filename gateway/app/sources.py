@@ -15,7 +15,7 @@ from gateway.mqtt_session import Delivery, Endpoint
 
 def source_of(
     broker: Mqtt, origin: Origin, *, topics: Sequence[str], on_message: Callable[[Delivery, Stamp, Acknowledge], None],
-    on_state: StateCallback, clock: SystemClock,
+    on_state: StateCallback, on_anew: Callable[[], None], clock: SystemClock,
 ) -> MqttSource:  # fmt: skip
     """Return the link. Its client id is the gateway's for this broker: the broker keeps what it has for us under that."""
     endpoint = Endpoint(
@@ -24,7 +24,7 @@ def source_of(
     )  # fmt: skip
     return MqttSource(
         link_id=broker.id, endpoint=endpoint, password=lambda: said(broker.password), topics=topics,
-        bridge=broker.bridge, on_message=on_message, on_state=on_state, clock=clock,
+        bridge=broker.bridge, on_message=on_message, on_state=on_state, on_anew=on_anew, clock=clock,
     )  # fmt: skip
 
 

@@ -270,6 +270,10 @@ class Judge:
         del known[:-MAX_DELIVERIES]
         return Judged(Verdict.NEW, self._mark(device, _DELIVERY, {"last": known}))
 
+    def forget_deliveries(self, device: str) -> None:
+        """Whoever numbers the messages of a device has begun anew. What is stored of it goes with the next one."""
+        self._of(device).deliveries.clear()
+
     def _mark(self, device: str, key: str, value: Mapping[str, object]) -> Mark:
         return Mark(device, key, json.dumps(value, separators=(",", ":")), next(self._versions))
 

@@ -85,6 +85,7 @@ class MessageReader:
             assert isinstance(desk.driver, Streams)  # noqa: S101 - the configuration sees to it
             for topic in desk.driver.topics(desk.address, desk.options) if desk.driver.topics else ():
                 self._by_topic.setdefault(topic, []).append(desk)
+        self._devices = sorted({desk.id for desk in desks})
         self._collector = collector
         self._judge = judge
         self._clock = clock
@@ -101,8 +102,13 @@ class MessageReader:
 
     def lost(self) -> None:
         """The broker or its bridge is away. What it says with QoS 0 meanwhile is lost, the end of a call among it."""
-        for desk in {desk.id: desk for desks in self._by_topic.values() for desk in desks}.values():
-            self._judge.doubt(desk.id)
+        for device in self._devices:
+            self._judge.doubt(device)
+
+    def begin_anew(self) -> None:
+        """The broker counts its messages anew: a number of before says nothing of what it sends again now."""
+        for device in self._devices:
+            self._judge.forget_deliveries(device)
 
     def on_message(self, delivery: Delivery, at: Stamp, acknowledge: Acknowledge) -> None:
         """Take one message."""

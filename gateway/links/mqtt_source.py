@@ -52,8 +52,11 @@ class MqttSource:
     def __init__(
         self, *, link_id: str, endpoint: Endpoint, password: Callable[[], str], topics: Sequence[str], bridge: str,
         on_message: Callable[[Delivery, Stamp, Acknowledge], None], on_state: StateCallback, clock: Clock,
+        on_anew: Callable[[], None] = lambda: None,
     ) -> None:  # fmt: skip
-        """`bridge`: the topic on which the bridge says whether it is online, "" for none."""
+        """`bridge`: the topic on which the bridge says whether it is online, "" for none. `on_anew`: the broker has kept no
+        session of ours, and counts its messages from the beginning.
+        """
         self.link_id = link_id
         self.received = self.redelivered = 0
         self._endpoint = endpoint
@@ -62,6 +65,7 @@ class MqttSource:
         self._bridge = bridge
         self._on_message = on_message
         self._on_state = on_state
+        self._on_anew = on_anew
         self._clock = clock
         self._session: MqttSession | None = None
         self._lost: asyncio.Future[SessionError] | None = None
@@ -97,6 +101,8 @@ class MqttSource:
         end = self._endpoint
         password = await self._password.text(host=end.host, port=end.port) if end.username else ""
         session = await self._connected(replace(end, password=password))
+        if not session.session_present:
+            self._on_anew()
         self._refused = None
         missing = await self._subscribed(session, self._topics)
         self._is_subscribed = True

@@ -329,3 +329,10 @@ async def test_a_value_that_cannot_be_costs_no_signal_beside_it(opened: Opener) 
     here.connect()
     here.say('{"door":"open","t":"nan"}', "x/door")
     assert [change.alarm.kind for change in here.centre.announced] == ["opening"]
+
+
+async def test_a_broker_that_counts_anew_hides_no_press_behind_a_number_of_before(broker: Broker) -> None:
+    broker.say('{"action":"emergency"}', number=1)
+    broker.reader.begin_anew()
+    broker.say('{"action":"emergency"}', number=1, again=True)
+    assert len(await broker.centre.told()) == 2

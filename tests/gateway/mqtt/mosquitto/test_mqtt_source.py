@@ -28,6 +28,7 @@ class Listener:
     more: dict[str, Any] = field(default_factory=dict)
     heard: list[Delivery] = field(default_factory=list)
     states: list[tuple[bool, str | None]] = field(default_factory=list)
+    anew: int = 0
     acknowledges: bool = True
     task: asyncio.Task[None] | None = None
 
@@ -39,6 +40,7 @@ class Listener:
         self.source = MqttSource(
             link_id="broker", endpoint=endpoint, password=lambda: password, topics=more.pop("topics", ("a/sos",)),
             bridge=more.pop("bridge", ""), on_message=self.take, on_state=self.see, clock=SystemClock(),
+            on_anew=self.begin_anew,
         )  # fmt: skip
         self.task = asyncio.create_task(self.source.run())
 
@@ -53,6 +55,9 @@ class Listener:
         self.heard.append(delivery)
         if self.acknowledges:
             acknowledge()
+
+    def begin_anew(self) -> None:
+        self.anew += 1
 
     def see(self, state: LinkState) -> None:
         self.states.append((state.hearing, state.problem))
@@ -108,6 +113,7 @@ async def test_what_was_not_acknowledged_comes_again_and_says_so(
     await wait_until(lambda: (len(listener.heard), len(listener.states)) == (2, 2))
     first, second = listener.heard
     assert (first.again, second.again, first.number == second.number) == (False, True, True)
+    assert listener.anew == 1  # and not where the broker has kept the session
     await listener.end()
     listener.begin()
     await wait_until(lambda: len(listener.states) == 3)
