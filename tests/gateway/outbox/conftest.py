@@ -65,6 +65,7 @@ class Shelf:
         self.running: asyncio.Task[None] | None = None
 
     async def open(self, *, running: bool = True) -> Outbox:
+        assert not self.is_open, "its connections would be left to the collector"
         outbox = Outbox(self.path, self.routes, clock=self.clock, hold=self._holding, linger_s=self.linger_s)
         outbox.on_trouble = self._on_trouble
         await outbox.open()

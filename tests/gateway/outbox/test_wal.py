@@ -91,7 +91,7 @@ class Crashed:
 
 async def rescued(shelf: Any) -> tuple[list[str], list[Any]]:
     """Open, bring back what can be brought back; return the ids that are there and the gaps that are told."""
-    outbox = await shelf.open()
+    outbox = shelf.outbox if shelf.is_open else await shelf.open()
     if outbox.to_rescue:
         await Rescue(outbox, ORIGIN, clock=shelf.clock).once()
     rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 10_000)]
