@@ -131,7 +131,7 @@ def _hex(row: Mapping[str, object], key: str, *, name: str, size: int) -> bytes:
     return bytes.fromhex(digits)
 
 
-def _decode(advert: Advert, key: bytes | None, *, slots: Slots) -> Decoded:  # noqa: ARG001 - beacons have no key
+def _decode(advert: Advert, key: bytes | None, *, slots: Slots) -> Decoded:  # noqa: ARG001 - beacons have no key; the shape has
     """Read one advert. Raises Rejected."""
     found: list[Observation] = []
     heard = bool(advert.cached)

@@ -53,7 +53,7 @@ def address_of(frame: bytes, options: None) -> str:  # noqa: ARG001 - there are 
         return refusal.address
 
 
-def decode(frame: bytes, options: None) -> Decoded:  # noqa: ARG001 - as above
+def decode(frame: bytes, options: None) -> Decoded:  # noqa: ARG001 - there are no options; the shape has them
     """Read one line. Raises Rejected."""
     line = ingics_lines.parse(frame)
     try:

@@ -294,3 +294,17 @@ async def test_a_stream_that_ends_is_told(tmp_path: Path) -> None:
         status, _, err = await run(tmp_path / "control.sock")
     assert status == 3
     assert "GW-CTL-05" in err
+
+
+@pytest.mark.parametrize(
+    ("data", "said"),
+    [
+        ("40001d01643a01", "looks like bthome-button (BTHome call button)"),
+        ("41a6bf55cb00112233e9e7c705", "bthome-button (BTHome call button), encrypted"),
+    ],
+)
+def test_a_stranger_that_is_a_device_of_a_known_kind_is_named(data: str, said: str) -> None:
+    capture = {"mac": "A4:C1:38:··:··:··", "name": "", "service_data": {"fcd2": data}, "manufacturer_data": {}}
+    item = {"kind": "advert", "link": "radio", "address": "A4:C1:38:··:··:··", "reason": "stranger", "capture": capture}
+    assert said in words(Paper("en", StringIO()), item)
+    assert "bthome-button" not in words(Paper("en", StringIO()), {**item, "capture": {**capture, "service_data": {}}})
