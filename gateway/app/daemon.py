@@ -31,7 +31,7 @@ from gateway.app.sign_of_life import SignOfLife
 from gateway.app.timekeeping import Timekeeping
 from gateway.clock import Stamp, SystemClock
 from gateway.collect import Collector, Desk, Hearing
-from gateway.collect.hearing import TICK_S, last_sign
+from gateway.collect.hearing import TICK_S, heard_by, last_sign
 from gateway.collect.judge import Judge
 from gateway.config import Settings
 from gateway.control import ControlServer
@@ -384,7 +384,7 @@ class _App:
         links += [(one.id, "serial") for one in self._settings.serial if one.id in used]
         links += [(one.id, "mqtt") for one in self._settings.mqtt if one.id in used]
         deaf_since = last_sign(
-            self._alive.read(), self._outbox.last_recorded, began=self._began, tolerance_ms=ALIVE_TOLERANCE_MS,
+            self._alive.read(), heard_by(self._outbox.last_recorded), began=self._began, tolerance_ms=ALIVE_TOLERANCE_MS,
             boots=self._outbox.boots,
         )  # fmt: skip
         return Hearing(

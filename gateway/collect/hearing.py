@@ -185,6 +185,17 @@ class Hearing:
         ]  # fmt: skip
 
 
+def heard_by(recorded: Stamp | None) -> Stamp | None:
+    """Return up to when every link was surely read, by the event that was stored last: a tick before it.
+
+    It proves that one of them was, or only the staff; what has come to another may have lain unread in the kernel.
+    """
+    if recorded is None:
+        return None
+    ms = round(1000 * TICK_S)
+    return replace(recorded, wall_ms=recorded.wall_ms - ms, mono_ms=max(0, recorded.mono_ms - ms))
+
+
 def last_sign(
     alive: Stamp | None, recorded: Stamp | None, *, began: Stamp, tolerance_ms: int, boots: Boots | None = None
 ) -> Stamp:

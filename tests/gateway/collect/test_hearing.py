@@ -10,7 +10,7 @@ import pytest
 
 from gateway.clock import Boots, Clock, Stamp
 from gateway.collect import Hearing
-from gateway.collect.hearing import last_sign
+from gateway.collect.hearing import heard_by, last_sign
 from gateway.health import Health
 from gateway.links.state import LinkState
 from gateway.outbox import Mark
@@ -319,3 +319,11 @@ def test_of_two_boots_before_this_one_their_order_tells_and_not_the_wall_clock()
     assert THIRD_BOOT.wall_ms > OTHER_BOOT.wall_ms
     for alive, recorded in ((OTHER_BOOT, THIRD_BOOT), (THIRD_BOOT, OTHER_BOOT)):
         assert last_sign(alive, recorded, began=BEGAN, tolerance_ms=2_000, boots=boots) == OTHER_BOOT
+
+
+def test_an_event_that_was_stored_proves_nothing_of_another_link_for_the_tick_before_it() -> None:
+    """Soon after a start the adverts of a radio lie unread while a press on a line is stored already."""
+    stored = Stamp(1_800_000_005_000, 5_000, "boot", "synced")
+    assert heard_by(stored) == Stamp(1_800_000_004_000, 4_000, "boot", "synced")
+    assert heard_by(Stamp(1_800_000_000_400, 400, "boot", "synced")) == Stamp(1_799_999_999_400, 0, "boot", "synced")
+    assert heard_by(None) is None
