@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any, Protocol
 
-from drivers.kit.observations import Decoded, Observation, Reading, Reason
+from drivers.kit.observations import Decoded, Observation, Reason
 from drivers.kit.options import known_keys
 
 
@@ -127,6 +127,10 @@ class StreamVector:
     options: Mapping[str, object] = field(default_factory=dict)
 
 
+Polled = tuple[Observation, ...] | Decoded
+"""What one poll brought. Decoded where something in it could not be taken (`refused`) beside what could."""
+
+
 @dataclass(frozen=True, slots=True)
 class AnswerVector:
     """An exchange: each request that `talk()` must make, with the reply it gets (None: silence), and the outcome."""
@@ -134,7 +138,7 @@ class AnswerVector:
     source: str
     address: str
     exchange: tuple[tuple[bytes, bytes | None], ...]
-    expect: tuple[Reading, ...] | Reason
+    expect: Polled | Reason
     options: Mapping[str, object] = field(default_factory=dict)
 
 
@@ -216,7 +220,8 @@ class Answers:
     """A device that speaks when asked.
 
     `options(address, raw)` checks address and options (BadOption) and returns the target that `talk` takes.
-    `talk(target)` yields `Ask`s, is sent each reply frame, and returns the observations of one successful poll.
+    `talk(target)` yields `Ask`s, is sent each reply frame, and returns the observations of one successful poll (Decoded where
+    it has to tell what could not be taken of it; its `address` is the gateway's to fill in).
     It raises Rejected when the device answers what cannot be a reading; NoReply passes through it.
     """
 
@@ -224,7 +229,7 @@ class Answers:
     title: Title
     framer: Callable[[], Framer]
     options: Callable[[str, Mapping[str, object]], Any]
-    talk: Callable[[Any], Generator[Ask, bytes, tuple[Observation, ...]]]
+    talk: Callable[[Any], Generator[Ask, bytes, Polled]]
     vectors: tuple[AnswerVector, ...]
     line: LineSettings = LineSettings()
     every_s: float = 900.0

@@ -12,8 +12,8 @@ from dataclasses import MISSING, Field, fields, is_dataclass
 from decimal import Decimal
 from enum import Enum
 
-from drivers.kit.observations import Decoded, NoReply, Reading, Reason, Rejected
-from drivers.kit.shapes import Advert, Advertises, AdvertVector, Answers, AnswerVector, Streams, StreamVector
+from drivers.kit.observations import Decoded, NoReply, Reason, Rejected
+from drivers.kit.shapes import Advert, Advertises, AdvertVector, Answers, AnswerVector, Polled, Streams, StreamVector
 
 Exchange = Sequence[tuple[bytes, bytes | None]]
 
@@ -41,7 +41,7 @@ def of_exchange(
 ) -> AnswerVector | None:
     """Make the vector of a poll; None where it does not end with readings or a refusal."""
     talk = driver.talk(driver.options(address, options))
-    expect: tuple[Reading, ...] | Reason | None = None
+    expect: Polled | Reason | None = None
     try:
         next(talk)
         for _request, reply in exchange:
@@ -50,7 +50,7 @@ def of_exchange(
             else:
                 talk.send(reply)
     except StopIteration as end:
-        expect = tuple(one for one in end.value if isinstance(one, Reading))
+        expect = end.value
     except Rejected as rejected:
         expect = rejected.reason
     except NoReply:

@@ -18,7 +18,18 @@ from gateway.collect.desk import Desk
 from gateway.events import Event, Origin, encoded, event_of, new_event, quoted
 from gateway.outbox import AlarmRow, Mark, Number, Write
 
-_METER: Final = ("energy_", "voltage", "current", "power_", "frequency")
+_METER: Final = (
+    "energy_",
+    "voltage",
+    "current",
+    "power_",
+    "frequency",
+    "volume",
+    "mass",
+    "flow",
+    "heat_cost",
+    "pulses",
+)
 _NOUN_OF_SIGNAL: Final = {
     SignalKind.TAMPER: "device.tamper",
     SignalKind.LOW_BATTERY: "device.battery",

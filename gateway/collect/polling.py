@@ -10,10 +10,10 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Final
 
-from drivers.kit import Answers, Decoded, NoReply, Observation, Rejected
+from drivers.kit import Answers, Decoded, NoReply, Polled, Rejected
 from gateway.clock import Clock
 from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
@@ -72,7 +72,7 @@ class BusMaster:
         exchange: list[tuple[bytes, bytes | None]] = []
         try:
             async with asyncio.timeout(POLL_LIMIT_S):
-                observations = await self._talk(desk, exchange)
+                polled = await self._talk(desk, exchange)
         except LinkDown:
             turn.next_at = self._clock.monotonic() + LINK_DOWN_S  # the line reopens by itself; nobody is at fault here
             desk.polls -= 1
@@ -92,7 +92,8 @@ class BusMaster:
             turn.next_at = self._clock.monotonic() + turn.every_s
         self._health.off("GW-DEV-01", desk.id)
         desk.hear(self._clock)
-        decoded = Decoded(observations, address=desk.address)
+        decoded = polled if isinstance(polled, Decoded) else Decoded(polled)
+        decoded = replace(decoded, address=desk.address)
         self._show(desk, exchange, decoded)
         try:
             self._collector.take(desk, decoded, self._clock.stamp())
@@ -112,7 +113,7 @@ class BusMaster:
             what = str(error) or type(error).__name__
             self._health.on("GW-DEV-01", desk.id, link=desk.link, failures=turn.failed, detail=what[:200])
 
-    async def _talk(self, desk: Desk, exchange: list[tuple[bytes, bytes | None]]) -> tuple[Observation, ...]:
+    async def _talk(self, desk: Desk, exchange: list[tuple[bytes, bytes | None]]) -> Polled:
         driver = desk.driver
         assert isinstance(driver, Answers)  # noqa: S101 - see __init__
         talk = driver.talk(desk.options)
@@ -129,7 +130,7 @@ class BusMaster:
                 exchange.append((ask.request, frame))
                 ask = talk.send(frame)
         except StopIteration as end:
-            found: tuple[Observation, ...] = end.value
+            found: Polled = end.value
             return found
         finally:
             talk.close()

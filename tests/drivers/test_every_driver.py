@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Generator, Iterable, Iterator
 from contextlib import suppress
 from functools import partial
+from typing import cast
 
 import pytest
 from hypothesis import given, settings
@@ -26,6 +27,7 @@ from drivers.kit import (
     Driver,
     NoReply,
     Observation,
+    Polled,
     Reading,
     Reason,
     Rejected,
@@ -41,7 +43,7 @@ STREAMING = {name: driver for name, driver in DRIVERS.items() if isinstance(driv
 ANSWERING = {name: driver for name, driver in DRIVERS.items() if isinstance(driver, Answers)}
 FRAMED: dict[str, Streams | Answers] = {**STREAMING, **ANSWERING}
 
-Poll = Generator[Ask, bytes, tuple[Observation, ...]]
+Poll = Generator[Ask, bytes, Polled]
 
 # A poll that asks more often than this would hold up every other meter on its line.
 MOST_ASKS = 64
@@ -68,7 +70,7 @@ def cut(driver: Streams | Answers, data: bytes) -> bytes:
     return frames[0]
 
 
-def outcome(vector: AnswerVector, driver: Answers) -> tuple[Observation, ...] | Reason:
+def outcome(vector: AnswerVector, driver: Answers) -> Polled | Reason:
     """Play the exchange of a vector; the requests must be the vector's, byte for byte."""
     talk = driver.talk(driver.options(vector.address, vector.options))
     try:
@@ -82,7 +84,7 @@ def outcome(vector: AnswerVector, driver: Answers) -> tuple[Observation, ...] | 
             assert ask.answers(frame), "the reply of the vector does not answer the request"
             ask = talk.send(frame)
     except StopIteration as end:
-        return tuple(end.value)
+        return cast("Polled", end.value)
     except Rejected as rejection:
         return rejection.reason
     raise AssertionError(f"talk asks for more than the vector has: {ask.request.hex()}")
@@ -96,7 +98,7 @@ def played(talk: Poll, replies: list[bytes | None]) -> tuple[Observation, ...]:
             assert isinstance(ask.answers(reply or b""), bool)
             ask = talk.throw(NoReply()) if reply is None else talk.send(reply)
     except StopIteration as end:
-        return tuple(end.value)
+        return end.value.observations if isinstance(end.value, Decoded) else tuple(end.value)
     raise AssertionError("the poll does not end")
 
 

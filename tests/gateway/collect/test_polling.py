@@ -13,9 +13,11 @@ import pytest
 from drivers.kit import (
     Answers,
     Ask,
+    Decoded,
     Framer,
     NoReply,
     Observation,
+    Polled,
     Reading,
     Reason,
     Rejected,
@@ -115,6 +117,22 @@ async def test_a_reply_becomes_one_event_of_its_registers(bench: Any) -> None:
     ]
     desk = centre.desks["m1"]
     assert (desk.polls, desk.polls_failed, desk.heard, desk.events) == (1, 0, 1, 1)
+
+
+async def test_what_could_not_be_taken_of_a_reply_is_told_beside_what_could(bench: Any) -> None:
+    def talk(target: str) -> Generator[Ask, bytes, Polled]:
+        yield Ask(target.encode(), lambda _frame: True)
+        return Decoded((Reading("volume_water", Decimal("2.00")),), refused=("record 2 = no number",))
+
+    driver = Answers("meter", Title("", ""), LineFramer, lambda address, raw: address, talk, (), every_s=60.0)
+    master, _, centre = await bench(lambda _request: b"", meter("m1", driver=driver))
+    await master._poll(master._turns[0])
+    assert sorted(await centre.told("registers", "detail"), key=str) == [
+        ("device.fault", None, "record 2 = no number"),
+        ("telemetry.meter", [{"quantity": "volume_water", "channel": "", "value": "2.00", "unit": "m3"}], None),
+    ]
+    desk = centre.desks["m1"]
+    assert (desk.heard, desk.polls_failed, desk.rejects["implausible"]) == (1, 0, 1)
 
 
 async def test_a_real_meter_is_read_as_its_published_frames_say(opened: Opener) -> None:
