@@ -9,6 +9,7 @@ its own: what drivers and people may say is bounded where it comes in.
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
@@ -44,8 +45,28 @@ _LAG_MS: Final = 600_000
 _LANE_OF_NOUN: Final = {"alarm": Lane.A, "telemetry": Lane.C, "checkin": Lane.C, "bed": Lane.C, "sensor": Lane.C}
 
 
-encoded: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
-"""Return a value as JSON text, as events are written. Raises TypeError or ValueError for what is none."""
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"), allow_nan=False)
+
+
+def encoded(value: object) -> str:
+    """Return a value as JSON text, as events are written; a float that is not finite as null. Raises TypeError for what is none.
+
+    NaN and Infinity are no JSON (RFC 8259, 6), and a platform would refuse the whole event. Where a value is taken they are
+    refused by name (`Reading.is_finite`); what comes this far all the same must not cost the alarm that it stands in.
+    """
+    try:
+        return _ENCODER.encode(value)
+    except ValueError:
+        return _ENCODER.encode(_finite(value))
+
+
+def _finite(value: object) -> object:
+    if isinstance(value, float):
+        return value if math.isfinite(value) else None
+    if isinstance(value, Mapping):
+        return {key: _finite(one) for key, one in value.items()}
+    return [_finite(one) for one in value] if isinstance(value, list | tuple) else value
+
 
 # An encoder takes as long for a text as all the rest of an event takes; names come again and again.
 quoted: Final = lru_cache(maxsize=1024)(encoded)

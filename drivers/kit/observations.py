@@ -6,6 +6,7 @@ Limits: a value is an exact `Decimal`, never a float; a unit is never free text,
 from __future__ import annotations
 
 from dataclasses import dataclass
+from decimal import Decimal
 from enum import StrEnum
 from typing import TYPE_CHECKING, Final
 
@@ -13,7 +14,6 @@ from drivers.kit.quantities import QUANTITIES
 
 if TYPE_CHECKING:
     from datetime import datetime
-    from decimal import Decimal
 
 
 class SignalKind(StrEnum):
@@ -66,6 +66,11 @@ class Reading:
     def __post_init__(self) -> None:
         """Refuse a quantity that the dictionary does not know: KeyError is a bug of the driver, its vectors find it."""
         QUANTITIES[self.quantity]
+
+    @property
+    def is_finite(self) -> bool:
+        """Is the value a number? What is none (NaN, Infinity) is refused by the gateway, whatever made it; it raises nothing."""
+        return Decimal(self.value).is_finite()  # also where a driver broke its word, and gave a float
 
     @property
     def unit(self) -> str:

@@ -29,11 +29,13 @@ class Report:
 
     def reading(self, quantity: str, value: Decimal | int | None, *, none: int | None = None) -> None:
         """Add a reading: nothing for None or `none`, refused outside its bounds. KeyError for a quantity without bounds."""
-        if value is None or value == none:
+        if value is None:
             return
         least, most = _BOUNDS[quantity]
         exact = Decimal(value)
-        if least <= exact <= most:
+        if not exact.is_nan() and exact == none:
+            return
+        if not exact.is_nan() and least <= exact <= most:  # no order is asked of what is no number: it would raise
             self._observations.append(Reading(quantity, exact))
         else:
             self._refused.append(f"{quantity} = {exact}")

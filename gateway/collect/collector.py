@@ -188,12 +188,15 @@ class Collector:
         return self._submit(batch, on_durable, on_failed)
 
     def _observe(self, batch: Batch, decoded: Decoded, verdict: Verdict) -> None:
-        readings = []
+        readings, refused = [], list(decoded.refused)
         observations: Sequence[Observation] = decoded.observations
         if len(observations) > 1:
             observations = sorted(observations, key=lambda one: not _is_urgent(batch.desk, one))
         for observation in observations:
             if isinstance(observation, Reading):
+                if not observation.is_finite:
+                    refused.append(f"{observation.quantity} = {observation.value}")
+                    continue
                 readings.append(observation)
                 if observation.quantity == "battery":
                     batch.desk.battery_percent = float(observation.value)
@@ -201,7 +204,7 @@ class Collector:
                 self._judge_signal(batch, observation, counted=decoded.counter is not None)
         if readings and verdict is not Verdict.RESET:
             self._readings(batch, readings)
-        for detail in decoded.refused:
+        for detail in refused:
             batch.desk.reject(Reason.IMPLAUSIBLE)
             what, now = f"refused {detail.partition(' = ')[0]}", self._clock.monotonic()
             if batch.numbers or batch.desk.is_due(what, now, every_s=REFUSED_HOLD_S):

@@ -269,3 +269,11 @@ def test_ids_are_time_ordered_uuids_and_never_the_same() -> None:
     assert len(set(ids)) == 1000
     assert {one[14] for one in ids} == {"7"}  # RFC 9562 section 5.7: the version
     assert {one[19] for one in ids} <= set("89ab")
+
+
+def test_what_is_no_number_leaves_as_null_and_costs_nothing_beside_it() -> None:
+    """NaN and Infinity are no JSON: a platform would refuse the whole alarm."""
+    data = {"kind": "call", "height": float("nan"), "path": [1.5, float("inf"), {"low": float("-inf")}]}
+    event = new_event("alarm.raised", ORIGIN, device="call-201", at=NOON, data=data)
+    told = json.loads(event.body, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["data"]
+    assert (told["kind"], told["height"], told["path"]) == ("call", None, [1.5, None, {"low": None}])

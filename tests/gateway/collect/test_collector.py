@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Awaitable, Callable, Iterable
+from decimal import Decimal
 from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
-from drivers.kit import Advert, Advertises, Counter, Decoded, Reason, Rejected, Signal, SignalKind, Title
+from drivers.kit import Advert, Advertises, Counter, Decoded, Reading, Reason, Rejected, Signal, SignalKind, Title
 from gateway.alarms import AlarmState, Change
 from gateway.clock import Stamp
 from gateway.collect import Desk
@@ -377,6 +378,29 @@ async def test_silencing_needs_a_proven_sender(opened: Opener, radio: Radio, kin
     assert centre.desks["odd-1"].ignored == 1
     centre.hear(BUTTON, maker={1: b"proven".hex()})
     assert await centre.told("kind", "verified") == [("device.restored", kind.value, True)]
+
+
+@pytest.mark.parametrize("word", ["NaN", "sNaN", "Infinity", "-Infinity"])
+async def test_a_value_that_is_no_number_is_refused_by_name_and_costs_no_press_beside_it(
+    opened: Opener, radio: Radio, word: str
+) -> None:
+    def decode(_advert: Advert, _key: bytes | None) -> Decoded:
+        said = Reading("battery", Decimal(word)), Reading("temperature", Decimal("21.5")), Signal(SignalKind.CALL)
+        return Decoded(said, Counter(1, 8, authenticated=False))
+
+    driver = Advertises("odd", Title("", ""), decode, (), may_call=True)
+    centre = await opened([radio("odd-1", "odd", BUTTON, driver=driver)])
+    centre.hear(BUTTON, maker={1: "00"})
+    assert [one[0:3] for one in await centre.told("kind", "detail", "registers")] == [
+        ("alarm.raised", "call", None),
+        ("telemetry.environment", None, None),
+        ("device.fault", "implausible", f"battery = {word}"),
+    ]
+    registers = (await centre.events())[1]["data"]["registers"]
+    assert [one["quantity"] for one in registers] == ["temperature"]
+    desk = centre.desks["odd-1"]
+    assert (desk.rejects, desk.battery_percent) == ({"implausible": 1}, None)
+    assert centre.problems == []
 
 
 # What must not stop the hearing.
