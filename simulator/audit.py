@@ -311,6 +311,9 @@ def _gaps(taken: Taken) -> list[dict[str, Any]]:
             "to": moment(decision.data.get("to")),
             "dropped": decision.data.get("dropped", 0),
             "sequences": decision.data.get("sequences") or (),
+            "stream": decision.data.get("stream", ""),
+            "highest": decision.data.get("highest", 0),
+            "highest_is_sure": decision.data.get("highest_is_sure"),
         }
         for decision in taken.first.values()
         if decision.type == GAP

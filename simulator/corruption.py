@@ -8,7 +8,8 @@ Only in a run in which pages of the database were destroyed, and only like this:
 - An input may come a second time when a database went between the two: what knew its number was lost with it. It is counted
   apart. The first of the two may be brought back, in the same new stream.
 - What staff did with an alarm may be missing at a destination when such a gap names the number of that event, which another
-  destination had got; when nobody had, any such gap that names a number will do.
+  destination had got, or says of that event's stream that it is not sure of its last numbers, and this is one of those; when
+  nobody had it, any such gap that names a number will do.
 - There may be one new stream for each destruction, and no more.
 
 Whatever else is missing, doubled or out of order is an offence, as in any run. Limit: a window is widened by 2 s at both
@@ -51,10 +52,13 @@ class Announced:
 
     announcements: list[_Announcement] = field(default_factory=list)
     numbers: list[tuple[int, int]] = field(default_factory=list)
+    unsure_above: dict[str, int] = field(default_factory=dict)
+    """Of streams whose last number nobody knew any more: the highest that was found. What came after it may be gone."""
 
-    def names(self, sequence: int) -> bool:
-        """Is this one of the numbers that were announced as lost?"""
-        return any(first <= sequence <= last for first, last in self.numbers)
+    def names(self, stream: str, sequence: int) -> bool:
+        """Is this one of the numbers that were announced as lost, or as perhaps lost?"""
+        named = any(first <= sequence <= last for first, last in self.numbers)
+        return named or sequence > self.unsure_above.get(stream, sequence)
 
     def excuses(self, emission: Emission) -> bool:
         """Is this one of the inputs that were announced as lost? Each announcement is used up by as many as it names."""
@@ -75,4 +79,5 @@ def announced(ledgers: Ledgers, gaps: Sequence[Mapping[str, Any]]) -> Announced:
     return Announced(
         [_Announcement(gap["from"], gap["to"], int(gap["dropped"] or 0)) for gap in told],
         [(int(first), int(last)) for gap in told for first, last in gap["sequences"]],
+        {str(gap["stream"]): int(gap["highest"]) for gap in told if gap["highest_is_sure"] is False},
     )

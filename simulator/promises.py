@@ -205,12 +205,12 @@ def _untold(ledgers: Ledgers, taken: Taken, destroyed: Announced, book: Book) ->
 def _is_announced(ledgers: Ledgers, alarm: str, what: str, destroyed: Announced) -> bool:
     """Was this destination told that the event went with a database? Its number is known when another destination got it."""
     numbers = [
-        one.sequence
+        (one.streamid, one.sequence)
         for decisions in ledgers.decisions.values()
         for one in decisions
         if _alarm(one) == alarm and one.type.startswith(f"{ALARM}{what}.")
     ]
-    return any(map(destroyed.names, numbers)) if numbers else bool(destroyed.numbers)
+    return any(destroyed.names(*one) for one in numbers) if numbers else bool(destroyed.numbers)
 
 
 def _alarm(decision: Decision) -> str:

@@ -162,11 +162,17 @@ def test_what_staff_did_may_go_with_a_database_whose_gap_names_the_number() -> N
     ledgers = run(RAISED, alarms=alarms, faults=(Fault(T0 + 4, "corrupt"),))
     here = accepted(3, "gateway.gap", at=T0 + 9, device="gw", sequences=[[2, 2]], **told)
     elsewhere = accepted(3, "gateway.gap", at=T0 + 9, device="gw", sequences=[[7, 8]], **told)
+
+    def unsure(stream: str, highest: int) -> Decision:
+        facts = {**told, "dropped": 0, "stream": stream, "highest": highest, "highest_is_sure": False}
+        return accepted(3, "gateway.gap", at=T0 + 9, device="gw", sequences=[], **facts)
+
+    gaps = (here, elsewhere, unsure(acked.streamid, 1), unsure(acked.streamid, 2), unsure("another", 1))
     untold = [
         audit(replace(ledgers, decisions={"district": (RAISED, gap), "other": (RAISED, acked)}))["untold"]
-        for gap in (here, elsewhere)
+        for gap in gaps
     ]
-    assert untold == [0, 1]
+    assert untold == [0, 1, 0, 1, 1]
     assert audit(replace(ledgers, decisions={"district": (RAISED, here)}))["untold"] == 0
     assert audit(replace(ledgers, decisions={"district": (RAISED,)}))["untold"] == 1
 
