@@ -28,6 +28,8 @@ MAX_TEXT: Final = 200
 # Fewer characters of an id are typed by mistake sooner than meant.
 MIN_PREFIX: Final = 8
 
+# In which order people see them: who has fallen first, then who calls, then fire and poison; the rest after these.
+_RANKS: Final = {kind: rank for rank, kind in enumerate(("fall", "call", "smoke", "gas", "carbon_monoxide"))}
 # A pendant, a radar, fire and poison; whatever else raises an alarm (water, a door that must stay shut) is "urgent".
 _EMERGENCIES: Final = frozenset({"call", "fall", "smoke", "gas", "carbon_monoxide"})
 
@@ -311,9 +313,16 @@ class AlarmBook:
         return {name: "UNDELIVERED" if late and level in _ON_THE_WAY else level for name, level in levels.items()}
 
     def listed(self, now: Stamp, *, with_closed: bool, boots: Boots | None = None) -> list[dict[str, Any]]:
-        """Return the alarms for people, oldest first, with their times as `boots` lets them be known now."""
+        """Return the alarms for people: falls, calls, the rest, oldest first, with their times as `boots` lets them be known.
+
+        Closed ones stand before, in the order in which they were closed.
+        """
         told = (boots or Boots()).told
-        alarms = sorted(self._open.values(), key=lambda alarm: told(alarm.raised).wall_ms)
+
+        def rank(alarm: Alarm) -> tuple[int, int]:
+            return _RANKS.get(alarm.kind, len(_RANKS)), told(alarm.raised).wall_ms
+
+        alarms = sorted(self._open.values(), key=rank)
         if with_closed:
             alarms = [*self._closed.values(), *alarms]
         return [

@@ -6,8 +6,9 @@ whoever published. The blocking part (name, TCP, TLS) runs in a thread with a ti
 loop's own socket callbacks, without a thread. What 3.1.1 does not say is set here: a refused subscription is a matter of
 rights (0x80 is its only refusal), a PUBACK refuses nothing, and our own limit of a message holds for the broker, too.
 Limits: CONNECT within `CONNECT_LIMIT_S`, keep-alive 30 s, one message at most 256 KiB; a longer one that comes ends the
-connection. An `Inbox` gets the beginning of one of up to `MAX_CUT_BYTES` instead: a broker of 3.1.1 would send it again first
-of all on each connection that follows, and nothing else would ever be heard.
+connection. An `Inbox` gets its beginning instead, of whatever length it is, and the rest is read past (in memory: `KEPT_BYTES`
+and 100 reads of `READ_BYTES`): a broker of 3.1.1 would send it again first of all on each connection that follows, and nothing
+else would ever be heard.
 """
 
 from __future__ import annotations
@@ -36,7 +37,9 @@ TCP_LIMIT_S: Final = 10.0  # for each address that the name has
 KEEP_ALIVE_S: Final = 30
 CHECK_EVERY_S: Final = 1.0
 MAX_MESSAGE_BYTES: Final = 256 * 1024
-MAX_CUT_BYTES: Final = 4 * 1024 * 1024
+# What is kept of a longer one: room for a topic and properties before that.
+KEPT_BYTES: Final = 512 * 1024
+READ_BYTES: Final = 64 * 1024
 TAKEN_OVER: Final = "GW-PLT-07"
 # MQTT 5.0 section 2.4; paho gives the return codes of 3.1.1 (section 3.2.2.3) as the same numbers.
 _REFUSED: Final = 0x80
@@ -47,7 +50,7 @@ _SESSION_TAKEN_OVER: Final = 0x8E
 _LOGIN_REFUSED: Final = {0x85, 0x86, _NOT_AUTHORIZED, 0x8C}
 
 Version = Literal["5", "3.1.1"]
-_TOO_LONG: Final = "the broker sends a message of more than {} bytes"
+_TOO_LONG: Final = f"the broker sends a message of more than {MAX_MESSAGE_BYTES} bytes"
 _PROTOCOLS: Final = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
 
 
@@ -126,7 +129,6 @@ class MqttSession:
         """`inbox` takes the messages instead of `on_message`."""
         self._endpoint = endpoint
         self._inbox = inbox
-        self._longest = MAX_MESSAGE_BYTES if inbox is None else MAX_CUT_BYTES
         self._version = version
         self._on_message = on_message
         self._on_puback = on_puback
@@ -164,6 +166,8 @@ class MqttSession:
             client.username_pw_set(end.username, end.password or None)
         client._create_socket = self._dial  # type: ignore[method-assign]  # noqa: SLF001 - see there
         client._sock_send = self._send  # type: ignore[assignment,method-assign]  # noqa: SLF001 - see there
+        if keeps:
+            client._sock_recv = self._receive  # type: ignore[assignment,method-assign]  # noqa: SLF001 - see there
         client.on_connect = self._connected
         client.on_log = self._log
         client.on_disconnect = lambda _c, _u, _f, reason, _p: self._lost(f"disconnected: {reason}", reason=reason.value)
@@ -257,6 +261,10 @@ class MqttSession:
             if self._socket is None:
                 raise
             return len(data)
+
+    def _receive(self, size: int) -> bytes:
+        """Read no more at once than is thrown away at once: paho asks for all that is missing of a message."""
+        return paho.Client._sock_recv(self._client, min(size, READ_BYTES))  # noqa: SLF001 - what it stands in for
 
     def _attach(self) -> None:
         self._socket = self._client.socket()
@@ -384,12 +392,11 @@ class MqttSession:
             self._connack.set_result(reason.value)
 
     def _arrived(self, message: paho.MQTTMessage) -> None:
-        if len(message.payload) > self._longest:  # MQTT 5 forbids the broker to send it, 3.1.1 cannot
-            self._loop.call_soon(
-                self._lost, _TOO_LONG.format(self._longest)
-            )  # closing inside one of paho's callbacks is a deadlock
-        elif self._ended:
+        if self._ended:
             return
+        if self._inbox is None and len(message.payload) > MAX_MESSAGE_BYTES:  # MQTT 5 forbids the broker to send it
+            # Closing inside one of paho's callbacks is a deadlock.
+            self._loop.call_soon(self._lost, _TOO_LONG)
         elif self._inbox is None:
             self._on_message(message.topic, bytes(message.payload))
         else:
@@ -422,10 +429,18 @@ class MqttSession:
             self._is_reading = False
         if code != paho.MQTT_ERR_SUCCESS:
             self._lost("connection lost")
-        elif self._client._in_packet["remaining_length"] > self._longest:  # noqa: SLF001 - of one that is half here
-            self._lost(_TOO_LONG.format(self._longest))
+        elif self._is_too_long():
+            self._lost(_TOO_LONG)
         elif self._socket is not None and getattr(self._socket, "pending", lambda: 0)():
             self._loop.call_soon(self._read)  # TLS holds bytes that the selector cannot see
+
+    def _is_too_long(self) -> bool:
+        """Is a message that is half here longer than may be? For an inbox no length is: what is too much is let go."""
+        half = self._client._in_packet  # noqa: SLF001 - paho has no limit of its own
+        if self._inbox is None:
+            return bool(half["remaining_length"] > MAX_MESSAGE_BYTES)
+        del half["packet"][KEPT_BYTES:]
+        return False
 
     def _want_write(self) -> None:
         if self._socket is not None:

@@ -312,6 +312,8 @@ def _facts(driver: Driver) -> Iterator[Row]:
     else:
         line = driver.line
         yield "线路参数 line settings", f"{line.baud} {line.bits}{line.parity}{line.stop}"
+    if isinstance(driver, Streams):
+        yield "能呼叫 calls for help", "能<br>yes" if driver.may_call else "不能<br>no"
     if isinstance(driver, Streams) and driver.note:
         yield "注意 mind", f"{driver.note.zh}<br>{driver.note.en}"
     if isinstance(driver, Streams):

@@ -98,6 +98,7 @@ DRIVER = Streams(
     options=options,
     decode=decode,
     line=LineSettings(baud=115200),
+    may_call=True,
     vectors=(
         StreamVector(
             source="synthetic: invented for this template",

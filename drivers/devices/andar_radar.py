@@ -246,6 +246,7 @@ DRIVER = Streams(
         zh="要装在天花板上才测跌倒：倾斜不超过 5°，高 2～3 m，半径 2 m 以内；量好的安装高度要设进去",
         en="falls only from the ceiling: level within 5°, 2 to 3 m high, within 2 m around; put in the measured height",
     ),
+    may_call=True,
     vectors=(
         StreamVector(
             source="laoyang-kingdom-cum-project/ld6002c-fall-detection tests/test_ld6002c_parser.py: the vendor's example",

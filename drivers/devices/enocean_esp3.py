@@ -249,6 +249,7 @@ DRIVER = Streams(
         zh="无电池按钮无法监测是否完好，也能被仿冒：每周按一次试一试",
         en="a battery-free button cannot be supervised and can be imitated: press it once a week",
     ),
+    may_call=True,
     vectors=(
         StreamVector(
             source="kipe/enocean enocean/protocol/tests/test_eep.py: a rocker is pressed",

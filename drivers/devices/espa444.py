@@ -134,6 +134,7 @@ DRIVER = Streams(
     line=LineSettings(baud=9600),
     repeat_s=REPEAT_S,
     strangers=Strangers.RAISED,
+    may_call=True,
     vectors=(
         StreamVector(
             source="wiki.zenitel.com/wiki/ESPA_4.4.4: a logged block, with the space before its first record; check ours",

@@ -75,6 +75,7 @@ DRIVER = Streams(
     strangers=Strangers.IGNORED,
     radio=True,
     beats=True,
+    may_call=True,
     vectors=(
         StreamVector(
             source="the advert of ingics/ingics-message-parser-py tests/test_ibs01.py:107 test_ibs01g, in a line made here",

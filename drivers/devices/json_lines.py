@@ -150,6 +150,7 @@ DRIVER = Streams(
     decode=decode,
     address_of=address_of,
     line=LineSettings(baud=115200),
+    may_call=True,
     vectors=(
         StreamVector(
             source="synthetic: a numbered press; the format is our own",

@@ -196,6 +196,7 @@ DRIVER = Streams(
         zh="要装在天花板上才测跌倒：水平，高 2～3 m，半径 2 m 以内；放桌上或挂墙上测不到",
         en="falls only from the ceiling: level, 2 to 3 m high, within 2 m around; none from a table or a wall",
     ),
+    may_call=True,
     vectors=(
         StreamVector(
             source="synthetic: DFRobot/DFRobot_HumanDetection getFallData(), bytes built here",

@@ -118,6 +118,7 @@ DRIVER = Streams(
     decode=decode,
     topics=topics,
     level_hold_s=3_600.0,
+    may_call=True,
     vectors=(
         StreamVector(
             source="synthetic: a button of Tasmota, in the form of its documentation (Buttons and Switches, SetOption73)",

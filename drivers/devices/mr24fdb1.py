@@ -137,6 +137,7 @@ DRIVER = Streams(
         zh="只有按说明书安装、远离风扇和窗帘才测跌倒；已停产",
         en="falls only as its manual mounts it, away from fans and curtains; obsolete",
     ),
+    may_call=True,
     vectors=(
         StreamVector(
             source="limengdu/Seeed-Studio-MR24FDB1-Sensor README: its example of a check, a setting that is echoed",

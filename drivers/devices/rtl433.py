@@ -114,6 +114,7 @@ DRIVER = Streams(
         zh="多数发射器无法监测是否完好，全都能被复制：每周各试一次",
         en="most transmitters cannot be supervised, and all can be copied: try each once a week",
     ),
+    may_call=True,
     vectors=(
         StreamVector(
             source="Kismet rtl_433 sample: a contact",

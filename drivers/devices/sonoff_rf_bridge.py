@@ -169,6 +169,7 @@ DRIVER = Streams(
         zh="433 MHz 发射器无法监测是否完好，也能被复制：每周按一次试一试",
         en="a 433 MHz transmitter cannot be supervised and can be copied: press it once a week",
     ),
+    may_call=True,
     vectors=(
         StreamVector(
             source="synthetic: the layout of esphome components/rf_bridge",

@@ -142,6 +142,7 @@ DRIVER = Streams(
     topics=topics,
     level_hold_s=3_600.0,
     readings_every_s=900.0,
+    may_call=True,
     vectors=(
         StreamVector(
             source="synthetic: an SOS button, in the form of the zigbee2mqtt documentation (TS0215A_sos)",

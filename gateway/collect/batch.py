@@ -46,7 +46,10 @@ _FOUND: Final = "sensor.changed"
 
 @dataclass(slots=True)
 class Batch:
-    """One message of a device, judged. `doubts` say why it is not verified; `facts` (counter, number) go into every event."""
+    """One message of a device, judged. `doubts` say why it is not verified; `facts` (counter, number) go into every event.
+
+    `each_level_calls`: a call that is on in it may be another press, although it was on before.
+    """
 
     desk: Desk
     at: Stamp
@@ -57,6 +60,7 @@ class Batch:
     marks: list[Mark] = field(default_factory=list)
     alarms: list[AlarmRow] = field(default_factory=list)
     numbers: tuple[Number, ...] = ()
+    each_level_calls: bool = False
 
     @property
     def is_empty(self) -> bool:

@@ -3,8 +3,9 @@
 An alarm is announced before it is stored: announcing waits for neither disk nor network, and must not fail for either.
 A fall is a level in most protocols. While its alarm is active a level that flickers adds one press in `FLICKER_S`; once a
 person has taken or closed the alarm every new edge counts. A level that lasts on after its alarm was closed raises no
-other one, but after a restart, when nobody knows whether it was on all the time, it does; while its alarm is open it adds a
-press then, for an acknowledgement that no disk took is forgotten, and this may be another fall. What a sensor finds
+other one, but a call that lasts on does after `AGAIN_S`, and at once where each message is sent for a reason (a broker's): a
+button may never let go. After a restart, when nobody knows whether it was on all the time, each does; while its alarm is open
+it adds a press then, for an acknowledgement that no disk took is forgotten, and this may be another fall. What a sensor finds
 (smoke, an open door that is to raise an alarm) has passed when the sensor says so, which is told and ends no alarm, or
 when it was not repeated for `FOUND_HOLD_S`, or for longer where its driver says so; where it lasts on after its alarm was
 closed it raises another one after `AGAIN_S`, for the word that it had passed may have been lost, and come again with a
@@ -25,6 +26,7 @@ import structlog
 
 from drivers.kit import (
     HAZARDS,
+    RAISING,
     Advertises,
     Counter,
     Decoded,
@@ -54,6 +56,7 @@ FOUND_HOLD_S: Final = 600.0
 AGAIN_S: Final = 600.0
 FAULT_HOLD_S: Final = 7 * 86_400.0
 UNDECIPHERABLE: Final = "undecipherable"
+FAULT: Final = "fault"
 # Silencing fails closed: these count only from a proven and fresh sender.
 _SILENCING: Final = frozenset({SignalKind.CANCEL, SignalKind.RECOVERED, SignalKind.RESTORED, SignalKind.OCCUPANCY})
 # The device's own button, and what a radar sees: their levels end by silence. What a sensor finds is said to have passed.
@@ -120,7 +123,7 @@ class Collector:
         except Exception as bug:  # noqa: BLE001 - one crafted advert must not deafen us, and it may be a call
             self.fault(desk, bug)
             self.listeners.tell_advert(heard, desk, bug)
-            self._undecipherable(desk, "fault", None, heard.at)
+            self._undecipherable(desk, FAULT, None, heard.at)
             return
         if decoded.counter or decoded.observations:  # a mere sign of life says nothing of the key
             self._health.off("GW-DEV-03", desk.id)
@@ -128,22 +131,58 @@ class Collector:
         self.take(desk, decoded, heard.at)
 
     def fault(self, desk: Desk, bug: Exception) -> None:
-        """A message met a bug, the driver's or ours: it is lost and counted, the next one is taken all the same."""
+        """A message met a bug, the driver's or ours: it is counted, the next one is taken all the same."""
         first = not desk.rejects["fault"]
         desk.reject("fault")
         self._health.on("GW-RUN-03", desk.id, detail=f"{type(bug).__name__}: {bug}"[:200])
         if first:
             _log.error("a message could not be handled", device=desk.id, exc_info=bug)
 
+    def unreadable(
+        self, desk: Desk, bug: Exception, at: Stamp, on_durable: Callable[[], None] | None = None, *,
+        decoded: Decoded | None = None,
+    ) -> bool:  # fmt: skip
+        """A message of a line or a broker met a bug: it is counted, and may be a call. False when nothing is to be stored.
+
+        Such a message is not repeated by the air, so each may be a press; `on_durable` is as in `take`. `decoded`: what it
+        says, where the bug is not its driver's.
+        """
+        self.fault(desk, bug)
+        is_harmless = decoded is not None and not _raising(desk, decoded)
+        if is_harmless or not desk.may_call or self._is_untaken(desk):
+            return False
+        try:
+            return self._call_undeciphered(desk, FAULT, at, on_durable)
+        except Exception as another:  # noqa: BLE001 - the bug may be in what raises: the next message must be heard
+            self.fault(desk, another)
+            return False
+
+    def _is_untaken(self, desk: Desk) -> bool:
+        """Was it raised a short while ago that something cannot be read, and has nobody come yet?
+
+        Once a person has taken or closed its alarm the next press must be heard: a flood then costs one reopening each.
+        """
+        last = desk.last_undecipherable
+        is_recent = last is not None and self._clock.monotonic() - last < UNDECIPHERABLE_S
+        if not is_recent or not self._alarms.is_active(desk.id, SignalKind.CALL.value, verified=False):
+            return False
+        desk.repeats += 1
+        return True
+
+    def _call_undeciphered(
+        self, desk: Desk, doubt: str, at: Stamp, on_durable: Callable[[], None] | None = None, *,
+        mark: Mark | None = None, counter: Counter | None = None,
+    ) -> bool:  # fmt: skip
+        desk.last_undecipherable = self._clock.monotonic()
+        facts: dict[str, object] = {"counter": counter.value} if counter else {}
+        batch = Batch(desk, at, self._origin, doubts=(doubt,), facts=facts)
+        batch.keep(mark)
+        self._signal(batch, Signal(SignalKind.CALL, code=UNDECIPHERABLE))
+        return self._submit(batch, on_durable, on_durable)
+
     def _undecipherable(self, desk: Desk, doubt: str, counter: Counter | None, at: Stamp) -> None:
         """An advert that cannot be read may be a call: raising fails open, once for each counter value."""
-        if not desk.may_call:
-            return
-        now = self._clock.monotonic()
-        is_recent = desk.last_undecipherable is not None and now - desk.last_undecipherable < UNDECIPHERABLE_S
-        # Once a person has taken or closed its alarm the next press must be heard: a flood then costs one reopening each.
-        if is_recent and self._alarms.is_active(desk.id, SignalKind.CALL.value, verified=False):
-            desk.repeats += 1
+        if not desk.may_call or self._is_untaken(desk):
             return
         if counter is not None:
             # Anybody can write this counter: it must not move the mark of the proven ones.
@@ -153,25 +192,21 @@ class Collector:
         if judged.verdict is Verdict.REPEAT:
             desk.repeats += 1
             return
-        desk.last_undecipherable = now
-        facts: dict[str, object] = {"counter": counter.value} if counter else {}
-        batch = Batch(desk, at, self._origin, doubts=(doubt,), facts=facts)
-        batch.keep(judged.mark)
-        self._signal(batch, Signal(SignalKind.CALL, code=UNDECIPHERABLE))
-        self._submit(batch, None)
+        self._call_undeciphered(desk, doubt, at, mark=judged.mark, counter=counter)
 
     def take(
         self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None, *,
         on_failed: Callable[[], None] | None = None, number: Number | None = None, doubts: tuple[str, ...] = (),
-        marks: tuple[Mark, ...] = (),
+        marks: tuple[Mark, ...] = (), each_level_calls: bool = False,
     ) -> bool:  # fmt: skip
         """Judge what a device said and store what is new; False when a full queue refused it.
 
         `on_durable` is called once everything of it, or what it repeats, is committed, `on_failed` if it was taken and turns
         out not to be storable. Whether a numbered input is new is for the caller to find out: `number` and `marks` are what
-        to store of it, `doubts` what was found. False also when a bug left nothing to store.
+        to store of it, `doubts` what was found. `each_level_calls`: whoever sends this sends it for a reason, so that a call that
+        is on may be another press. False also when a bug left nothing to store.
         """
-        batch = Batch(desk, at, self._origin)
+        batch = Batch(desk, at, self._origin, each_level_calls=each_level_calls)
         batch.number(decoded.source_number, number)
         batch.marks += marks
         verdict = self._judge_counter(batch, decoded.counter) if decoded.counter else Verdict.NEW
@@ -183,9 +218,19 @@ class Collector:
             self._observe(batch, decoded, verdict)
         except Exception as bug:  # noqa: BLE001 - an alarm that is raised already must be stored whatever follows it
             self.fault(desk, bug)
-            if not batch.alarms:
+            if not batch.alarms and not self._raise_unjudged(batch, decoded):
                 return False
         return self._submit(batch, on_durable, on_failed)
+
+    def _raise_unjudged(self, batch: Batch, decoded: Decoded) -> bool:
+        """Judging met a bug of ours: whatever in the message calls for help is raised, unverified. False: nothing does."""
+        batch.doubts = (FAULT, *batch.doubts)
+        for one in _raising(batch.desk, decoded):
+            try:
+                self._signal(batch, one)
+            except Exception as bug:  # noqa: BLE001 - what is raised already must be stored
+                self.fault(batch.desk, bug)
+        return bool(batch.alarms)
 
     def _observe(self, batch: Batch, decoded: Decoded, verdict: Verdict) -> None:
         readings, refused = [], list(decoded.refused)
@@ -221,6 +266,10 @@ class Collector:
         raising = {one.kind for one in decoded.observations if isinstance(one, Signal) and desk.raises(one.kind)}
         verified = not self._doubts(desk, decoded, Verdict.NEW)
         return all(self._alarms.is_active(desk.id, kind.value, verified=verified) for kind in raising)
+
+    def has_open_alarm(self, device: str) -> bool:
+        """Has a device an alarm that nobody has closed?"""
+        return any(self._alarms.id_of(device, kind.value) for kind in RAISING)
 
     @staticmethod
     def _doubts(desk: Desk, decoded: Decoded, verdict: Verdict) -> tuple[str, ...]:
@@ -301,7 +350,9 @@ class Collector:
         # alarm is active is no proof: somebody may have taken it when no disk took that.
         if judged.resumed:
             return False
-        if kind in _BRIEF or self._alarms.id_of(desk.id, kind.value):
+        if kind is SignalKind.CALL and batch.each_level_calls:
+            return self._alarms.is_active(desk.id, kind.value, verified=not batch.doubts)
+        if kind is SignalKind.FALL or self._alarms.id_of(desk.id, kind.value):
             return True
         return not desk.is_due(f"edge {kind.value}:{signal.channel}", self._clock.monotonic(), every_s=AGAIN_S)
 
@@ -440,6 +491,12 @@ class Collector:
 
 def _is_urgent(desk: Desk, one: Observation) -> bool:
     return isinstance(one, Signal) and desk.raises(one.kind)
+
+
+def _raising(desk: Desk, decoded: Decoded) -> list[Signal]:
+    """Return what in a message raises an alarm at this device."""
+    signals = [one for one in decoded.observations if isinstance(one, Signal)]
+    return [one for one in signals if one.level is not False and desk.raises(one.kind)]
 
 
 def _is_found(desk: Desk, kind: SignalKind) -> bool:

@@ -50,8 +50,8 @@ class Desk:
 
     @property
     def may_call(self) -> bool:
-        """May an advert that cannot be decrypted be a call for help, or what this device raises an alarm for?"""
-        return isinstance(self.driver, Advertises) and (self.driver.may_call or bool(self.alarms_on))
+        """May a message that cannot be read be a call for help, or what this device raises an alarm for?"""
+        return not isinstance(self.driver, Answers) and (self.driver.may_call or bool(self.alarms_on))
 
     def raises(self, kind: SignalKind) -> bool:
         """Does a signal of this kind raise an alarm here?"""

@@ -9,6 +9,7 @@ judged first: what raises an alarm takes the states before it along.
 A broker sends no more while so much is unacknowledged (mosquitto: 20 messages, or 1), and a call may be behind that. So where
 the disk does not answer, a message is acknowledged after `HELD_S`, one that raises an alarm after `CALL_HELD_S`: it is in the
 memory then, and if we end before it is stored the gap of the next start begins before it.
+A message that is longer than any device's is not read: it is counted, told, and a gap, and costs nothing but itself.
 Limits: of those that need no acknowledgement (QoS 0) `MOST_WAITING` wait, of all `MOST_OWED`: what comes beyond that is
 dropped, counted, and announced as a gap.
 """
@@ -21,7 +22,7 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final
 
-from drivers.kit import Decoded, Rejected, Signal, Streams
+from drivers.kit import Decoded, Reason, Rejected, Signal, Streams
 from drivers.protocols import published
 from gateway.clock import Clock, Stamp
 from gateway.collect.collector import Collector
@@ -38,6 +39,7 @@ HELD_S: Final = 2.0
 CALL_HELD_S: Final = 10.0
 OFFLINE: Final = "GW-MQS-05"
 RETAINED: Final = "GW-MQS-06"
+TOO_LONG: Final = "GW-MQS-07"
 
 Acknowledge = Callable[[], None]
 
@@ -94,6 +96,7 @@ class MessageReader:
         self._on_dropped = on_dropped
         self._waiting: deque[tuple[_Message, Desk, Decoded]] = deque()
         self._owed: list[_Message] = []
+        self._unread: dict[str, bytes] = {}
 
     @property
     def topics(self) -> tuple[str, ...]:
@@ -121,11 +124,7 @@ class MessageReader:
             self._owed.append(message)
         frame = published.frame(delivery.topic, delivery.payload)
         for desk in desks:
-            try:
-                self._decode(desk, message, frame)
-            except Exception as bug:  # noqa: BLE001 - whatever somebody publishes, the next message must be heard
-                self._collector.fault(desk, bug)
-                message.is_durable()
+            self._decode(desk, message, frame)
 
     def retry(self) -> None:
         """Take what waits, as far as the disk has caught up, and let go what holds up the broker. Harmless at any time."""
@@ -141,7 +140,19 @@ class MessageReader:
         try:
             self._take(desk, message, decoded)
         except Exception as bug:  # noqa: BLE001 - as for one that has just come
+            self._unreadable(desk, message, bug, decoded)
+
+    def _unreadable(self, desk: Desk, message: _Message, bug: Exception, decoded: Decoded | None = None) -> None:
+        """A message met a bug: it may be a call. One that was retained is heard once, and not with each connection."""
+        payload = message.delivery.payload
+        if message.delivery.retained and self._unread.get(desk.id) == payload:
             self._collector.fault(desk, bug)
+            message.is_durable()
+            return
+        if message.delivery.retained:
+            self._unread[desk.id] = payload
+        message.raises = True
+        if not self._collector.unreadable(desk, bug, message.at, message.is_durable, decoded=decoded):
             message.is_durable()
 
     def _decode(self, desk: Desk, message: _Message, frame: bytes) -> None:
@@ -152,18 +163,37 @@ class MessageReader:
             decoded = driver.decode(frame, desk.options)
         except Rejected as rejected:
             desk.reject(rejected.reason)
+            if rejected.reason is Reason.TOO_LONG:
+                self._too_long(desk, message)
             listeners.tell_frame(self._link, at, frame, desk=desk, said=rejected)
             message.is_durable()
             return
+        except Exception as bug:  # noqa: BLE001 - whatever somebody publishes, the next message must be heard
+            self._unreadable(desk, message, bug)
+            return
         listeners.tell_frame(self._link, at, frame, desk=desk, said=decoded)
+        try:
+            self._decoded(desk, message, decoded)
+        except Exception as bug:  # noqa: BLE001 - as above
+            self._unreadable(desk, message, bug, decoded)
+
+    def _decoded(self, desk: Desk, message: _Message, decoded: Decoded) -> None:
         if decoded.reachable is False:
             self._health.on(OFFLINE, desk.id, link=self._link)
         elif decoded.reachable or not message.delivery.retained:
             self._health.off(OFFLINE, desk.id)
-            desk.hear(self._clock)
-        if message.delivery.retained:
+        if message.delivery.retained:  # said at some time: nothing that was heard now
             decoded = self._as_it_stood(desk, decoded)
+        elif decoded.reachable is not False:
+            desk.hear(self._clock)
         self._place(desk, message, decoded)
+
+    def _too_long(self, desk: Desk, message: _Message) -> None:
+        """What it said is lost, and told: a retained one comes again with each connection, and was lost the first time."""
+        size = len(message.delivery.payload)
+        self._health.on(TOO_LONG, desk.id, link=self._link, bytes=size, most=published.MAX_MESSAGE)
+        if not message.delivery.retained:
+            self._on_dropped(message.at)
 
     def _as_it_stood(self, desk: Desk, decoded: Decoded) -> Decoded:
         """Leave out of a retained message what happens once: nobody knows when it did."""
@@ -220,7 +250,11 @@ class MessageReader:
                 decoded = replace(decoded, observations=())
         # What cannot be stored, ever, is counted by the outbox: sent again it would fare no better.
         done = message.is_durable
-        if not self._collector.take(desk, decoded, message.at, done, on_failed=done, marks=(mark,) if mark else ()):
+        marks = (mark,) if mark else ()
+        anew = not delivery.retained
+        if not self._collector.take(
+            desk, decoded, message.at, done, on_failed=done, marks=marks, each_level_calls=anew
+        ):
             done()
 
 

@@ -16,7 +16,7 @@ being configured is told, heard all the same, or left to the neighbours, as the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import replace
 from typing import Final
 
@@ -27,7 +27,7 @@ from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
 from gateway.collect.numbering import Numbering, Standing, digest
 from gateway.collect.repeats import Repeats
-from gateway.collect.strangers import Strangers
+from gateway.collect.strangers import MAX_STRANGERS, Strangers
 from gateway.health import Health
 from gateway.links.serial_line import SerialLine
 from gateway.outbox import Outbox
@@ -63,7 +63,10 @@ class StreamReader:
         self._framer = driver.framer()
         # Who stands for the line: takes what names nobody, and lends its options to what no device has.
         self._host = self._desks.get("", desks[0])
-        self._strangers = Strangers(self._host, collector.desks) if driver.strangers is Worth.RAISED else None
+        self._nobody = _nobody(link, self._host, alone=len(desks) == 1, taken=collector.desks)
+        self._strangers: Strangers | None = None
+        if driver.strangers is Worth.RAISED:
+            self._strangers = Strangers(self._host, collector.desks, collector.has_open_alarm)
         self._repeats = Repeats(driver.repeat_s)
         self._collector = collector
         self._outbox = outbox
@@ -111,12 +114,9 @@ class StreamReader:
             self._framer = self._driver.framer()
             self._skipped, self._refused = 0, {}
             frames = []
-            self._collector.fault(self._desk_of_line, bug)
+            self._collector.unreadable(self._nobody, bug, at)
         for frame in frames:
-            try:
-                self._frame(frame, at)
-            except Exception as bug:  # noqa: BLE001 - whatever is on the line, the next frame must be heard
-                self._collector.fault(self._desk_of_line, bug)
+            self._frame(frame, at)
         self._flush_replies()
         self._judge_garbage(data, at)
         if self._outbox.waiting > HIGH_WATER and self._may_pause and not self._was_paused and self._line is not None:
@@ -175,12 +175,22 @@ class StreamReader:
         return self._host
 
     def _frame(self, frame: bytes, at: Stamp) -> None:
-        desk, address = self._owner(frame)
+        desk: Desk | None = self._nobody
+        try:
+            desk, address = self._owner(frame)
+            if desk is None:
+                self._stranger(address, frame)
+                self._collector.listeners.tell_frame(self._link, at, frame, desk=None, said=address)
+            else:
+                self._frame_of(desk, frame, at)
+        except Exception as bug:  # noqa: BLE001 - whatever is on the line, the next frame must be heard, and this may call
+            if desk is None:
+                self._collector.fault(self._host, bug)
+            else:
+                self._collector.unreadable(desk, bug, at)
+
+    def _frame_of(self, desk: Desk, frame: bytes, at: Stamp) -> None:
         listeners = self._collector.listeners
-        if desk is None:
-            self._stranger(address, frame)
-            listeners.tell_frame(self._link, at, frame, desk=None, said=address)
-            return
         try:
             decoded = self._driver.decode(frame, desk.options)
         except Rejected as rejected:
@@ -195,7 +205,10 @@ class StreamReader:
         self._hear(desk)
         listeners.tell_frame(self._link, at, frame, desk=desk, said=decoded)
         self._reply([reply for reply in decoded.replies if reply.when == "now"])
-        self._take(desk, decoded, at)
+        try:
+            self._take(desk, decoded, at)
+        except Exception as bug:  # noqa: BLE001 - as in `_frame`
+            self._collector.unreadable(desk, bug, at, decoded=decoded)
 
     def _stranger(self, address: str, frame: bytes) -> None:
         """Somebody speaks who is not configured: most likely one of ours whose address is mistyped, and nobody hears it."""
@@ -233,7 +246,10 @@ class StreamReader:
         """A bed of a call system that no device has: it is heard, and its room is to be found out."""
         self.strangers += 1
         self._health.on("GW-DEV-05", self._link, address=address[:SHOWN_ADDRESS], count=self.strangers)
-        return strangers.desk(address)
+        desk = strangers.desk(address)
+        if desk is None:
+            self._health.on("GW-DEV-06", self._link, address=address[:SHOWN_ADDRESS], most=MAX_STRANGERS)
+        return desk or self._host
 
     def _take(self, desk: Desk, decoded: Decoded, at: Stamp) -> None:
         replies = [reply for reply in decoded.replies if reply.when == "committed"]
@@ -320,3 +336,12 @@ class StreamReader:
             self._health.on("GW-DEV-02", self._link, bytes=self._garbage)
         elif now - self._garbage_at >= CLEAN_S:
             self._health.off("GW-DEV-02", self._link)
+
+
+def _nobody(link: str, host: Desk, *, alone: bool, taken: Collection[str]) -> Desk:
+    """Return whom a call counts for whose device a bug keeps from being known: the line itself, in no room."""
+    if alone or not host.address:
+        return host
+    return replace(
+        host, id=host.id if link in taken else link, room="", bed="", heard=0, events=0, repeats=0, last_told={}
+    )  # fmt: skip

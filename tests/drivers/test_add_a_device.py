@@ -44,7 +44,7 @@ def test_the_steps_of_the_guide_give_a_device_that_passes(tmp_path: Path) -> Non
         assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
         said += done.stdout
     assert (tmp_path / "drivers" / "devices" / "my_radar.py").exists()
-    assert re.search(r"\b8 passed", said), said
+    assert re.search(r"\b9 passed", said), said
     assert "my_radar: 100 cases, 0 crashes" in said
 
 

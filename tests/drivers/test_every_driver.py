@@ -17,6 +17,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from drivers.kit import (
+    RAISING,
     Advert,
     Advertises,
     Answers,
@@ -68,6 +69,16 @@ def cut(driver: Streams | Answers, data: bytes) -> bytes:
         f"the framer makes {len(frames)} frames of the vector {data.hex()}; each vector is one whole frame"
     )
     return frames[0]
+
+
+@pytest.mark.parametrize("name", STREAMING)
+def test_what_calls_in_its_vectors_says_that_a_message_of_it_may_call(name: str) -> None:
+    driver = STREAMING[name]
+    said = [
+        one for vector in driver.vectors if isinstance(vector.expect, Decoded) for one in vector.expect.observations
+    ]
+    calls = any(isinstance(one, Signal) and one.kind in RAISING and one.level is not False for one in said)
+    assert driver.may_call or not calls
 
 
 def outcome(vector: AnswerVector, driver: Answers) -> Polled | Reason:

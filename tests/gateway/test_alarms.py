@@ -216,6 +216,15 @@ def test_the_list_shows_the_oldest_first_and_closed_ones_when_asked(book: AlarmB
     assert book.open_of("call-2") is None
 
 
+def test_the_list_shows_who_has_fallen_first_then_who_calls_then_what_is_less_urgent(book: AlarmBook) -> None:
+    for kind in ("opening", "water_leak", "smoke", "call", "fall"):
+        book.raise_alarm(replace(CALL, kind=kind))
+    book.raise_alarm(replace(CALL, kind="fall", device="call-2", at=LATER))
+    shown = [(one["kind"], one["device"]) for one in book.listed(NOW, with_closed=False)]
+    assert shown[:4] == [("fall", "call-1"), ("fall", "call-2"), ("call", "call-1"), ("smoke", "call-1")]
+    assert {kind for kind, _ in shown[4:]} == {"water_leak", "opening"}
+
+
 def test_a_restart_brings_back_what_was_open_and_what_was_closed(book: AlarmBook) -> None:
     book.raise_alarm(CALL)
     alarm = book.raise_alarm(replace(CALL, at=LATER, doubts=("downgrade",))).alarm

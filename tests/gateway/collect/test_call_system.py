@@ -165,13 +165,28 @@ async def test_strangers_have_the_same_id_after_a_restart(opened: Opener) -> Non
     assert bench.centre.alarms.open_count == 1
 
 
-async def test_beyond_the_limit_strangers_call_as_the_system_itself(opened: Opener) -> None:
+async def test_beyond_the_limit_strangers_call_as_the_system_itself_and_it_is_told(opened: Opener) -> None:
     bench = Bench(await opened([bed("nurse-call", "")]))
-    bench.say(*(block(f"{n}") for n in range(1, MAX_STRANGERS + 3)))
+    bench.say(*(block(f"{n}") for n in range(1, MAX_STRANGERS + 1)))
+    assert bench.centre.problems == [("GW-DEV-05", "calls")]
+    bench.say(block("9001"), block("9002"))
     subjects = [one["subject"] for one in await bench.centre.events()]
     assert len(subjects) == MAX_STRANGERS + 2
     assert subjects[-2:] == ["device/nurse-call"] * 2
     assert len(set(subjects)) == MAX_STRANGERS + 1
+    assert sorted(bench.centre.problems) == [("GW-DEV-05", "calls"), ("GW-DEV-06", "calls")]
+
+
+async def test_whose_alarm_is_closed_gives_way_to_the_next_stranger_and_keeps_its_id(opened: Opener) -> None:
+    bench = Bench(await opened([bed("nurse-call", "")]))
+    bench.say(*(block(f"{n}") for n in range(1, MAX_STRANGERS + 1)))
+    bench.centre.collector.close(bench.centre.alarms.open_of("nurse-call-7").id, "Li", "helped")
+    bench.say(block("9001"))
+    assert bench.centre.alarms.open_of("nurse-call-9001") is not None
+    bench.centre.collector.close(bench.centre.alarms.open_of("nurse-call-9").id, "Li", "helped")
+    bench.say(block("7"))
+    assert bench.centre.alarms.open_of("nurse-call-7") is not None
+    assert bench.centre.problems == [("GW-DEV-05", "calls")]
 
 
 async def test_a_call_without_an_address_is_the_systems_own(bench: Bench) -> None:

@@ -240,3 +240,23 @@ async def test_what_cannot_be_read_raises_no_alarm_where_it_can_be_none(
     centre.say(said)
     assert centre.alarms.open_count == alarms
     assert centre.problems[0] == ("GW-DEV-03", "sensor-1")
+
+
+async def test_a_button_that_never_lets_go_calls_again_some_time_after_its_alarm_was_closed(sensor: Sensor) -> None:
+    centre = await sensor()
+    centre.say("call=1", after_s=0)
+    centre.say(*["call=1"] * 30, after_s=10)
+    assert the_alarm(centre)[2:] == ("ACTIVE", 1)
+    close(centre)
+    centre.say(*["call=1"] * 29, after_s=10)
+    assert centre.alarms.open_count == 0
+    centre.say("call=1", after_s=10)
+    assert the_alarm(centre) == ("call", "emergency", "ACTIVE", 1)
+
+
+async def test_a_fall_that_lasts_on_after_its_alarm_was_closed_is_the_same_fall(sensor: Sensor) -> None:
+    centre = await sensor()
+    centre.say("fall=1", after_s=0)
+    close(centre)
+    centre.say(*["fall=1"] * 90, after_s=10)
+    assert centre.alarms.open_count == 0

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Awaitable, Callable, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import pytest
 
-from drivers.kit import Streams, catalogue
+from drivers.kit import Decoded, Signal, SignalKind, Streams, catalogue
 from gateway.clock import Stamp
 from gateway.collect import Desk, MessageReader
 from gateway.collect.publishing import HIGH_WATER, MOST_OWED, MOST_WAITING
@@ -310,14 +310,135 @@ async def test_a_call_whose_end_was_lost_with_the_broker_does_not_hide_the_next(
     here.say("ON", "pull-202/state")
     (first,) = here.centre.announced
     here.centre.collector.close(first.alarm.id, "Li Na", "helped")
-    here.centre.clock.go_on(60)
-    here.say("ON", "pull-202/state")
-    assert [change.alarm.state for change in here.centre.announced] == ["ACTIVE", "CLOSED"]
     here.reader.lost()
     here.centre.clock.go_on(60)
     for _ in range(2):
-        here.say("ON", "pull-202/state")
+        here.say("ON", "pull-202/state", retained=True)
     assert [change.alarm.state for change in here.centre.announced] == ["ACTIVE", "CLOSED", "ACTIVE"]
+
+
+def stages(broker: Broker) -> list[tuple[str, int]]:
+    return [(change.alarm.state.value, change.alarm.presses) for change in broker.centre.announced]
+
+
+def close_the_call(broker: Broker) -> None:
+    broker.centre.collector.close(broker.centre.alarms.open_of("sos").id, "Li Na", "helped")
+
+
+PRESSED = '{"sos":true,"battery":90,"linkquality":102}'
+
+
+async def test_a_press_is_heard_after_its_alarm_was_closed_though_the_button_never_lets_go(broker: Broker) -> None:
+    """Some pendants set `sos` and never clear it: each message that says so may be another press."""
+    for _ in range(3):
+        broker.say(PRESSED)
+        broker.say(PRESSED)  # the state once more, while nobody has come: nothing new
+        close_the_call(broker)
+        broker.centre.clock.go_on(2)
+    assert stages(broker) == 3 * [("ACTIVE", 1), ("CLOSED", 1)]
+    broker.say(PRESSED)
+    assert stages(broker)[-1] == ("ACTIVE", 1)
+
+
+async def test_a_press_reopens_an_alarm_that_was_acknowledged_though_the_button_never_lets_go(broker: Broker) -> None:
+    broker.say(PRESSED)
+    broker.centre.collector.acknowledge(broker.centre.alarms.open_of("sos").id, "Li Na")
+    broker.centre.clock.go_on(30)
+    broker.say(PRESSED)
+    assert stages(broker) == [("ACTIVE", 1), ("ACKED", 1), ("ACTIVE", 2)]
+
+
+async def test_what_the_broker_sends_again_or_has_kept_is_no_press_of_a_button_that_never_lets_go(
+    broker: Broker,
+) -> None:
+    number = broker.say(PRESSED)
+    close_the_call(broker)
+    broker.say(PRESSED, number=number, again=True)
+    broker.say(PRESSED, retained=True)
+    broker.say('{"sos":false}')
+    assert stages(broker) == [("ACTIVE", 1), ("CLOSED", 1)]
+
+
+async def test_a_button_that_lets_go_is_heard_at_each_press_as_before(broker: Broker) -> None:
+    for _ in range(2):
+        broker.say(PRESSED)
+        broker.centre.clock.go_on(1)
+        broker.say('{"sos":false,"battery":90}')
+        close_the_call(broker)
+        broker.centre.clock.go_on(11)
+    assert stages(broker) == 2 * [("ACTIVE", 1), ("CLOSED", 1)]
+
+
+async def test_a_fall_that_is_still_shown_after_its_alarm_was_closed_is_the_same(broker: Broker) -> None:
+    broker.say('{"fall_down_status":"fall"}')
+    close_the_call(broker)
+    broker.say('{"fall_down_status":"fall","illuminance":12}')
+    assert stages(broker) == [("ACTIVE", 1), ("CLOSED", 1)]
+
+
+@pytest.fixture
+def odd(opened: Opener) -> Callable[[], Awaitable[Broker]]:
+    """Open a broker whose device has a driver that cannot stand "crash"."""
+
+    def decode(frame: bytes, _options: object) -> Decoded:
+        if b"crash" in frame:
+            raise IndexError("a bug in a driver")
+        return Decoded((Signal(SignalKind.CALL, "press"),))
+
+    async def open_one() -> Broker:
+        driver = replace(catalogue.driver("zigbee2mqtt"), decode=decode)
+        broker = Broker(await opened([replace(desk("sos", SOS), driver=driver)]))
+        broker.connect()
+        return broker
+
+    return open_one
+
+
+async def test_a_message_that_its_driver_cannot_stand_may_be_a_call(odd: Callable[[], Awaitable[Broker]]) -> None:
+    broker = await odd()
+    numbers = [broker.say("crash"), broker.say("crash again")]
+    assert broker.acknowledged == [2]  # the first one once its alarm is stored
+    assert await broker.centre.told("code", "verified", "doubts", "room") == [
+        ("alarm.raised", "undecipherable", False, ["fault"], "201"),
+    ]  # fmt: skip
+    assert sorted(broker.acknowledged) == numbers
+    assert broker.centre.problems == [("GW-RUN-03", "sos")]
+    assert broker.centre.desks["sos"].rejects == {"fault": 2}
+    close_the_call(broker)
+    broker.say("crash")
+    assert stages(broker) == [("ACTIVE", 1), ("CLOSED", 1), ("ACTIVE", 1)]
+
+
+async def test_one_that_was_retained_is_heard_once_and_not_with_each_connection(
+    odd: Callable[[], Awaitable[Broker]],
+) -> None:
+    broker = await odd()
+    for _ in range(2):
+        broker.say("crash", retained=True)
+        await broker.centre.events()
+        if broker.centre.alarms.open_count:
+            close_the_call(broker)
+    assert stages(broker) == [("ACTIVE", 1), ("CLOSED", 1)]
+    assert broker.acknowledged == [1, 2]
+
+
+async def test_a_message_that_no_device_would_send_costs_itself_only_and_is_told_as_a_gap(broker: Broker) -> None:
+    broker.say("x" * 65_536)
+    broker.say('{"action":"emergency"}')
+    assert stages(broker) == [("ACTIVE", 1)]
+    assert broker.centre.problems == [("GW-MQS-07", "sos")]
+    assert (len(broker.dropped), broker.centre.desks["sos"].rejects) == (1, {"too-long": 1})
+    broker.say("x" * 65_536, retained=True)
+    assert len(broker.dropped) == 1
+
+
+async def test_what_is_said_to_be_online_since_some_time_was_not_heard_now(broker: Broker) -> None:
+    broker.say('{"state":"offline"}', SOS + "/availability", retained=True)
+    broker.say('{"state":"online"}', SOS + "/availability", retained=True)
+    assert (broker.centre.desks["sos"].heard, broker.centre.desks["sos"].last_heard) == (0, None)
+    assert broker.centre.problems == []
+    broker.say('{"state":"online"}', SOS + "/availability")
+    assert broker.centre.desks["sos"].heard == 1
 
 
 async def test_a_value_that_cannot_be_costs_no_signal_beside_it(opened: Opener) -> None:

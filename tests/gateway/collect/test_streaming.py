@@ -289,6 +289,58 @@ async def test_a_line_that_its_driver_cannot_stand_costs_itself_only(opened: Ope
     assert bench.centre.problems == [("GW-RUN-03", "odd-1")]
 
 
+@pytest.mark.parametrize("line", ["crash the driver", "crash the framer"])
+async def test_a_line_of_what_may_call_that_its_driver_cannot_stand_raises_an_unverified_call(
+    opened: Opener, line: str
+) -> None:
+    driver = Streams("odd", Title("", ""), _bad_framer, lambda raw: raw, _bad_decode, (), may_call=True)
+    bench = Bench(await opened([Desk("odd-1", "odd", "wire", "", "301", "2", driver, {}, wired=True)]))
+    bench.say(line)
+    bench.say(line)
+    expected = ("alarm.raised", "undecipherable", False, ["fault"], "301", 1)
+    assert await bench.centre.told("code", "verified", "doubts", "room", "presses") == [expected]
+    assert bench.centre.desks["odd-1"].rejects == {"fault": 2}
+    assert bench.centre.problems == [("GW-RUN-03", "odd-1")]
+    bench.centre.collector.close(bench.centre.alarms.open_of("odd-1").id, "Li Na", "looked")
+    bench.say(line)
+    assert (await bench.centre.told("presses"))[-1] == ("alarm.raised", 1)
+    bench.centre.clock.go_on(11)
+    bench.say(line)
+    assert (await bench.centre.told("presses"))[-1] == ("alarm.raised", 2)
+
+
+def _bad_address(frame: bytes, _options: object) -> str:
+    name, _, _rest = frame.decode().partition(" ")
+    if name == "crash":
+        raise IndexError("a bug in a driver")
+    return name
+
+
+async def test_a_call_of_whom_a_bug_keeps_from_being_known_is_the_lines_and_of_no_room(opened: Opener) -> None:
+    driver = Streams(
+        "odd", Title("", ""), _bad_framer, lambda raw: raw, _bad_decode, (), may_call=True, address_of=_bad_address
+    )
+    beds = [Desk(f"bed-{n}", "odd", "wire", f"b{n}", f"30{n}", "", driver, {}, wired=True) for n in (1, 2)]
+    bench = Bench(await opened(beds))
+    bench.say("b1 press", "crash at whose it is", "b9 crash the driver")
+    found = [(one["subject"], one["data"]["room"], one["data"]["verified"]) for one in await bench.centre.events()]
+    assert found == [("device/bed-1", "301", True), ("device/wire", "", False)]
+
+
+async def test_a_call_that_meets_a_bug_of_the_judges_is_raised_unverified(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    driver = Streams("odd", Title("", ""), _bad_framer, lambda raw: raw, _bad_decode, (), may_call=True)
+    bench = Bench(await opened([Desk("odd-1", "odd", "wire", "", "301", "2", driver, {}, wired=True)]))
+
+    def broken(*_: object, **__: object) -> None:
+        raise KeyError("a bug")
+
+    monkeypatch.setattr(bench.centre.collector, "_judge_signal", broken)
+    bench.say("press")
+    assert await bench.centre.told("code", "verified", "doubts") == [("alarm.raised", "press", False, ["fault"])]
+
+
 class _StuckFramer(LineFramer):
     """A framer whose state is spoilt by what it met: only another one hears again."""
 

@@ -205,8 +205,9 @@ async def test_a_message_that_meets_a_bug_is_counted_and_the_next_is_heard_on_th
     await other.close()
 
 
+@pytest.mark.parametrize("size", [300_000, 5 * 1024 * 1024, 40 * 1024 * 1024])
 async def test_a_message_that_is_too_long_does_not_deafen_a_link_of_mqtt_3_1_1(
-    mosquitto: Any, ear: Any, listener: Listener, wait_until: Wait
+    mosquitto: Any, ear: Any, listener: Listener, wait_until: Wait, size: int
 ) -> None:
     """MQTT 5 lets us say how long one may be. A broker of 3.1.1 sends it, again and again until it is acknowledged."""
     await mosquitto.start()
@@ -215,7 +216,7 @@ async def test_a_message_that_is_too_long_does_not_deafen_a_link_of_mqtt_3_1_1(
     await wait_until(lambda: listener.states == [(True, None)])
     other = ear.session(mosquitto.port, client_id="other")
     await other.open()
-    other.publish("a/sos", bytes(300_000))
+    other.publish("a/sos", bytes(size))
     other.publish("a/sos", b"help")
     await wait_until(lambda: len(listener.heard) == 2)
     assert [len(one.payload) for one in listener.heard] == [256 * 1024 + 1, 4]
