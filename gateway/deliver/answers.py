@@ -34,13 +34,14 @@ _log = structlog.get_logger("deliver")
 class Answers:
     """The answers of one destination. `unanswered` counts by event how often a message with it was never answered.
 
-    `taken_unstored` are alarms that were finished before the disk took them. `wake` is called whenever something may go.
+    `taken_unstored` are alarms that were finished before the disk took them. `wake` is called when something has to go or
+    other times hold, `go_on` when something may go that waited for room or for its device.
     """
 
     def __init__(
         self, name: str, paths: Paths, outbox: Outbox, *, finish: str, clock: Clock, health: Health,
         delivered: Callable[[str, str], None], accepted: Callable[[], None], words: Wording, lanes: Lanes, flights: Flights,
-        alarm_paths: AlarmPaths, drain: Drain, wake: Callable[[], None],
+        alarm_paths: AlarmPaths, drain: Drain, wake: Callable[[], None], go_on: Callable[[], None],
     ) -> None:  # fmt: skip
         self._name = name
         self._paths = paths
@@ -56,6 +57,7 @@ class Answers:
         self._alarm_paths = alarm_paths
         self._drain = drain
         self._wake = wake
+        self._go_on = go_on
         self.unanswered: dict[str, int] = {}
         self.taken_unstored: set[str] = set()
         self.accepted = self.rejected = self.dead_letters = 0
@@ -85,12 +87,13 @@ class Answers:
         self._wake()
 
     def sent(self, token: int, ok: bool) -> None:  # noqa: FBT001 - the transport's callback
-        self._wake()  # there is room again
         flight = self._flights.by_token(token)
+        path = path_of(token)
+        if flight is not None:
+            flight.arrived.add(path)
+        self._go_on()
         if flight is None:
             return
-        path = path_of(token)
-        flight.arrived.add(path)
         if not ok:
             self._answer(flight, [Ack(one, AckStatus.RETRY, "transport refused") for one in flight.waiting], path)
         elif self._finish == "L1":
@@ -219,7 +222,10 @@ class Answers:
         self._lanes.put_back(flight.lane, flight.again)
         for device in reversed(free):  # each goes to the front: the oldest row last
             self._release(flight.kind, device)
-        self._wake()
+        if flight.again:
+            self._wake()
+        else:
+            self._go_on()
 
     def _give_up(self, flight: Flight) -> None:
         """What was not answered goes again."""

@@ -31,6 +31,7 @@ from gateway.outbox import Outbox
 from gateway.uplinks.paths import Paths, PathsEvents
 
 RESERVED_FOR_ALARMS: Final = 8
+LANES: Final = tuple(Lane)
 
 
 class Dispatch:
@@ -59,7 +60,7 @@ class Dispatch:
         self.answers = Answers(
             name, paths, outbox, finish=finish, clock=clock, health=health, delivered=delivered, accepted=accepted,
             words=self._words, lanes=self._lanes, flights=self._flights, alarm_paths=self._alarm_paths,
-            drain=self._drain, wake=self._wake.set,
+            drain=self._drain, wake=self._wake.set, go_on=self._go_on,
         )  # fmt: skip
 
     @property
@@ -79,10 +80,16 @@ class Dispatch:
         return PathsEvents(acks=answers.acks, sent=answers.sent, gone=answers.gone, lost=self._on_lost)
 
     def wake(self) -> None:
-        """Something was stored, or something changed: look again."""
+        """Something was stored, or something changed: look again, unless all that was stored is for others."""
         if self._words.streamid != self._outbox.streamid:
             self._begin_stream()
-        self._wake.set()
+        if self._lanes.has_news or self._outbox.is_failing:
+            self._wake.set()
+
+    def _go_on(self) -> None:
+        """There is room again, or a device may go on: look again if anything waits for that."""
+        if self._lanes.has_waiting or self._flights.alarms() or self._outbox.is_failing:
+            self._wake.set()
 
     def reread(self) -> None:
         """Confirmations were taken back: read the lanes anew. What is on the wire may go twice, with the same ids."""
@@ -155,7 +162,7 @@ class Dispatch:
 
     def _pump(self) -> bool:
         """Fill the window; True when a lane ran dry although more is stored, so that it is worth reading on at once."""
-        for lane in Lane:
+        for lane in LANES:
             if lane is Lane.D and (self._backlog_waits() or not self._lanes[Lane.C].is_dry):
                 continue
             while not self._lanes[lane].is_dry and self._has_room(lane) and self._send_next(lane):
@@ -164,7 +171,7 @@ class Dispatch:
                 self._send_unstored()
         return any(
             self._lanes[lane].is_dry and self._lanes.may_read(self._lanes[lane]) and self._has_room(lane)
-            for lane in Lane
+            for lane in LANES
         )
 
     def _backlog_waits(self) -> bool:

@@ -102,6 +102,13 @@ class LaneQueue:
         self.loaded_to = max(self.loaded_to, last)
         self._advance()
 
+    def pass_by(self, last: int) -> None:
+        """There is nothing for this destination between `loaded_to`, up to where everything was read, and `last`."""
+        self.loaded_to = self._ordered_to = last
+        self._order.append(last)
+        self._done.add(last)
+        self._advance()
+
     def _give_up(self, began: int, ended: int, seen: set[int]) -> None:
         """Rows that were skipped and are not there when they are read again gave way to the quota: wait no longer."""
         self._done.update(

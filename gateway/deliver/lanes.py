@@ -3,7 +3,8 @@
 Alarms are read right before sending. The others are read on beside it, lane after lane, so that what is in memory goes out
 meanwhile, and no alarm waits for what is read of them. A lane that cannot be read is tried again every `UNREADABLE_S`; the
 others go on. A disk that does not answer (a card that hangs, a frozen file system) is given up after `READ_LIMIT_S`; until
-that reading ends only alarms are asked for, which stand in memory. Limits: `FETCH_ROWS` rows a reading.
+that reading ends only alarms are asked for, which stand in memory. What was stored for other destinations is not read, and
+passed by when anything else is to be done, or when it is `PASS_BY` of a lane. Limits: `FETCH_ROWS` rows a reading.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ from gateway.outbox import Outbox
 FETCH_ROWS: Final = 1_000
 UNREADABLE_S: Final = 1.0
 READ_LIMIT_S: Final = 2.0
+PASS_BY: Final = 500
 
 _log = structlog.get_logger("deliver")
 _BESIDE: Final = (Lane.B, Lane.C, Lane.D)
@@ -70,10 +72,28 @@ class Lanes:
         return self._is_due(queue)
 
     def _is_due(self, queue: LaneQueue) -> bool:
+        if not self._is_behind(queue):  # nearly always
+            return False
         if self._is_hung and queue.lane is not Lane.A:
             return False
-        due = self._unreadable.get(queue.lane, 0.0) <= self._clock.monotonic()
-        return due and queue.room > 0 and queue.loaded_to < self._outbox.last(queue.lane)
+        return self._unreadable.get(queue.lane, 0.0) <= self._clock.monotonic() and queue.room > 0
+
+    def _is_behind(self, queue: LaneQueue) -> bool:
+        return queue.loaded_to < self._outbox.last(queue.lane)
+
+    @property
+    def has_news(self) -> bool:
+        """Was something stored for this destination that was not read yet, or so much for others that it is passed by?"""
+        for lane, queue in self._queues.items():
+            last, read = self._outbox.last(lane), queue.loaded_to
+            if read < last and (read < self._outbox.wanted(self._name, lane) or last - read >= PASS_BY):
+                return True
+        return False
+
+    @property
+    def has_waiting(self) -> bool:
+        """Is there a row that could go, or be read, if there is room for it?"""
+        return any(not queue.is_dry or self.may_read(queue) for queue in self._queues.values())
 
     def next_try(self) -> float | None:
         """Return when a lane that could not be read is tried again."""
@@ -92,8 +112,9 @@ class Lanes:
             beside, self._beside = self._beside, None
             beside.result()
         for queue in self._queues.values():
-            self._refill_from_memory(queue)
-        if any(self._queues[lane].wants_more and self.may_read(self._queues[lane]) for lane in _BESIDE):
+            if self._is_behind(queue):
+                self._refill_from_memory(queue)
+        if any(self.may_read(self._queues[lane]) and self._queues[lane].wants_more for lane in _BESIDE):
             self._beside = asyncio.create_task(self._refill_beside(), name=f"read {self._name}")
             self._beside.add_done_callback(lambda _task: then())
         await self._refill(self._queues[Lane.A])
@@ -101,6 +122,11 @@ class Lanes:
     def _refill_from_memory(self, queue: LaneQueue) -> None:
         """Whoever keeps up needs neither the disk nor a task."""
         if queue.wants_more and self.may_read(queue):
+            if queue.loaded_to == queue.read_to and queue.loaded_to >= self._outbox.wanted(self._name, queue.lane):
+                before = queue.cursor
+                queue.pass_by(self._outbox.last(queue.lane))
+                self._note(queue, before)
+                return
             rows = self._outbox.recent(queue.lane, queue.loaded_to, min(queue.room, FETCH_ROWS))
             if rows:
                 self._load(queue, rows)
@@ -117,7 +143,7 @@ class Lanes:
             await asyncio.wait({beside})
 
     async def _refill(self, queue: LaneQueue) -> None:
-        if not queue.wants_more or not self._is_due(queue):
+        if not self._is_due(queue) or not queue.wants_more:
             return
         # Before the await: a row that is stored meanwhile must not count as read.
         after, last = queue.loaded_to, self._outbox.last(queue.lane)

@@ -83,6 +83,10 @@ class Holding:
         """The highest sequence stored in a lane."""
         return self._stock.last[lane]
 
+    def wanted(self, destination: str, lane: Lane) -> int:
+        """Up to which sequence rows of a lane may be there for a destination: what comes after is for others."""
+        return self._stock.wanted(destination, lane)
+
     def cursor(self, destination: str, lane: Lane) -> tuple[int, Ranges]:
         """Return up to where a destination has confirmed a lane, and what beyond it."""
         return self._stock.cursor(destination, lane)

@@ -372,8 +372,10 @@ class Outbox(Holding):
         # Confirmations and deletions wait while a dead letter may still be queued, and while a poisoned write is looked for.
         alone = intake.is_urgent or intake.is_suspect
         confirmed = () if alone else tuple(self._dirty)
-        cursors = self._stock.cursor_rows(confirmed, sequence=self.sequence)
         delete = {} if alone else self._stock.deletable()
+        # No row leaves before it is durable that everybody has it: also who never waited for it, and passed it by.
+        owners = self._stock.destinations if delete else dict.fromkeys(destination for destination, _lane in confirmed)
+        cursors = self._stock.cursor_rows(owners, sequence=self.sequence)
         now_ms = self._clock.stamp().wall_ms
         accepted: list[Accepted] = []
         if confirmed:  # with the cursors that confirm them: sent again after a crash, they are counted again

@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import json
 from collections import deque
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Final
 
@@ -136,6 +136,10 @@ class Stock:
 
     # -- rows ---------------------------------------------------------------------------------------------------
 
+    def wanted(self, destination: str, lane: Lane) -> int:
+        """Return up to which sequence rows of a lane may be there for a destination: what comes after is for others."""
+        return self.last[lane] if lane in self._uncounted else self._wanted_to.get((destination, lane), 0)
+
     def add(self, row: Stored) -> None:
         """A row is durable."""
         lane = row.lane
@@ -204,14 +208,14 @@ class Stock:
             for device in [one for one, (waiting, last) in self._behind.items() if not waiting and last <= floor]:
                 del self._behind[device]
 
-    def cursor_rows(self, confirmed: Collection[tuple[str, Lane]], *, sequence: int) -> list[CursorRow]:
+    def cursor_rows(self, destinations: Iterable[str], *, sequence: int) -> list[CursorRow]:
         """Return the confirmations of destinations as they are stored; `sequence` is the last that was given.
 
         All lanes of a destination, and one that it has whole up to there: else it could not be told, when a page is lost,
         what had been delivered and had left, and what not.
         """
         rows = []
-        for destination in dict.fromkeys(destination for destination, _lane in confirmed):
+        for destination in destinations:
             for lane in LANES:
                 seq, ahead = self._cursors.get((destination, lane), _NOTHING)
                 if self._has_whole(destination, lane, seq):
@@ -223,7 +227,7 @@ class Stock:
     def _has_whole(self, destination: str, lane: Lane, seq: int) -> bool:
         # By the cursor, not by a count: what it does not cover must come again after a restart.
         is_empty = not self.rows[lane] and not self.pending[destination, lane]
-        return lane not in self._uncounted and (is_empty or seq >= self.last[lane])
+        return lane not in self._uncounted and (is_empty or seq >= min(self.last[lane], self.wanted(destination, lane)))
 
     def has_cursor(self, destination: str, lane: Lane) -> bool:
         """Has a destination confirmed anything of a lane?"""

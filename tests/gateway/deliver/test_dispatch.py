@@ -278,6 +278,31 @@ def test_new_telemetry_of_a_device_goes_behind_its_backlog(play: Play) -> None:
     play(scenario)
 
 
+def test_what_is_stored_for_others_wakes_nobody_and_is_passed_by_with_the_next_of_its_own(
+    play: Play, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def scenario(bench: Any) -> None:
+        bench.routes = [Route("district", ("alarm.*",)), Route("other", ("*",))]
+        await bench.open()
+        woken = asyncio.Event()
+        lanes = bench.deliverer._dispatch._lanes
+        bench.deliverer._dispatch._wake.set = woken.set
+        await bench.store((METER, "m1"), (METER, "m1"), (METER, "m1"))
+        assert (woken.is_set(), lanes[Lane.C].loaded_to) == (False, 0)
+        del bench.deliverer._dispatch._wake.set
+        await bench.store((ALARM, "call-1"))
+        assert bench.uplink.sequences() == [4]
+        assert (lanes[Lane.C].loaded_to, lanes[Lane.C].cursor) == (3, 3)
+        monkeypatch.setattr("gateway.deliver.lanes.PASS_BY", 3)
+        await bench.store((METER, "m1"))  # the fifth
+        assert lanes[Lane.C].loaded_to == 3
+        await bench.store((METER, "m1"))  # the sixth is three beyond the third
+        assert (lanes[Lane.C].loaded_to, lanes[Lane.C].cursor) == (6, 6)
+        assert bench.outbox.pending("district") == {"A": 0, "B": 0, "C": 0, "D": 0}
+
+    play(scenario)
+
+
 # One device.
 
 

@@ -40,6 +40,7 @@ def test_an_alarm_that_is_stored_while_its_lane_is_read_from_the_disk_is_not_mis
         with contextlib.closing(sqlite3.connect(bench.path)) as database, database:  # as an older version left it
             database.execute("UPDATE cursor SET seq = 1 WHERE lane = 0")
         await bench.open(deliver=False)
+        bench.outbox.wanted = lambda _destination, lane: bench.outbox.last(lane)  # as before a lane is counted
         fetch = bench.outbox.fetch
 
         async def slow(lane: Lane, after: int, limit: int) -> Any:

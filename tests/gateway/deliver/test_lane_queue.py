@@ -48,6 +48,15 @@ def test_the_cursor_moves_over_confirmed_rows_only() -> None:
     assert (lane.cursor, lane.ahead()) == (2, [])
 
 
+def test_what_was_stored_for_others_is_passed_by() -> None:
+    lane = queue(row(1))
+    lane.pass_by(40)
+    assert (lane.loaded_to, lane.cursor, lane.ahead()) == (40, 0, [(40, 40)])
+    taken(lane)
+    lane.done(1)
+    assert (lane.cursor, lane.ahead()) == (40, [])
+
+
 def test_confirming_twice_counts_once() -> None:
     lane = queue(row(1), row(2))
     taken(lane)

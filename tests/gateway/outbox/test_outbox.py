@@ -204,6 +204,19 @@ async def test_a_row_leaves_when_every_destination_has_it(closed_shelf: Any, wri
     assert closed_shelf.outbox.pending("two") == {"A": 0, "B": 0, "C": 1, "D": 0}
 
 
+async def test_rows_leave_only_when_it_is_durable_that_everybody_has_them_also_who_never_waited_for_them(
+    closed_shelf: Any, write: Maker
+) -> None:
+    closed_shelf.routes = [Route("one", ("*",)), Route("two", ("alarm.*",))]
+    await closed_shelf.open()
+    await closed_shelf.store(*(write() for _ in range(4)))
+    confirm(closed_shelf, Lane.C, 3, done=3, destination="one")
+    assert await closed_shelf.outbox.flush(10)
+    assert closed_shelf.sequences() == [4]
+    query = "SELECT destination, seq FROM cursor WHERE lane = 2 ORDER BY destination"
+    assert closed_shelf.sql(query) == [("one", 3), ("two", 4)]
+
+
 async def test_confirmations_are_written_although_nothing_else_is_stored(
     shelf: Any, write: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
