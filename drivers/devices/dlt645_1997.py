@@ -7,46 +7,53 @@ One poll reads each configured register; a letter a byte (all of it: `drivers.pr
     68 AAAAAA AAAAAA 68 C1 01 E S 16                   refused, E the error word
 
 A register is asked as a block first (total and all tariffs, all phases); a meter that refuses the block is asked value
-by value. What a meter refuses or has no value for (FF) is left out; a poll that brought nothing at all is rejected. The
+by value. A value that the meter does not have (FF) is left out; a register that cannot be read is told by its name and why. The
 meter is never written to: the protocol module cannot build such a frame.
 
-Options: `registers`, the names of REGISTERS to read. The address is the 12 digits on the meter; AAAAAAAAAAAA asks the
-only meter on a line, 999999999999 one that does not answer to that. A meter may speak both editions: try dlt645-2007 first.
+Options: `registers`, the names of REGISTERS to read (or identifiers of the tables, 4 hexadecimal digits), first one that the
+meter surely has; among them "clock" puts the meter's own time to each reading. The address is the 12 digits on the meter;
+AAAAAAAAAAAA asks the only meter on a line, 999999999999 one that does not answer to that. A meter may speak both editions: try
+dlt645-2007 first.
 
-Limits: at most 6 requests a register and 2 s a request, so that a poll of the four default registers makes 4 requests
-with most meters and 17 at worst.
+Limits: 2 s a request; the four default registers take 4 requests with most meters and 17 at worst, any poll 60.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Callable, Generator, Mapping
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
-from drivers.kit import Answers, AnswerVector, Ask, LineSettings, Observation, Reading, Reason, Title
+from drivers.kit import Answers, AnswerVector, Ask, LineSettings, Polled, Reading, Reason, Title
 from drivers.protocols import dlt645, dlt645_1997
+from drivers.protocols import dlt645_1997_tables as tables
 from drivers.protocols.dlt645_poll import Edition, Register, Target
 from drivers.protocols.dlt645_poll import options as checked
 from drivers.protocols.dlt645_poll import poll as polled
 
 
-def _tariffs(kind: int) -> Register:
-    return Register(kind | 0x0F, tuple(kind | tariff for tariff in range(5)))
-
-
-def _phases(kind: int, *, first: int) -> Register:
-    return Register(kind | 0x0F, tuple(kind | part for part in range(first, 4)))
+def _blocks() -> dict[str, Register]:
+    """Name what is split by tariffs or phases, now; before, "..._month_1" and "..._month_2"."""
+    found = {}
+    for group, (field, channels, first) in tables.GROUPS.items():
+        by_tariff = len(channels) == len(tables.TARIFFS)
+        singles = range(5) if by_tariff else range(first, 4)
+        month = f"_month_{group >> 10 & 3}" if by_tariff and group >> 10 & 3 else ""
+        name = field.quantity.removeprefix("meter_") + month
+        found[name] = Register(group | tables.ALL, tuple(group | digit for digit in singles))
+    return found
 
 
 REGISTERS: Final[Mapping[str, Register]] = {
-    "energy_active_import": _tariffs(0x9010),
-    "energy_active_export": _tariffs(0x9020),
-    "energy_active_combined": _tariffs(0x9000),
-    "energy_reactive_import": _tariffs(0x9110),
-    "energy_reactive_export": _tariffs(0x9120),
-    "voltage": _phases(0xB610, first=1),
-    "current": _phases(0xB620, first=1),
-    "power_active": _phases(0xB630, first=0),
+    **_blocks(),
+    "programmings": Register(0xB212),
+    "demand_resets": Register(0xB213),
+    "battery_time": Register(0xB214),
+    "status_meter": Register(0xC020),
+    "status_grid": Register(0xC021),
+    "constant_active": Register(0xC030),
+    "constant_reactive": Register(0xC031),
 }
 DEFAULT_REGISTERS: Final = ("energy_active_import", "voltage", "current", "power_active")
 ADDRESS: Final = Title(
@@ -57,12 +64,24 @@ ADDRESS: Final = Title(
 # 43 bytes back take 394 ms at 1200 baud; the meter may think for 500 ms.
 TIMEOUT_S: Final = 2.0
 
+
+def _next_part(address: str, identifier: int, _part: int) -> tuple[bytes, Callable[[bytes], bool]]:
+    pairs = partial(dlt645_1997.answers_next, address=address, identifier=identifier)
+    return dlt645_1997.next_request(address, identifier), pairs
+
+
 EDITION: Final = Edition(
-    REGISTERS,
-    dlt645_1997.read_request,
-    dlt645_1997.answers,
-    dlt645_1997.readings,
-    dlt645_1997.refusal,
+    registers=REGISTERS,
+    read_request=dlt645_1997.read_request,
+    answers=dlt645_1997.answers,
+    next_part=_next_part,
+    numbered=False,
+    value_of=dlt645_1997.value_of,
+    decode=dlt645_1997.decode,
+    layout=tables.layout,
+    clock=dlt645_1997.clock,
+    clock_identifiers=(tables.DATE, tables.TIME),
+    refusal=dlt645_1997.refusal,
     digits=4,
     timeout_s=TIMEOUT_S,
 )
@@ -70,12 +89,13 @@ EDITION: Final = Edition(
 
 def options(address: str, raw: Mapping[str, object]) -> Target:
     """Check address and options. Raises BadOption."""
-    return checked(address, raw, registers=REGISTERS, default=DEFAULT_REGISTERS, expected=ADDRESS)
+    return checked(address, raw, edition=EDITION, default=DEFAULT_REGISTERS, expected=ADDRESS)
 
 
-def talk(target: Target) -> Generator[Ask, bytes, tuple[Observation, ...]]:
-    """Poll once. Raises Rejected where nothing could be read, or a reply is no reading; NoReply passes."""
-    return polled(target, EDITION)
+def talk(target: Target) -> Generator[Ask, bytes, Polled]:
+    """Poll once. Raises Rejected where nothing could be read, or a reply is not the meter's; NoReply passes."""
+    found = yield from polled(target, EDITION)
+    return found.end(tuple(found.readings.values()))
 
 
 def _hex(data: str) -> bytes:
@@ -134,9 +154,9 @@ DRIVER = Answers(
             options={"registers": ["voltage"]},
             exchange=(
                 (_hex("fefefefe6899999999999968010252e9a416"), _hex("6895320600000068c101359416")),
-                (_hex("fefefefe6899999999999968010244e99616"), _hex("6895320600000068810444e93333b516")),
-                (_hex("fefefefe6899999999999968010245e99716"), _hex("6895320600000068c101359416")),
-                (_hex("fefefefe6899999999999968010246e99816"), _hex("6895320600000068c101359416")),
+                (_hex("fefefefe6895320600000068010244e9cd16"), _hex("6895320600000068810444e93333b516")),
+                (_hex("fefefefe6895320600000068010245e9ce16"), _hex("6895320600000068c101359416")),
+                (_hex("fefefefe6895320600000068010246e9cf16"), _hex("6895320600000068c101359416")),
             ),
             expect=(Reading("voltage", Decimal(0), "A"),),
         ),

@@ -5,11 +5,14 @@ Limits: at most 14 bytes a field (28 digits, what a `Decimal` of the default con
 
 from __future__ import annotations
 
+from datetime import datetime, timedelta, timezone
 from decimal import Decimal
+from typing import Final
 
 from drivers.kit.observations import Reason, Rejected
 
 MAX_BCD_BYTES = 14
+CHINA: Final = timezone(timedelta(hours=8))
 
 
 def bcd(field: bytes, *, decimals: int = 0, signed: bool = False) -> Decimal | None:
@@ -32,3 +35,15 @@ def bcd(field: bytes, *, decimals: int = 0, signed: bool = False) -> Decimal | N
         raise Rejected(Reason.IMPLAUSIBLE, f"{field.hex()} is not packed decimal")
     value = Decimal(f"{text}E-{decimals}")
     return -value if negative else value
+
+
+def meter_time(year: int, month: int, day: int, hour: int = 0, minute: int = 0, second: int = 0) -> datetime:
+    """Return the time of a Chinese meter's own clock: meters keep the legal time of China, UTC+8 all year.
+
+    Raises Rejected(IMPLAUSIBLE) for what is no time.
+    """
+    try:
+        return datetime(year, month, day, hour, minute, second, tzinfo=CHINA)
+    except ValueError:
+        shown = f"{year}-{month}-{day} {hour}:{minute}:{second}"
+        raise Rejected(Reason.IMPLAUSIBLE, f"{shown} is no time") from None

@@ -1,6 +1,6 @@
-"""DL/T 645, the RS-485 protocol of Chinese electricity meters: its frames, and what is read by the edition of 2007.
+"""DL/T 645, the RS-485 protocol of Chinese electricity meters: its frames, in both editions.
 
-`dlt645_1997` reads by the edition before, in the same frames.
+What is asked and answered in them stands in `dlt645_2007` and `dlt645_1997`.
 
 Frame (7.1), a letter a byte:
 
@@ -17,21 +17,20 @@ Frame (7.1), a letter a byte:
 tell a frame. Gaps of 500 ms between bytes are allowed: silence ends nothing.
 
 This module can build read requests and nothing else. Writing, relay control, clearing and baud rates change or cut the
-supply of a house full of people; no function here takes a control code.
+supply of a house full of people: `request` takes the codes of `Read` and refuses every other.
 
-Limits: 212 bytes a frame. Annex A gives identifiers and formats.
+Limits: 212 bytes a frame.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import IntEnum
 from typing import Final
 
-from drivers.kit import Reading, Reason, Rejected
+from drivers.kit import Reason, Rejected
 from drivers.kit.checks import sum8
-from drivers.kit.fields import bcd
-from drivers.kit.framing import LengthFramer
+from drivers.kit.framing import LengthFramer, eager
 
 START: Final = 0x68
 END: Final = 0x16
@@ -42,12 +41,22 @@ OVERHEAD: Final = 12
 MAX_FRAME: Final = OVERHEAD + MAX_DATA
 
 ANY_ADDRESS: Final = "AAAAAAAAAAAA"
-FUNCTION_READ: Final = 0x11
 _ANY = 0xAA
 _FROM_METER, _REFUSED, _MORE, _FUNCTION = 0x80, 0x40, 0x20, 0x1F
 
+
+class Read(IntEnum):
+    """The functions that read; no other is ever sent."""
+
+    DATA_1997 = 0x01
+    NEXT_1997 = 0x02
+    DATA = 0x11
+    NEXT = 0x12
+    ADDRESS = 0x13
+
+
 # 5.2, table of the error word: bits 0 to 6.
-_ERRORS: Final = (
+ERRORS_2007: Final = (
     "other error",
     "no such data",
     "wrong password or not authorised",
@@ -78,10 +87,10 @@ def address_bytes(address: str) -> bytes:
     return bytes.fromhex(address)[::-1]
 
 
-def read_request(address: str, identifier: int) -> bytes:
-    """Build the request for one data identifier, with its wake bytes. `identifier` as in annex A: 0x00010000."""
-    asked = bytes([FUNCTION_READ, 4]) + add_offset(identifier.to_bytes(4, "little"))
-    frame = bytes([START]) + address_bytes(address) + bytes([START]) + asked
+def request(function: Read, address: str, data: bytes) -> bytes:
+    """Build a request, with its wake bytes; `data` without the offset. Raises ValueError for a function that reads nothing."""
+    content = bytes([Read(function), len(data)]) + add_offset(data)
+    frame = bytes([START]) + address_bytes(address) + bytes([START]) + content
     return WAKE + frame + bytes([sum8(frame), END])
 
 
@@ -113,23 +122,12 @@ class Frame:
         """The data does not fit into one frame."""
         return bool(self.control & _MORE)
 
-    @property
-    def identifier(self) -> int | None:
-        """The data identifier of a read, None where the data is too short to hold one."""
-        return int.from_bytes(self.data[:4], "little") if len(self.data) >= 4 else None
-
-    @property
-    def value(self) -> bytes:
-        """What follows the identifier."""
-        return self.data[4:]
-
-    def refusal(self) -> str:
+    def refusal(self, names: tuple[str, ...] = ERRORS_2007) -> str:
         """Name the error word of a refused read; the raw byte too, since some meters send it without the offset."""
         if not self.data:
             return "refused without a reason"
         word = self.data[0]
-        names = [name for bit, name in enumerate(_ERRORS) if word & 1 << bit]
-        what = " and ".join(names) or "unknown error"
+        what = " and ".join(name for bit, name in enumerate(names) if word & 1 << bit) or "unknown error"
         return f"{what} (error word {word:02x}, on the wire {add_offset(self.data[:1]).hex()})"
 
 
@@ -152,8 +150,11 @@ def inspect(data: bytes, start: int) -> int | Reason | None:
 
 
 def framer() -> LengthFramer:
-    """Return a framer for either direction; wake bytes count as skipped."""
-    return LengthFramer(inspect, start=START, limit=MAX_FRAME)
+    """Return a framer for either direction; wake bytes count as skipped.
+
+    A whole frame ends the wait for one that only seems to have begun before it: a 68 of noise, or of a doubled start.
+    """
+    return LengthFramer(eager(inspect, start=START), start=START, limit=MAX_FRAME)
 
 
 def parse(frame: bytes) -> Frame:
@@ -168,109 +169,17 @@ def parse(frame: bytes) -> Frame:
     return Frame(frame[6:0:-1].hex().upper(), frame[8], remove_offset(frame[10:-2]))
 
 
-def answers(frame: bytes, *, address: str, identifier: int) -> bool:
-    """Say whether a whole frame is the reply to a read: from this meter, to this function, for this identifier.
-
-    A refusal and a reply without data carry no identifier; they pair by address alone.
-    """
+def reply_to(frame: bytes, function: Read, *, address: str) -> Frame | None:
+    """Take apart what answers a request: from this meter, to this function. None for everything else, our echo too."""
     try:
         reply = parse(frame)
     except Rejected:
-        return False
-    if not reply.from_meter or reply.function != FUNCTION_READ or not same_address(address, reply.address):
-        return False
-    return reply.refused or not reply.data or reply.identifier == identifier
+        return None
+    fits = reply.from_meter and reply.function == function and same_address(address, reply.address)
+    return reply if fits else None
 
 
 def same_address(asked: str, replied: str) -> bool:
     """Compare two addresses as printed; AA fits any value on either side: some meters answer with the wildcard."""
     pairs = zip(bytes.fromhex(asked), bytes.fromhex(replied), strict=True)
     return all(left == right or _ANY in (left, right) for left, right in pairs)
-
-
-@dataclass(frozen=True, slots=True)
-class _Register:
-    """How an identifier's data is laid out: values of `size` bytes, each for one of `channels`."""
-
-    quantity: str
-    size: int
-    decimals: int
-    signed: bool
-    channels: tuple[str, ...]
-
-
-_TARIFFS = ("", *(f"T{tariff}" for tariff in range(1, 64)))
-_PHASES = ("A", "B", "C")
-_TOTAL_AND_PHASES = ("", *_PHASES)
-
-# Annex A.1: DI3 is 00; DI2 gives the quantity and whether the highest bit is a sign.
-_ENERGIES: Final[Mapping[int, tuple[str, bool]]] = {
-    0x00: ("energy_active_combined", True),
-    0x01: ("energy_active_import", False),
-    0x02: ("energy_active_export", False),
-    0x03: ("energy_reactive_1", True),
-    0x04: ("energy_reactive_2", True),
-}
-
-# Annex A.3: DI3 is 02; DI2 gives quantity, bytes, decimals, sign, and what DI1 counts through.
-_VARIABLES: Final[Mapping[int, _Register]] = {
-    0x01: _Register("voltage", 2, 1, signed=False, channels=("", *_PHASES)),
-    0x02: _Register("current", 3, 3, signed=True, channels=("", *_PHASES)),
-    0x03: _Register("power_active", 3, 4, signed=True, channels=_TOTAL_AND_PHASES),
-    0x04: _Register("power_reactive", 3, 4, signed=True, channels=_TOTAL_AND_PHASES),
-    0x05: _Register("power_apparent", 3, 4, signed=True, channels=_TOTAL_AND_PHASES),
-    0x06: _Register("power_factor", 2, 3, signed=True, channels=_TOTAL_AND_PHASES),
-}
-_WITHOUT_TOTAL = (0x01, 0x02)
-
-_SINGLE: Final[Mapping[int, _Register]] = {
-    0x02800001: _Register("current", 3, 3, signed=True, channels=("N",)),
-    0x02800002: _Register("frequency", 2, 2, signed=False, channels=("",)),
-}
-_BLOCK = 0xFF
-
-
-def readings(identifier: int, value: bytes) -> tuple[Reading, ...]:
-    """Read the data of one identifier. A value that the meter does not have (all FF) is left out.
-
-    The channel is "" for a total, "T1".. for tariffs, "A" "B" "C" for phases, "N" for the neutral. Raises Rejected:
-    UNSUPPORTED for an identifier that is not read here, TOO_SHORT or MALFORMED for another length, IMPLAUSIBLE for
-    what is no number.
-    """
-    register, block = _register(identifier)
-    count, rest = divmod(len(value), register.size)
-    wanted = len(register.channels) if block else 1
-    if count < 1:
-        raise Rejected(Reason.TOO_SHORT, f"{identifier:08x}: {len(value)} bytes")
-    if rest or count > wanted:
-        raise Rejected(
-            Reason.MALFORMED, f"{identifier:08x}: {len(value)} bytes, {register.size} a value, {wanted} at most"
-        )
-    found: list[Reading] = []
-    for index in range(count):
-        field = value[index * register.size : (index + 1) * register.size]
-        number = bcd(field, decimals=register.decimals, signed=register.signed)
-        if number is not None:
-            found.append(Reading(register.quantity, number, register.channels[index]))
-    return tuple(found)
-
-
-def _register(identifier: int) -> tuple[_Register, bool]:
-    """Return the layout with its channels cut down to those asked for, and whether it is a block."""
-    if single := _SINGLE.get(identifier):
-        return single, False
-    group, kind, part, tail = identifier.to_bytes(4, "big")
-    if tail == 0 and group == 0x00 and kind in _ENERGIES:
-        quantity, signed = _ENERGIES[kind]
-        whole, first = _Register(quantity, 4, 2, signed, _TARIFFS), 0
-    elif tail == 0 and group == 0x02 and kind in _VARIABLES:
-        whole, first = _VARIABLES[kind], 1 if kind in _WITHOUT_TOTAL else 0
-    else:
-        raise Rejected(Reason.UNSUPPORTED, f"identifier {identifier:08x}")
-    if part == _BLOCK:
-        channels, block = whole.channels[first:], True
-    elif first <= part < len(whole.channels):
-        channels, block = whole.channels[part : part + 1], False
-    else:
-        raise Rejected(Reason.UNSUPPORTED, f"identifier {identifier:08x}")
-    return _Register(whole.quantity, whole.size, whole.decimals, whole.signed, channels), block

@@ -3,82 +3,59 @@
 The frame is that of 2007 (`dlt645`), also the 33H on each byte of data. What differs:
 
     68 AAAAAA AAAAAA 68 01 02 II S 16           asked, I an identifier of two bytes
-    68 AAAAAA AAAAAA 68 81 L II VVVV ... S 16   answered, V packed digits
+    68 AAAAAA AAAAAA 68 81 L II VVVV ... S 16   answered, V packed digits; A1: there is more of it
+    68 AAAAAA AAAAAA 68 02 02 II S 16           asked for the next part, which has no number: 82, A2
     68 AAAAAA AAAAAA 68 C1 01 E S 16            refused, E the error word
 
 A block may end with a byte AA, and before it spare zeros for tariffs that the meter does not have; neither is a value.
-Voltages have no decimals. Beside the wildcard AA some meters answer to the broadcast address 999999999999 only.
-
-This module can build read requests and nothing else (see `dlt645`). Source of identifiers and formats:
-coyool/XXOO_000 dd645_2007.c, KTS-Intek/DLT645 test-exchange-dlt645-97.log (two recorded meters).
+Beside the wildcard AA some meters answer to the broadcast address 999999999999 only. What an identifier holds stands in
+`dlt645_1997_tables`. This module can build read requests and nothing else (see `dlt645`).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from datetime import datetime
 from typing import Final
 
-from drivers.kit import Reading, Reason, Rejected
-from drivers.kit.checks import sum8
-from drivers.kit.fields import bcd
-from drivers.protocols import dlt645
+from drivers.kit import Reason, Rejected
+from drivers.protocols import dlt645, dlt645_2007
+from drivers.protocols import dlt645_1997_tables as tables
+from drivers.protocols.dlt645 import Read
+from drivers.protocols.dlt645_layout import Data, digit_text, values
 
 BROADCAST: Final = "999999999999"
-FUNCTION_READ: Final = 0x01
+IDENTIFIER_BYTES: Final = 2
 _BLOCK_END: Final = 0xAA
-_BLOCK: Final = 0x0F
-_ERRORS: Final = ("illegal data", "no such data", "wrong password")
-
-_TARIFFS: Final = ("", *(f"T{tariff}" for tariff in range(1, 15)))
-# Total and four tariffs: what every meter has, so zeros behind them are spare.
-_ALWAYS: Final = 5
-_PHASES: Final = ("A", "B", "C")
-
-
-@dataclass(frozen=True, slots=True)
-class _Register:
-    """How a group's data is laid out. `channels` stand in the order of the lower half of DI0, from `first` on."""
-
-    quantity: str
-    size: int
-    decimals: int
-    channels: tuple[str, ...]
-    first: int = 0
-
-
-# DI1 and the upper half of DI0.
-_REGISTERS: Final[Mapping[int, _Register]] = {
-    0x9000: _Register("energy_active_combined", 4, 2, _TARIFFS),
-    0x9010: _Register("energy_active_import", 4, 2, _TARIFFS),
-    0x9020: _Register("energy_active_export", 4, 2, _TARIFFS),
-    0x9110: _Register("energy_reactive_import", 4, 2, _TARIFFS),
-    0x9120: _Register("energy_reactive_export", 4, 2, _TARIFFS),
-    0xB610: _Register("voltage", 2, 0, _PHASES, first=1),
-    0xB620: _Register("current", 2, 2, _PHASES, first=1),
-    0xB630: _Register("power_active", 3, 4, ("", *_PHASES)),
-}
+ERRORS: Final = ("illegal data", "no such data", "wrong password")
 
 
 def read_request(address: str, identifier: int) -> bytes:
-    """Build the request for one data identifier, with its wake bytes. `identifier` as printed: 0x9010."""
-    asked = bytes([FUNCTION_READ, 2]) + dlt645.add_offset(identifier.to_bytes(2, "little"))
-    frame = bytes([dlt645.START]) + dlt645.address_bytes(address) + bytes([dlt645.START]) + asked
-    return dlt645.WAKE + frame + bytes([sum8(frame), dlt645.END])
+    """Build the request for one data identifier, as printed: 0x9010."""
+    return dlt645.request(Read.DATA_1997, address, identifier.to_bytes(IDENTIFIER_BYTES, "little"))
+
+
+def next_request(address: str, identifier: int) -> bytes:
+    """Build the request for the next part of an answer that did not fit into one frame.
+
+    Parts have no numbers: asked twice, a meter gives the part after the next. Whoever misses one must begin anew.
+    """
+    return dlt645.request(Read.NEXT_1997, address, identifier.to_bytes(IDENTIFIER_BYTES, "little"))
 
 
 def identifier_of(frame: dlt645.Frame) -> int | None:
     """Return the data identifier of a read, None where the data is too short to hold one."""
-    return int.from_bytes(frame.data[:2], "little") if len(frame.data) >= 2 else None
+    data = frame.data
+    return int.from_bytes(data[:IDENTIFIER_BYTES], "little") if len(data) >= IDENTIFIER_BYTES else None
+
+
+def value_of(frame: dlt645.Frame) -> bytes:
+    """Return what follows the identifier."""
+    return frame.data[IDENTIFIER_BYTES:]
 
 
 def refusal(frame: dlt645.Frame) -> str:
     """Name the error word of a refused read."""
-    if not frame.data:
-        return "refused without a reason"
-    word = frame.data[0]
-    what = " and ".join(name for bit, name in enumerate(_ERRORS) if word & 1 << bit) or "unknown error"
-    return f"{what} (error word {word:02x}, on the wire {dlt645.add_offset(frame.data[:1]).hex()})"
+    return frame.refusal(ERRORS)
 
 
 def answers(frame: bytes, *, address: str, identifier: int) -> bool:
@@ -86,40 +63,47 @@ def answers(frame: bytes, *, address: str, identifier: int) -> bool:
 
     A refusal and a reply without data carry no identifier; they pair by address alone.
     """
-    try:
-        reply = dlt645.parse(frame)
-    except Rejected:
-        return False
-    if not reply.from_meter or reply.function != FUNCTION_READ:
-        return False
-    if address != BROADCAST and not dlt645.same_address(address, reply.address):
-        return False
-    return reply.refused or not reply.data or identifier_of(reply) == identifier
+    reply = _reply(frame, Read.DATA_1997, address)
+    return reply is not None and (reply.refused or not reply.data or identifier_of(reply) == identifier)
 
 
-def readings(identifier: int, value: bytes) -> tuple[Reading, ...]:
-    """Read the data of one identifier, without the identifier. A value that the meter does not have (FF) is left out.
+def answers_next(frame: bytes, *, address: str, identifier: int) -> bool:
+    """Say whether a whole frame is a next part of a longer answer, or refuses it."""
+    reply = _reply(frame, Read.NEXT_1997, address)
+    return reply is not None and (reply.refused or identifier_of(reply) == identifier)
 
-    Raises Rejected: UNSUPPORTED for an identifier that is not read here, TOO_SHORT or MALFORMED for another length,
-    IMPLAUSIBLE for what is no number.
+
+def _reply(frame: bytes, function: Read, address: str) -> dlt645.Frame | None:
+    return dlt645.reply_to(frame, function, address=dlt645.ANY_ADDRESS if address == BROADCAST else address)
+
+
+def decode(identifier: int, value: bytes) -> Data:
+    """Read the data of one identifier, without the identifier; of several frames, all parts together.
+
+    A value that the meter does not have (FF) is left out; one that is no number is named in `refused`. Raises Rejected:
+    UNSUPPORTED for an identifier that is no quantity, TOO_SHORT or MALFORMED for another length.
     """
-    register, part = _REGISTERS.get(identifier & 0xFFF0), identifier & 0x0F
-    if register is None or (part != _BLOCK and not 0 <= part - register.first < len(register.channels)):
-        raise Rejected(Reason.UNSUPPORTED, f"identifier {identifier:04x}")
-    channels = register.channels if part == _BLOCK else (register.channels[part - register.first],)
-    if len(value) % register.size == 1 and value[-1] == _BLOCK_END:
+    layout = tables.layout(identifier)
+    width = layout.fields[0].width
+    if not layout.whole and len(value) % width == 1 and value[-1] == _BLOCK_END:
         value = value[:-1]
-    if len(value) < register.size:
-        raise Rejected(Reason.TOO_SHORT, f"{identifier:04x}: {len(value)} bytes")
-    fields = [value[at : at + register.size] for at in range(0, len(value), register.size)]
-    if register.channels is _TARIFFS:
-        while len(fields) > _ALWAYS and not any(fields[-1]):
-            fields.pop()
-    if len(fields[-1]) != register.size or len(fields) > len(channels):
-        raise Rejected(Reason.MALFORMED, f"{identifier:04x}: {len(value)} bytes, {register.size} a value")
-    found: list[Reading] = []
-    for channel, field in zip(channels, fields, strict=False):
-        number = bcd(field, decimals=register.decimals)
-        if number is not None:
-            found.append(Reading(register.quantity, number, channel))
-    return tuple(found)
+    if tables.is_by_tariff(identifier):
+        while len(value) > tables.ALWAYS * width and len(value) % width == 0 and not any(value[-width:]):
+            value = value[:-width]
+    return values(layout, value, shown=f"{identifier:04x}")
+
+
+def text(identifier: int, value: bytes) -> str | None:
+    """Read a number of the meter as printed; None where it has none. Raises Rejected."""
+    entry = tables.TEXTS.get(identifier)
+    if entry is None:
+        raise Rejected(Reason.UNSUPPORTED, f"identifier {identifier:04x}")
+    name, size = entry
+    if len(value) != size:
+        raise Rejected(Reason.MALFORMED, f"{name}: {len(value)} bytes where {size} are due")
+    return digit_text(value)
+
+
+def clock(date: bytes, time: bytes) -> datetime | None:
+    """Put the meter's date (YYMMDDWW) and time (hhmmss) together; None where it has none. Raises Rejected."""
+    return dlt645_2007.clock(date, time)

@@ -29,6 +29,9 @@ _METER: Final = (
     "flow",
     "heat_cost",
     "pulses",
+    "demand_",
+    "meter_",
+    "status_word",
 )
 _NOUN_OF_SIGNAL: Final = {
     SignalKind.TAMPER: "device.tamper",

@@ -14,7 +14,7 @@ from typing import Any
 import pytest
 
 from drivers.kit import QUANTITIES, Reason, Rejected
-from drivers.protocols import dlt645, dlt645_1997
+from drivers.protocols import dlt645, dlt645_1997, dlt645_2007
 
 CAPTURES = Path(__file__).parents[1] / "data" / "captures"
 Line = dict[str, Any]
@@ -64,7 +64,7 @@ def test_a_published_frame_is_found_and_taken_apart(line: Line) -> None:
     if "ctrl" in expected:
         assert frame.control == expected["ctrl"]
     if "di" in expected:
-        assert f"{frame.identifier:08X}" == expected["di"].upper()
+        assert f"{dlt645_2007.identifier_of(frame):08X}" == expected["di"].upper()
     if "error" in expected:
         assert frame.refused
         assert frame.data[0] == expected["error"]
@@ -81,15 +81,19 @@ def test_a_published_reply_reads_as_its_publisher_says(line: Line) -> None:
     (found,) = frames(line)
     frame = dlt645.parse(found)
     if not frame.from_meter:
-        assert not dlt645.answers(found, address=frame.address, identifier=int(expected["di"], 16))
+        assert not dlt645_2007.answers(found, address=frame.address, identifier=int(expected["di"], 16))
         return
-    assert dlt645.answers(found, address=frame.address, identifier=int(expected["di"], 16))
+    assert dlt645_2007.answers(found, address=frame.address, identifier=int(expected["di"], 16))
+    if expected["di"] == "04000402":
+        assert dlt645_2007.text(0x04000402, dlt645_2007.value_of(frame)) == expected["value"]
     if line["hex"] in REFUSED:
         with pytest.raises(Rejected) as caught:
-            dlt645.readings(int(expected["di"], 16), frame.value)
+            dlt645_2007.decode(int(expected["di"], 16), dlt645_2007.value_of(frame))
         assert caught.value.reason is REFUSED[line["hex"]][0]
         return
-    readings = dlt645.readings(int(expected["di"], 16), frame.value)
+    found_data = dlt645_2007.decode(int(expected["di"], 16), dlt645_2007.value_of(frame))
+    assert not found_data.refused
+    readings = found_data.readings
     values = expected["value"] if isinstance(expected["value"], list) else [expected["value"]]
     assert [str(reading.value) for reading in readings] == [value for value in values if value is not None]
     if "unit" in expected:
@@ -106,12 +110,11 @@ MANY = {
     "2011122106366881": 3,
     "567b166820110602": 8,
 }
-# What a 1997 frame carries that is no quantity of ours.
+# What a 1997 frame carries that is no quantity: the meter's number, its date and its time.
 NO_QUANTITY = {
-    "C030": "pulses a kWh",
-    "C032": "the meter's number",
-    "C010": "its date",
-    "C011": "its time",
+    "C032": lambda value: dlt645_1997.text(0xC032, value) == "201708176934",
+    "C010": lambda value: str(dlt645_1997.clock(value, bytes(3))) == "2019-07-06 00:00:00+08:00",
+    "C011": lambda value: str(dlt645_1997.clock(bytes.fromhex("06060719"), value)) == "2019-07-06 22:22:04+08:00",
 }
 
 
@@ -122,7 +125,7 @@ def test_1997_frames_are_found_and_answer_no_2007_request(line: Line) -> None:
     assert len(found) == count
     for frame in found:
         address = dlt645.parse(frame).address
-        assert not dlt645.answers(frame, address=address, identifier=0x00010000)
+        assert not dlt645_2007.answers(frame, address=address, identifier=0x00010000)
 
 
 @pytest.mark.parametrize("line", [line for line in OLD if "di" in line["expected"]], ids=by_hex)
@@ -135,15 +138,19 @@ def test_a_published_1997_reply_reads_as_its_publisher_says(line: Line) -> None:
     for asked in (frame.address, dlt645.ANY_ADDRESS, dlt645_1997.BROADCAST):
         assert dlt645_1997.answers(found, address=asked, identifier=identifier)
     assert not dlt645_1997.answers(found, address=frame.address, identifier=identifier ^ 0x10)
+    value = dlt645_1997.value_of(frame)
     if expected["di"] in NO_QUANTITY:
         with pytest.raises(Rejected) as caught:
-            dlt645_1997.readings(identifier, frame.data[2:])
+            dlt645_1997.decode(identifier, value)
         assert caught.value.reason is Reason.UNSUPPORTED
+        assert NO_QUANTITY[expected["di"]](value)
         return
-    readings = dlt645_1997.readings(identifier, frame.data[2:])
+    found_data = dlt645_1997.decode(identifier, value)
+    assert not found_data.refused
     values = expected["value"] if isinstance(expected["value"], list) else [expected["value"]]
-    assert [str(reading.value) for reading in readings] == values
-    assert {QUANTITIES[reading.quantity].unit for reading in readings} == {expected["unit"]}
+    assert [reading.value for reading in found_data.readings] == [Decimal(text) for text in values]
+    unit = expected.get("unit", "1/kWh")
+    assert {QUANTITIES[reading.quantity].unit for reading in found_data.readings} == {unit}
 
 
 @pytest.mark.parametrize("line", [line for line in OLD if "error" in line["expected"]], ids=by_hex)
@@ -160,8 +167,8 @@ def test_a_1997_refusal_is_named_and_one_of_a_write_answers_no_read(line: Line) 
 def test_replies_of_two_meters_in_one_read_are_told_apart() -> None:
     (line,) = [line for line in OLD if "frames" in line["expected"]]
     first, _refused_write, second = frames(line)
-    assert dlt645_1997.readings(0xB630, dlt645.parse(first).data[2:])[0].value == Decimal("0.0000")
-    assert dlt645_1997.readings(0x9010, dlt645.parse(second).data[2:])[0].value == Decimal("0.09")
+    assert dlt645_1997.decode(0xB630, dlt645.parse(first).data[2:]).readings[0].value == Decimal("0.0000")
+    assert dlt645_1997.decode(0x9010, dlt645.parse(second).data[2:]).readings[0].value == Decimal("0.09")
     assert dlt645.parse(first).address == "360621121120"
     assert dlt645.parse(second).address == "564100061120"
 
@@ -171,5 +178,5 @@ def test_every_1997_line_is_read_refused_by_name_or_listed() -> None:
     refused = [line for line in OLD if "error" in line["expected"]]
     listed = [line for line in OLD if line["expected"].get("di") in NO_QUANTITY]
     streams = [line for line in OLD if "trap" in line["expected"]]
-    assert (len(told), len(refused), len(listed), len(streams)) == (19, 4, 4, 2)
+    assert (len(told), len(refused), len(listed), len(streams)) == (20, 4, 3, 2)
     assert len(told) + len(refused) + len(listed) + len(streams) == len(OLD)

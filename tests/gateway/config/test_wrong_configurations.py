@@ -250,7 +250,7 @@ CASES: dict[str, Wrong] = {
             ("GW-CFG-15", 26, "device[2] (meter).map.registers[1]", "set-aside"),
             ("GW-CFG-15", 26, "device[2] (meter).map.registers[3]", "set-aside"),
         ],
-        ("call-1",), "没有这个选项，只有 registers", "no such option; known here: registers",
+        ("call-1",), "没有这个选项，只有 daily_freezes, registers", "no such option; known here: daily_freezes, registers",
     ),
     "several rules that a driver refuses": Wrong(
         add(
