@@ -17,8 +17,8 @@ Severity = Literal["problem", "warning", "notice"]
 SEVERITIES: Final[tuple[Severity, ...]] = ("problem", "warning", "notice")
 
 # Codes of the configuration that tell of a thing that works, but not as well or not as meant.
-_CONFIG_WARNINGS: Final = frozenset({30, 33, 35, 37, 42, 44, 45, 48})
-_CONFIG_CODES: Final = range(1, 52)  # 52 was used once: the next is 53
+_CONFIG_WARNINGS: Final = frozenset({30, 33, 35, 37, 42, 44, 45, 48, 53})
+_CONFIG_CODES: Final = (*range(1, 52), 53)  # 52 was used once: the next is 54
 
 _BROKER_DOWN: Final = tuple(f"GW-MQS-{n:02d}" for n in range(1, 5))
 _SERIAL_DOWN: Final = tuple(f"GW-SER-{n:02d}" for n in range(1, 8))

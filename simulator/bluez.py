@@ -214,8 +214,8 @@ class FakeBluez:
             device.rssi = None
             self._changed(device.path, DEVICE, {}, invalidated=["RSSI"])
 
-    def hear(self, report: Report) -> bool:
-        """Hand a report to every controller; tell whether anybody scans for it."""
+    def hear(self, report: Report, *, by: str = "") -> bool:
+        """Hand a report to every controller, or to the one that is near (`by`); tell whether anybody scans for it."""
         if self._bus is None or not self._bus.connected:
             return False
         # Private: dbus-fast does not tell how much it still has to write.
@@ -223,7 +223,8 @@ class FakeBluez:
             self.lost += 1
             return False
         now = asyncio.get_running_loop().time()
-        heard = [adapter for adapter in self._adapters.values() if adapter.hears(report, now)]
+        near = [adapter for name, adapter in self._adapters.items() if by in ("", name)]
+        heard = [adapter for adapter in near if adapter.hears(report, now)]
         for adapter in heard:
             self._take(adapter, report)
         return bool(heard)

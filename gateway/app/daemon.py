@@ -388,8 +388,9 @@ class _App:
             boots=self._outbox.boots,
         )  # fmt: skip
         return Hearing(
-            links, marks, deaf_since=deaf_since, clock=self._clock, health=self._health, store=self._collector.store_gap
-        )
+            links, marks, deaf_since=deaf_since, clock=self._clock, health=self._health,
+            store=self._collector.store_gap, radios=[one.id for one in self._settings.ble],
+        )  # fmt: skip
 
     # -- wires --------------------------------------------------------------------------------------------------
 

@@ -81,8 +81,8 @@ class Inward:
             from gateway.links.ble_radio import BleRadio
         for ble in self._settings.ble:
             self._radios[ble.id] = BleRadio(
-                link_id=ble.id, adapter=ble.adapter, silence_s=ble.silence_s, wanted=self._wanted(ble.id),
-                known=_addresses(desks, ble.id), taken=[one.adapter for one in self._settings.ble if one is not ble],
+                link_id=ble.id, adapter=ble.adapter, silence_s=ble.silence_s, wanted=self._collector.wants,
+                known=self._collector.knows, taken=[one.adapter for one in self._settings.ble if one is not ble],
                 deliver=self._collector.on_advert, on_state=self._hearing.on_state,
                 on_overflow=self._on_overflow(ble.id), clock=self._clock,
             )  # fmt: skip
@@ -136,9 +136,6 @@ class Inward:
         )  # fmt: skip
         return reader
 
-    def _wanted(self, link: str) -> Callable[[str], bool]:
-        return lambda address: self._collector.wants(link, address)
-
     def _on_overflow(self, link: str) -> Callable[[int, Stamp, Stamp], None]:
         return lambda count, first, last: self._hearing.on_overflow(link, count, first=first, last=last)
 
@@ -153,8 +150,3 @@ class Inward:
             if reader:
                 reader.reopened()
         self._hearing.on_state(state)
-
-
-def _addresses(desks: Mapping[str, Desk], link: str) -> Callable[[str], bool]:
-    """Return whether an address is a configured device's on a link."""
-    return frozenset(desk.address.upper() for desk in desks.values() if desk.link == link).__contains__

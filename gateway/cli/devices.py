@@ -72,12 +72,14 @@ def _device(paper: Paper, row: Mapping[str, Any]) -> None:
 
 
 def _facts(paper: Paper, row: Mapping[str, Any]) -> list[str]:
-    facts = [f"{clean(row['link'])} {clean(row.get('address'))}".strip()]
+    heard_by = row.get("receivers") or []
+    link = ", ".join(_receiver(one) for one in heard_by) if len(heard_by) > 1 else clean(row["link"])
+    facts = [f"{link} {clean(row.get('address'))}".strip()]
     if not row["runs"]:
         return facts
     if row.get("battery_percent") is not None:
         facts.append(paper.say("devices-battery", percent=f"{row['battery_percent']:g}"))
-    if row.get("rssi") is not None:
+    if row.get("rssi") is not None and len(heard_by) < 2:
         facts.append(f"{row['rssi']} dBm")
     if row.get("counter") is not None:
         facts.append(paper.say("devices-counter", value=row["counter"]))
@@ -89,6 +91,11 @@ def _facts(paper: Paper, row: Mapping[str, Any]) -> list[str]:
     tested = row.get("tested_s")
     shown = paper.say("never") if tested is None else paper.say("ago", age=paper.age(tested))
     return [*facts, f"{paper.say('devices-tested')}{shown}"]
+
+
+def _receiver(one: Mapping[str, Any]) -> str:
+    """Say which radio hears a device, and how strongly."""
+    return clean(one["link"]) + (f" {one['rssi']} dBm" if isinstance(one.get("rssi"), int) else "")
 
 
 def _wrapped(parts: Sequence[str], columns: int) -> list[str]:

@@ -274,7 +274,7 @@ def _devices(paper: Paper, devices: Sequence[Mapping[str, Any]]) -> None:
             [
                 clean(one["id"]),
                 clean(one["model"]),
-                clean(one["link"]),
+                _heard_by(one),
                 clean(one["room"] or "-"),
                 (paper.say("never"), "warning") if last is None else paper.say("ago", age=paper.age(last)),
                 clean(one["heard"]),
@@ -287,6 +287,11 @@ def _devices(paper: Paper, devices: Sequence[Mapping[str, Any]]) -> None:
         )
     columns = ("id", "model", "link", "room", "heard", "count", "events", "repeats", "rejects", "polls", "alarm")
     paper.table(columns, rows)
+
+
+def _heard_by(device: Mapping[str, Any]) -> str:
+    """Name the radios that hear a device, the best first; its link where nobody does yet, or where it is on a wire."""
+    return ", ".join(clean(one["link"]) for one in device.get("receivers") or ()) or clean(device["link"])
 
 
 def _alarm(paper: Paper, alarm: Mapping[str, Any], shown_id: str) -> list[Cell]:

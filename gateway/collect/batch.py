@@ -52,6 +52,7 @@ class Batch:
     """One message of a device, judged. `doubts` say why it is not verified; `facts` (counter, number) go into every event.
 
     `each_level_calls`: a call that is on in it may be another press, although it was on before.
+    `link`: the radio, where several hear the device and nothing in the message tells its order.
     """
 
     desk: Desk
@@ -64,6 +65,7 @@ class Batch:
     alarms: list[AlarmRow] = field(default_factory=list)
     numbers: tuple[Number, ...] = ()
     each_level_calls: bool = False
+    link: str = ""
 
     @property
     def is_empty(self) -> bool:

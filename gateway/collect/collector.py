@@ -93,21 +93,24 @@ class Collector:
 
     # -- what was heard -----------------------------------------------------------------------------------------
 
-    def wants(self, link: str, address: str) -> bool:
-        """Is an advert of this address of interest? Strangers are, while somebody listens."""
-        return bool(self.listeners) or self._whose.may_be(link, address)
+    def wants(self, address: str) -> bool:
+        """Is an advert of this address of interest, whoever hears it? Strangers are, while somebody listens."""
+        return bool(self.listeners) or self._whose.may_be(address)
+
+    def knows(self, address: str) -> bool:
+        """Is an address on the air one of ours?"""
+        return self._whose.is_known(address)
 
     def on_advert(self, heard: HeardAdvert) -> None:
         """Take one advert: find its device, decode, judge, store."""
         advert = heard.advert
-        desk = self._whose.desk_of(heard.link, advert)
+        desk = self._whose.desk_of(advert)
         if desk is None:
             self.listeners.tell_advert(heard, None, None)
             return
         driver = desk.driver
         assert isinstance(driver, Advertises)  # noqa: S101 - by construction of `Whose`
-        desk.hear(self._clock)
-        desk.rssi = advert.rssi
+        desk.hear_by(heard.link, advert.rssi, self._clock)
         try:
             decoded = driver.decode(advert, desk.key)
         except Rejected as rejected:
@@ -128,7 +131,7 @@ class Collector:
         if decoded.counter or decoded.observations:  # a mere sign of life says nothing of the key
             self._health.off("GW-DEV-03", desk.id)
         self.listeners.tell_advert(heard, desk, decoded)
-        self.take(desk, decoded, heard.at)
+        self.take(desk, decoded, heard.at, link=heard.link)
 
     def fault(self, desk: Desk, bug: Exception) -> None:
         """A message met a bug, the driver's or ours: it is counted, the next one is taken all the same."""
@@ -197,16 +200,18 @@ class Collector:
     def take(
         self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None, *,
         on_failed: Callable[[], None] | None = None, number: Number | None = None, doubts: tuple[str, ...] = (),
-        marks: tuple[Mark, ...] = (), each_level_calls: bool = False,
+        marks: tuple[Mark, ...] = (), each_level_calls: bool = False, link: str = "",
     ) -> bool:  # fmt: skip
         """Judge what a device said and store what is new; False when a full queue refused it.
 
         `on_durable` is called once everything of it, or what it repeats, is committed, `on_failed` if it was taken and turns
         out not to be storable. Whether a numbered input is new is for the caller to find out: `number` and `marks` are what
-        to store of it, `doubts` what was found. `each_level_calls`: whoever sends this sends it for a reason, so that a call that
-        is on may be another press. False also when a bug left nothing to store.
+        to store of it, `doubts` what was found, `link` the radio. `each_level_calls`: whoever sends this sends it for a reason,
+        so that a call that is on may be another press. False also when a bug left nothing to store.
         """
-        batch = Batch(desk, at, self._origin, each_level_calls=each_level_calls)
+        # Counted messages of several radios are put in their order by the counter.
+        link = "" if decoded.counter else link
+        batch = Batch(desk, at, self._origin, each_level_calls=each_level_calls, link=link)
         batch.number(decoded.source_number, number)
         batch.marks += marks
         verdict = self._judge_counter(batch, decoded.counter) if decoded.counter else Verdict.NEW
@@ -299,14 +304,13 @@ class Collector:
         else:
             self._signal(batch, signal)
             return
-        judged = self._judge.level(desk.id, name, on=level, at=batch.at, hold_s=_hold_s(desk, signal))
+        hold_s = _hold_s(desk, signal)
+        judged = self._judge.level(desk.id, name, on=level, at=batch.at, hold_s=hold_s, link=batch.link)
         batch.keep(judged.mark)
         if not level:
             if self._judge_end(batch, signal, name, judged):
                 self._ended(batch, signal)
-        elif (
-            self._lasts_on(batch, signal, judged) if judged.verdict is Verdict.REPEAT else self._flickers(batch, signal)
-        ):
+        elif self._is_said_again(batch, signal, judged):
             desk.repeats += 1
         else:
             self._signal(batch, signal)
@@ -316,7 +320,9 @@ class Collector:
         if batch.doubts or not _is_found(batch.desk, signal.kind):
             return judged.verdict is Verdict.NEW
         hold_s = _hold_s(batch.desk, signal)
-        other = self._judge.level(batch.desk.id, name + _DOUBTFUL, on=False, at=batch.at, hold_s=hold_s)
+        other = self._judge.level(
+            batch.desk.id, name + _DOUBTFUL, on=False, at=batch.at, hold_s=hold_s, link=batch.link
+        )
         batch.keep(other.mark)
         return Verdict.NEW in (judged.verdict, other.verdict)
 
@@ -340,6 +346,15 @@ class Collector:
             batch.tell_signal(signal, correlation=self._alarms.id_of(desk.id, signal.kind.value))
         else:
             desk.repeats += 1
+
+    def _is_said_again(self, batch: Batch, signal: Signal, judged: Judged) -> bool:
+        """Is a level that is on what those who came, or are told, know already?"""
+        desk = batch.desk
+        if judged.verdict is Verdict.LATE:
+            return not desk.raises(signal.kind) or bool(self._alarms.id_of(desk.id, signal.kind.value))
+        if judged.verdict is Verdict.REPEAT:
+            return self._lasts_on(batch, signal, judged)
+        return self._flickers(batch, signal)
 
     def _lasts_on(self, batch: Batch, signal: Signal, judged: Judged) -> bool:
         """Is a level that was on already nothing new to those who came?"""

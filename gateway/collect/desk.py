@@ -1,4 +1,8 @@
-"""One configured device and what was counted of it. Limit: `MAX_TOLD` things are remembered as told a short while ago."""
+"""One configured device and what was counted of it.
+
+Limits: `MAX_TOLD` things are remembered as told a short while ago; a radio counts among those that hear a device as long as
+it has heard it within `NEAR_S` of whoever heard it last.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,15 @@ from gateway.clock import Clock
 
 ADVERT_READINGS_S: Final = 900.0
 MAX_TOLD: Final = 64
+NEAR_S: Final = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class Receiver:
+    """How a radio heard a device last: `at` on the monotonic clock, the strength in dBm where it is known."""
+
+    at: float
+    rssi: int | None
 
 
 @dataclass(slots=True)
@@ -44,7 +57,7 @@ class Desk:
     # When what was told last, by what it is about: what a device repeats is told again after a while only.
     last_told: dict[str, float] = field(default_factory=dict)
     last_undecipherable: float | None = None
-    rssi: int | None = None
+    receivers: dict[str, Receiver] = field(default_factory=dict)
     battery_percent: float | None = None
     counter: int | None = None
 
@@ -71,6 +84,24 @@ class Desk:
         """Note that the device has spoken."""
         self.heard += 1
         self.last_heard = clock.monotonic()
+
+    def hear_by(self, link: str, rssi: int | None, clock: Clock) -> None:
+        """Note that a radio has heard the device."""
+        self.hear(clock)
+        self.receivers[link] = Receiver(clock.monotonic(), rssi)
+
+    @property
+    def best_first(self) -> list[str]:
+        """The radios that hear the device now, the one that hears it best first."""
+        last = max((one.at for one in self.receivers.values()), default=0.0)
+        near = [name for name, one in self.receivers.items() if last - one.at <= NEAR_S]
+        return sorted(near, key=lambda name: (-(self.receivers[name].rssi or -999), name))
+
+    @property
+    def rssi(self) -> int | None:
+        """How strong the device is at the radio that hears it best, in dBm."""
+        best = self.best_first
+        return self.receivers[best[0]].rssi if best else None
 
     @property
     def readings_every_s(self) -> float:
@@ -110,6 +141,14 @@ class Desk:
             "polls": self.polls,
             "polls_failed": self.polls_failed,
             "rssi": self.rssi,
+            "receivers": [
+                {
+                    "link": name,
+                    "rssi": self.receivers[name].rssi,
+                    "last_heard_s": round(clock.monotonic() - self.receivers[name].at, 1),
+                }
+                for name in self.best_first
+            ],
             "battery_percent": self.battery_percent,
             "counter": self.counter,
             "alarm": alarm,

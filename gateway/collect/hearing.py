@@ -4,13 +4,15 @@ So that no data never looks like no alarm. After a start each link was deaf from
 again. A gap is told when it ends, because only then is its length known; while it lasts, its problem is shown, and its
 beginning stands in the database, so that a gateway that ends meanwhile tells it from there. A gap that a full queue
 refused is kept, one for each link, and grows until it can be told. Limit: `TICK_S` between two tries.
+Of radios that hear the same air the gap of one names those that heard during all of it (`others_hearing`). It is a gap all
+the same: whether they reach what only this one reached nobody knows.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final
 
@@ -53,8 +55,10 @@ class Hearing:
 
     def __init__(
         self, links: Iterable[tuple[str, str]], marks: Iterable[Mark], *, deaf_since: Stamp, clock: Clock,
-        health: Health, store: Store,
+        health: Health, store: Store, radios: Collection[str] = (),
     ) -> None:  # fmt: skip
+        """`radios`: the links that hear the same air, and may stand in for one another."""
+        self._radios = frozenset(radios)
         self._links = {name: _Link(kind, hearing=False, since=deaf_since, reason="restart") for name, kind in links}
         self._clock = clock
         self._health = health
@@ -149,8 +153,20 @@ class Hearing:
         if gap is None:
             return
         link.untold = None
-        if not self._note(name, _data(name, gap), gap.end, since=gap.start):
+        data = _data(name, gap)
+        if name in self._radios and len(self._radios) > 1:
+            data["others_hearing"] = self._others_hearing(name, gap)
+        if not self._note(name, data, gap.end, since=gap.start):
             link.untold = gap
+
+    def _others_hearing(self, name: str, gap: _Gap) -> list[str]:
+        """Return the other radios that heard from before a gap until now."""
+        start = gap.start
+        return [
+            other for other, link in self._links.items()
+            if other in self._radios and other != name and link.hearing and link.untold is None
+            and link.since.boot == start.boot and link.since.mono_ms <= start.mono_ms
+        ]  # fmt: skip
 
     def _note(self, name: str, data: Mapping[str, object] | None, at: Stamp, *, since: Stamp) -> bool:
         """Store what is to be told of a link, and how it stands; False when a full queue refused it."""

@@ -18,8 +18,17 @@ After the 60 s a counter that was seen is no longer called a repeat: after a bat
 numbers, and those presses must be heard. A replay of an old recording is therefore raised too, never verified.
 
 What counts itself within a message (how often a button was pressed so far) has a mark of its own and the same rules; the
-first count heard is where counting begins. A level has edges instead: it begins when it was off or was not repeated for
-its hold time, and ends when it is told off.
+first count heard is where counting begins.
+A level has edges instead: it begins when it was off or was not repeated for its hold time, and ends when it is told off.
+Where nothing counts, the order is not sure: one radio tells what a device says in its order, but one lags behind another
+by seconds (a queue, a network), so what it tells may be older than what another told before it. *Recently* is within 10 s:
+
+    on, and it is on                                      repeat
+    off, and it is off                                    repeat
+    off; another radio said on recently, this one never   repeat: it is from before the beginning
+    on; another radio said off recently, this one never   late: the same once more, but new where no alarm of it is open
+    off, and it is on; on, and it is off or has lapsed    new
+
 A message of a broker is a repeat when the broker marks it as sent again and it is among the last `MAX_DELIVERIES` of its
 device that were stored: what was stored before its acknowledgement got through. The mark is stored with what it admits.
 Limits: 64 counters behind a mark are remembered, bit by bit; 64 levels a device, more are raised each time. The mark of a
@@ -47,6 +56,7 @@ MAX_LEVELS: Final = 64
 # As many as the link lets a broker have unacknowledged: all of them may have been stored when the connection ends.
 MAX_DELIVERIES: Final = 64
 LEVEL_REFRESH_MS: Final = 300_000
+LATE_MS: Final = 10_000
 _SEEN_MASK: Final = (1 << SEEN_BITS) - 1
 _COUNTER: Final = "counter:"
 _LEVEL: Final = "level:"
@@ -59,6 +69,7 @@ class Verdict(Enum):
     NEW = "new"
     REPEAT = "repeat"
     RESET = "reset"
+    LATE = "late"
 
 
 @dataclass(slots=True)
@@ -101,13 +112,23 @@ class _CounterMark:
 
 @dataclass(slots=True)
 class _Level:
-    """`grace_ms`: how much longer it may have been repeated after its mark was stored; 0 once it is heard again."""
+    """`grace_ms`: how much longer it may have been repeated after its mark was stored; 0 once it is heard again.
+
+    `told_by`: the radios that have said so since it is so; "" for what needs none; nobody where that was before the start.
+    """
 
     on: bool
     ms: int
     boot: str
     stored_ms: int
     grace_ms: int = 0
+    told_by: set[str] = field(default_factory=set)
+
+    def is_news_to(self, link: str, at: Stamp) -> bool:
+        """Was it said a moment ago, and not by this radio?"""
+        if not link or not self.told_by or self.told_by & {"", link}:
+            return False
+        return self.boot == at.boot and at.mono_ms - self.ms <= LATE_MS
 
 
 @dataclass(frozen=True, slots=True)
@@ -219,10 +240,10 @@ class Judge:
 
     # -- levels -------------------------------------------------------------------------------------------------
 
-    def level(self, device: str, name: str, *, on: bool, at: Stamp, hold_s: float) -> Judged:
-        """Judge a repeated state; NEW at each edge (also at the falling one), REPEAT between.
+    def level(self, device: str, name: str, *, on: bool, at: Stamp, hold_s: float, link: str = "") -> Judged:
+        """Judge a repeated state; NEW at each edge (also at the falling one), REPEAT between, LATE as the rules say.
 
-        A REPEAT may carry a mark as well: it keeps the stored one fresh.
+        A REPEAT may carry a mark as well: it keeps the stored one fresh. `link`: the radio, where the order is not sure.
         """
         key = _LEVEL + name
         levels = self._of(device).levels
@@ -238,8 +259,13 @@ class Judge:
             and at.mono_ms - before.ms <= hold_ms + before.grace_ms
         )
         refresh_ms = max(LEVEL_REFRESH_MS, hold_ms // 7)
+        if before is not None and on != was_on and before.is_news_to(link, at):
+            return Judged(Verdict.LATE if on else Verdict.REPEAT)
         if on == (held if on else was_on):
-            if before is None or not on:
+            if before is None:
+                return Judged(Verdict.REPEAT)
+            before.told_by.add(link)
+            if not on:
                 return Judged(Verdict.REPEAT)
             resumed = before.grace_ms > 0
             before.ms, before.grace_ms = at.mono_ms, 0
@@ -247,7 +273,7 @@ class Judge:
                 return Judged(Verdict.REPEAT, resumed=resumed)
             before.stored_ms = at.mono_ms
             return Judged(Verdict.REPEAT, self._level_mark(device, key, before, refresh_ms), resumed=resumed)
-        level = levels[key] = _Level(on, at.mono_ms, at.boot, at.mono_ms)
+        level = levels[key] = _Level(on, at.mono_ms, at.boot, at.mono_ms, told_by={link})
         return Judged(Verdict.NEW, self._level_mark(device, key, level, refresh_ms))
 
     def doubt(self, device: str) -> None:

@@ -43,6 +43,7 @@ class Strangers:
             found = self._desks[address] = replace(
                 self._host, id=self._id(address), address=address, room="", bed="", heard=0, events=0, repeats=0,
                 ignored=0, rejects=type(self._host.rejects)(), last_heard=None, last_told={}, last_undecipherable=None,
+                receivers={},
             )  # fmt: skip
         self._desks.move_to_end(address)
         return found

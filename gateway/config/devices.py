@@ -24,6 +24,7 @@ from gateway.config.tables import Entry
 from gateway.errors import SecretError
 
 _RAISABLE: Final = tuple(sorted(kind.value for kind in RAISABLE))
+_AIR: Final = ""
 _BLE_ADDRESS: Final = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}")
 
 
@@ -118,7 +119,13 @@ class _Desk:
             return
         name = self._table.link
         link = self._site.links.get(name)
-        if name in self._site.set_aside and link is None:
+        aside = name in self._site.set_aside and link is None
+        radios = sorted(one for one, other in self._site.links.items() if isinstance(other, Ble))
+        if isinstance(driver, Advertises) and link is None and radios:
+            # Whichever radio was meant: those that run may hear it, and then a press is an alarm.
+            hint = {} if aside else close_to(name, tuple(self._site.links))
+            self._note(found.OTHER_RADIOS, "link", effect=found.KEPT, value=name, radios=radios, **hint)
+        elif aside:
             self._note(found.LINK_SET_ASIDE, "link", value=name)
         elif link is None:
             known = tuple(self._site.links)
@@ -272,17 +279,22 @@ def _link_of(driver: Driver) -> type[Ble] | type[Mqtt] | type[Serial]:
 
 
 def _without_twins(placed: list[tuple[KeyPath, Device]], notes: Findings) -> list[tuple[KeyPath, Device]]:
-    """Set aside what has the link and address (or the identity) of an earlier device. Names on a stream keep their case."""
+    """Set aside what has the link and address (or the identity) of an earlier device. Names on a stream keep their case.
+
+    What is heard on the air has no link of its own: there the address alone must differ.
+    """
     kept: list[tuple[KeyPath, Device]] = []
     owners: dict[tuple[str, str], str] = {}
     for at, device in placed:
         names = _known_by(device)
-        taken = next((name for name in names if (device.link, name) in owners), None)
+        # Every radio hears for every device: one address on two of them is one device, and one press of it two alarms.
+        where = _AIR if isinstance(device.driver, Advertises) else device.link
+        taken = next((name for name in names if (where, name) in owners), None)
         if taken is None:
-            owners.update({(device.link, name): device.id for name in names})
+            owners.update({(where, name): device.id for name in names})
             kept.append((at, device))
         else:
-            facts: dict[str, Any] = {"link": device.link, "other": owners[device.link, taken]}
+            facts: dict[str, Any] = {"link": device.link, "other": owners[where, taken]}
             key = "address" if device.address or not isinstance(device.driver, Advertises) else "map"
             notes.add(found.DUPLICATE_ADDRESS, (*at, key), effect=found.SET_ASIDE, value=taken, **facts)
     return kept

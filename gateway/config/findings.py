@@ -71,6 +71,7 @@ NO_LOGIN: Final = "GW-CFG-48"
 BAD_PROFILE: Final = "GW-CFG-49"
 PROFILE_TRANSPORT: Final = "GW-CFG-50"
 PROFILE_PARAMETERS: Final = "GW-CFG-51"
+OTHER_RADIOS: Final = "GW-CFG-53"
 
 FATAL: Final = "fatal"
 SET_ASIDE: Final = "set-aside"

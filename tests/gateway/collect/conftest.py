@@ -77,12 +77,15 @@ class Centre:
         await self.close()
         await self.open()
 
-    def hear(self, address: str, *, service: dict[int, str] | None = None, maker: dict[int, str] | None = None) -> None:
-        """Let the radio hand over one advert; data as hexadecimal."""
+    def hear(
+        self, address: str, *, service: dict[int, str] | None = None, maker: dict[int, str] | None = None,
+        by: str = "air", rssi: int = -60,
+    ) -> None:  # fmt: skip
+        """Let a radio hand over one advert; data as hexadecimal."""
         services = {key: bytes.fromhex(value) for key, value in (service or {}).items()}
         makers = {key: bytes.fromhex(value) for key, value in (maker or {}).items()}
-        advert = Advert(address, rssi=-60, service_data=services, manufacturer_data=makers)
-        self.collector.on_advert(HeardAdvert("air", advert, self.clock.stamp()))
+        advert = Advert(address, rssi=rssi, service_data=services, manufacturer_data=makers)
+        self.collector.on_advert(HeardAdvert(by, advert, self.clock.stamp()))
 
     async def events(self) -> list[dict[str, Any]]:
         """Return everything that is stored, in the order of its sequence."""

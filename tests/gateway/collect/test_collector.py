@@ -409,9 +409,8 @@ async def test_a_value_that_is_no_number_is_refused_by_name_and_costs_no_press_b
 async def test_strangers_are_counted_nowhere(opened: Opener, radio: Radio) -> None:
     centre = await opened([radio("call-1", "bthome-button", BUTTON)])
     centre.hear("11:22:33:44:55:66", service=plain(1))
-    assert not centre.collector.wants("air", "11:22:33:44:55:66")
-    assert centre.collector.wants("air", BUTTON)
-    assert not centre.collector.wants("other", BUTTON)
+    assert not centre.collector.wants("11:22:33:44:55:66")
+    assert centre.collector.wants(BUTTON)
     assert centre.desks["call-1"].heard == 0
     assert await centre.events() == []
 
@@ -510,7 +509,7 @@ async def test_a_listener_sees_everything_and_a_broken_one_harms_nobody(opened: 
 
     stop = centre.collector.listeners.add(seen.append)
     centre.collector.listeners.add(broken)
-    assert centre.collector.wants("air", "11:22:33:44:55:66")
+    assert centre.collector.wants("11:22:33:44:55:66")
     centre.hear(BUTTON, service=sealed(1, "3a010164"))
     centre.hear("11:22:33:44:55:66", maker={0x004C: "0215"})
     centre.hear(BUTTON, service={0xFCD2: "20"})

@@ -49,10 +49,13 @@ class Bench:
         self.marks[mark.device, mark.key] = mark
         return True
 
-    def start(self, deaf_since: Stamp = ALIVE) -> Hearing:
+    def start(
+        self, deaf_since: Stamp = ALIVE, *, links: tuple[tuple[str, str], ...] = (("air", "ble"), ("wire", "serial")),
+        radios: tuple[str, ...] = ("air",),
+    ) -> Hearing:  # fmt: skip
         hearing = Hearing(
-            [("air", "ble"), ("wire", "serial")], list(self.marks.values()), deaf_since=deaf_since, clock=self.clock,
-            health=self.health, store=self.store,
+            links, list(self.marks.values()), deaf_since=deaf_since, clock=self.clock,
+            health=self.health, store=self.store, radios=radios,
         )  # fmt: skip
         hearing.begin()
         return hearing
@@ -327,3 +330,37 @@ def test_an_event_that_was_stored_proves_nothing_of_another_link_for_the_tick_be
     assert heard_by(stored) == Stamp(1_800_000_004_000, 4_000, "boot", "synced")
     assert heard_by(Stamp(1_800_000_000_400, 400, "boot", "synced")) == Stamp(1_799_999_999_400, 0, "boot", "synced")
     assert heard_by(None) is None
+
+
+# Several radios on the same air.
+
+RADIOS = (("hall", "ble"), ("stairs", "ble"), ("wire", "serial"))
+
+
+def test_the_gap_of_one_radio_names_the_others_that_heard_during_all_of_it(bench: Bench) -> None:
+    hearing = bench.start(links=RADIOS, radios=("hall", "stairs"))
+    for name, _kind in RADIOS:
+        hearing.on_state(hears(name, later(1)))
+    hearing.on_state(deaf("hall", later(10)))
+    hearing.on_state(hears("hall", later(20)))
+    # While both are away at the same time for a while, neither stands in for the other.
+    hearing.on_state(deaf("hall", later(30)))
+    hearing.on_state(deaf("stairs", later(35)))
+    hearing.on_state(hears("hall", later(40)))
+    hearing.on_state(hears("stairs", later(41)))
+    # One that came back in time stands in.
+    hearing.on_state(deaf("stairs", later(50)))
+    hearing.on_state(hears("stairs", later(51)))
+    hearing.on_state(deaf("wire", later(60)))
+    hearing.on_state(hears("wire", later(61)))
+    assert [(one["link"], one["reason"], one.get("others_hearing")) for one in bench.gaps] == [
+        ("hall", "restart", []), ("stairs", "restart", []), ("wire", "restart", None),
+        ("hall", "link-down", ["stairs"]), ("hall", "link-down", []), ("stairs", "link-down", []),
+        ("stairs", "link-down", ["hall"]), ("wire", "link-down", None),
+    ]  # fmt: skip
+
+
+def test_the_gap_of_the_only_radio_speaks_of_no_others(bench: Bench) -> None:
+    hearing = bench.start()
+    hearing.on_state(hears("air", later(1)))
+    assert "others_hearing" not in bench.gaps[0]

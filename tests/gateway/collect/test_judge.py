@@ -42,8 +42,8 @@ class Bench:
     def counts(self, values: list[int], *, bits: int, every_s: float = 1.0) -> list[Verdict]:
         return [self.count(value, number * every_s, bits=bits, proven=bits > 8) for number, value in enumerate(values)]
 
-    def level(self, seconds: float, *, on: bool, boot: str = BOOT, hold_s: float = 25.0) -> Verdict:
-        return self._keep(self.judge.level("p1", "fall:", on=on, at=at(seconds, boot), hold_s=hold_s))
+    def level(self, seconds: float, *, on: bool, boot: str = BOOT, hold_s: float = 25.0, link: str = "") -> Verdict:
+        return self._keep(self.judge.level("p1", "fall:", on=on, at=at(seconds, boot), hold_s=hold_s, link=link))
 
     def restart(self) -> None:
         """Begin anew with what was stored."""
@@ -307,3 +307,68 @@ def test_versions_of_marks_rise() -> None:
     versions = [mark.version for mark in marks if mark is not None]
     assert len(versions) == 3
     assert versions == sorted(set(versions))
+
+
+# Several radios, one of which lags behind: nothing counts, so what one tells may be older than what another has told.
+
+ON, OFF, LATE = True, False, Verdict.LATE
+
+
+@pytest.mark.parametrize(
+    "told",
+    [
+        pytest.param([("a", 0, ON, NEW), ("b", 3, ON, REPEAT), ("a", 5, OFF, NEW), ("b", 8, OFF, REPEAT)], id="behind"),
+        pytest.param(
+            [("a", 0, ON, NEW), ("b", 1, OFF, REPEAT), ("a", 2, ON, REPEAT)], id="an end from before it began"
+        ),
+        pytest.param(
+            [("a", 0, ON, NEW), ("a", 4, OFF, NEW), ("b", 6, ON, LATE), ("b", 9, OFF, REPEAT)], id="all of it"
+        ),
+        pytest.param([("a", 0, ON, NEW), ("a", 4, OFF, NEW), ("a", 5, ON, NEW)], id="pressed again, heard by the same"),
+        pytest.param(
+            [("a", 0, ON, NEW), ("a", 4, OFF, NEW), ("b", 5, OFF, REPEAT), ("b", 6, ON, NEW)],
+            id="again, heard by another",
+        ),
+        pytest.param([("a", 0, ON, NEW), ("a", 4, OFF, NEW), ("b", 15, ON, NEW)], id="too late to be the same"),
+        pytest.param([("a", 0, ON, NEW), ("b", 11, OFF, NEW)], id="who told the beginning hears no more"),
+        pytest.param([("a", 0, ON, NEW), ("b", 1, ON, REPEAT), ("b", 2, OFF, NEW)], id="the end by another that knows"),
+        pytest.param([("a", 0, ON, NEW), ("", 1, OFF, NEW)], id="put in order by a counter"),
+        pytest.param([("", 0, ON, NEW), ("b", 1, OFF, NEW)], id="begun by a counted message"),
+    ],
+)
+def test_a_level_that_radios_tell_in_their_own_time(told: list[tuple[str, float, bool, Verdict]]) -> None:
+    bench = Bench()
+    assert [bench.level(seconds, on=on, link=link) for link, seconds, on, _ in told] == [one[3] for one in told]
+
+
+def test_after_a_restart_whoever_speaks_first_is_believed() -> None:
+    bench = Bench()
+    assert bench.level(0, on=True, link="a") is NEW
+    bench.restart()
+    assert bench.level(1, on=False, link="b") is NEW
+
+
+@pytest.mark.parametrize("order", [("a", "b", "c"), ("c", "b", "a"), ("b", "c", "a")])
+@pytest.mark.parametrize("lag_s", [0.0, 0.4, 3.0, 20.0])
+@pytest.mark.parametrize(("bits", "proven"), [(8, False), (16, False), (24, True), (32, True)])
+def test_a_press_that_three_radios_bring_at_their_own_time_is_one(
+    order: tuple[str, ...], lag_s: float, bits: int, proven: bool
+) -> None:  # fmt: skip
+    """Each brings three presses, 2 s apart, each a lag later than the one before it; who it is plays no part."""
+    bench = Bench()
+    presses = [
+        (2.0 * press + lag_s * place, value)
+        for place, _radio in enumerate(order)
+        for press, value in enumerate((250, 251, 252))
+    ]
+    verdicts = [bench.count(value, when, bits=bits, proven=proven) for when, value in sorted(presses)]
+    assert (verdicts.count(NEW), verdicts.count(REPEAT)) == (3, 6)
+
+
+def test_what_a_radio_replays_after_the_counter_has_moved_on_is_never_new() -> None:
+    bench = Bench()
+    assert bench.counts([10, 11, 12], bits=32) == [NEW, NEW, NEW]
+    assert [bench.count(value, 30) for value in (12, 11, 10)] == [REPEAT, REPEAT, REPEAT]
+    assert bench.count(12, 4000) is REPEAT
+    # Who counts through old numbers after a battery was changed must be heard: raised, and never verified.
+    assert [bench.count(value, 4000) for value in (10, 11)] == [RESET, RESET]

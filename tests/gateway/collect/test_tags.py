@@ -147,8 +147,7 @@ async def test_tags_without_an_address_are_told_apart_by_what_they_say(opened: O
         for minor in (1, 2)
     ]
     centre = await opened(desks)
-    assert centre.collector.wants("air", "FE:01:02:03:04:05")
-    assert not centre.collector.wants("other-air", "FE:01:02:03:04:05")
+    assert centre.collector.wants("FE:01:02:03:04:05")
     centre.hear("FE:01:02:03:04:05", maker=beacon(minor=2))
     centre.hear("FE:01:02:03:04:06", maker=beacon(minor=2))
     centre.hear("FE:01:02:03:04:07", maker=beacon(minor=3))

@@ -32,8 +32,8 @@ def device(model: str, link: str, address: str, more: str = "", name: str = "one
     return head + more + ("\n" if more else "")
 
 
-def beacon(more: str = "", name: str = "one", address: str = "A4:C1:38:56:53:84") -> str:
-    return device("beacon", "radio", address, f"allow_plain = true\n{more}", name)
+def beacon(more: str = "", name: str = "one", address: str = "A4:C1:38:56:53:84", link: str = "radio") -> str:
+    return device("beacon", link, address, f"allow_plain = true\n{more}", name)
 
 
 def ids(settings: Settings) -> list[str]:
@@ -149,12 +149,40 @@ def test_an_unknown_model_is_told_with_the_nearest_and_all_models(added: Added) 
 
 
 def test_an_unknown_link_is_told_with_those_there_are(added: Added) -> None:
-    settings, findings = added(LINKS + device("beacon", "radioo", "A4:C1:38:56:53:84", "allow_plain = true"))
+    settings, findings = added(LINKS + device("meter", "buss", "000012345678"))
     assert ids(settings) == []
     assert findings[1] == ("GW-CFG-11", "device[1] (one).link", 20, "set-aside")
     assert describe("GW-CFG-11", "en", "", settings.findings[1].facts).remedy == (
-        "did you mean radio? Configured links: bus, radio"
+        "did you mean bus? Configured links: bus, radio"
     )
+
+
+TWO_RADIOS = LINKS + '[[ble]]\nid = "radio-2"\nadapter = "hci1"\n'
+
+
+@pytest.mark.parametrize(
+    ("links", "remedy"),
+    [
+        (LINKS, "did you mean radio? mend the link or write the id of one that runs, then press the device once"),
+        (LINKS + '[[ble]]\nid = "radioo"\nadapter = "hci777"\n', "mend the link or write the id of one that runs"),
+    ],
+    ids=["mistyped", "set aside"],
+)
+def test_a_device_whose_radio_does_not_run_is_heard_by_those_that_do(added: Added, links: str, remedy: str) -> None:
+    settings, findings = added(links + device("beacon", "radioo", "A4:C1:38:56:53:84", "allow_plain = true"))
+    assert ids(settings) == ["one"]
+    (at,) = [at for at, one in enumerate(findings) if one[0] == "GW-CFG-53"]
+    assert findings[at][1:] == ("device[1] (one).link", findings[at][2], "kept")
+    told = describe("GW-CFG-53", "en", "", settings.findings[at].facts)
+    assert told.title == 'no radio is named "radioo": the others that run hear for this device: radio'
+    assert told.remedy.startswith(remedy)
+
+
+def test_one_address_on_two_radios_is_one_device(added: Added) -> None:
+    """Each radio hears for every device: a press of two would be two alarms."""
+    settings, findings = added(TWO_RADIOS + beacon() + beacon(name="two", link="radio-2"))
+    assert ids(settings) == ["one"]
+    assert [(one[0], one[1], one[3]) for one in findings] == [("GW-CFG-09", "device[2] (two).address", "set-aside")]
 
 
 @pytest.mark.parametrize(

@@ -222,8 +222,12 @@ CASES: dict[str, Wrong] = {
         "是不是想写 bthome-button？", "did you mean bthome-button?",
     ),
     "an unknown link": Wrong(
-        put('link = "radio"', 'link = "radoi"'), [("GW-CFG-11", 16, "device[1] (call-1).link", "set-aside")], ("meter",),
-        "是不是想写 radio？已配置的连接：bus, radio", "did you mean radio? Configured links: bus, radio",
+        put('link = "bus"', 'link = "buss"'), [("GW-CFG-11", 24, "device[2] (meter).link", "set-aside")], ("call-1",),
+        "是不是想写 bus？已配置的连接：bus, radio", "did you mean bus? Configured links: bus, radio",
+    ),
+    "an unknown radio": Wrong(
+        put('link = "radio"', 'link = "radoi"'), [("GW-CFG-53", 16, "device[1] (call-1).link", "kept")], ALL,
+        "是不是想写 radio？", "did you mean radio?",
     ),
     "a link of the wrong kind": Wrong(
         put('link = "bus"', 'link = "radio"'), [("GW-CFG-12", 24, "device[2] (meter).link", "set-aside")], ("call-1",),
