@@ -250,7 +250,7 @@ class _Road:
             ):  # asked first: it uses up no announcement
                 self._book.counts["unheard"] += 1
                 self._book.devices[emission.device]["unheard"] += 1
-            elif self.announced.excuses(emission):
+            elif self.announced.excuses(emission, self._acked_at(emission)):
                 self._book.counts["corrupted"] += 1
             elif emission.n is not None or emission.kind == BED:
                 self._book.offence("lost", emission.device, {"why": "an acknowledged input", "n": emission.n, **facts})
@@ -271,6 +271,9 @@ class _Road:
             "ways": self._ways.count,
             "one_way": {"alarms": len(self.narrow_latencies), "latency_ms": percentiles(self.narrow_latencies)},
         }
+
+    def _acked_at(self, emission: Emission) -> float | None:
+        return None if emission.n is None else self._ledgers.acked_at.get((emission.device, emission.n))
 
     def _link(self, device: str) -> str:
         return str(self._devices.get(device, {}).get("link", ""))

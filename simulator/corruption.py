@@ -60,10 +60,14 @@ class Announced:
         named = any(first <= sequence <= last for first, last in self.numbers)
         return named or sequence > self.unsure_above.get(stream, sequence)
 
-    def excuses(self, emission: Emission) -> bool:
-        """Is this one of the inputs that were announced as lost? Each announcement is used up by as many as it names."""
+    def excuses(self, emission: Emission, recorded: float | None = None) -> bool:
+        """Is this one of the inputs that were announced as lost? Each announcement is used up by as many as it names.
+
+        `recorded`: when it was acknowledged, where it is: a line is held for as long as nobody takes it.
+        """
+        first, last = (emission.t, emission.t_last) if recorded is None else (recorded, recorded)
         for one in self.announcements:
-            if one.left and one.first - SLACK_S <= emission.t and emission.t_last <= one.last + SLACK_S:
+            if one.left and one.first - SLACK_S <= first and last <= one.last + SLACK_S:
                 one.left -= 1
                 return True
         return False

@@ -24,7 +24,7 @@ import structlog
 from gateway.clock import Clock, Stamp
 from gateway.errors import StoreError
 from gateway.outbox.connection import may_write
-from gateway.outbox.quarantine import discard, free_name, set_aside
+from gateway.outbox.quarantine import discard, free_name, keep_note, set_aside, unfinished
 from gateway.outbox.reader import Reader
 from gateway.outbox.reading import ReadingThread
 from gateway.outbox.reserve import Reserve
@@ -49,6 +49,7 @@ class Database:
         self.path = path
         self.store = Store(path, routes)
         self.is_open = False
+        self._was_open = False
         self.salvaged: Salvaged | None = None
         self._clock = clock
         self._hold = hold
@@ -70,7 +71,7 @@ class Database:
         if self._aside is not None:  # its place is empty: what would be begun there must count as a replacement
             raise StoreError("GW-STO-02", str(self.path), path=str(self.path), detail="set aside")
         stock = await self.in_writer(lambda: self._opened(self.store))
-        self.is_open, self.salvaged = True, None
+        self.is_open, self.salvaged, self._was_open = True, None, True
         return stock
 
     def _opened(self, store: Store) -> Stock:
@@ -103,7 +104,7 @@ class Database:
             self._old = self.salvaged = await self.in_reader(lambda: self._taken_from(aside))
         store, old = Store(self.path, self.store.routes), self._old
         numbers = {**old.numbers, **self.store.counters.numbers}  # in memory they are whole, where it ran
-        former = old.facts.get("rescue", self.store.rescue)
+        former = old.facts.get("rescue", self.store.rescue if self._was_open else await self.in_reader(self._by_notes))
         facts = {**old.facts_to_keep(), "rescue": json.dumps(_behind(former, self._place, folder=self.path.parent))}
 
         def begun() -> Stock:
@@ -115,11 +116,11 @@ class Database:
                 store.close()
                 raise
             with contextlib.suppress(OSError):  # what it stands for is in the database now
-                self._note.unlink()
+                keep_note(self._note, aside)
             return stock
 
         stock = await self.in_writer(begun)
-        self.store, self._aside, self.is_open = store, None, True
+        self.store, self._aside, self.is_open, self._was_open = store, None, True, True
         self._old = self.salvaged = None
         return stock
 
@@ -166,6 +167,14 @@ class Database:
                     raise StoreError("GW-STO-03", str(self.path), path=str(self.path), detail=detail) from error
             return salvage(aside)
 
+    def _by_notes(self) -> str:
+        """What is still to be gone through, as the notes say: the database that knew it has lost it."""
+        places = [one for one in unfinished(self.path) if one["file"] != self._place.get("file")]
+        chain: dict[str, object] = {}
+        for place in reversed(places):
+            chain = {**place, "then": chain} if chain else place
+        return json.dumps(chain) if chain else ""
+
     def _interrupted(self) -> Path | None:
         """Return the database that an earlier process had set aside without getting a new one ready in its place."""
         try:
@@ -179,7 +188,10 @@ class Database:
             self._place = place
             return aside
         with contextlib.suppress(OSError):
-            self._note.unlink()
+            if aside.exists():
+                keep_note(self._note, aside)
+            else:
+                self._note.unlink()
         return None
 
     async def look(self) -> None:

@@ -11,6 +11,7 @@ one had to be set aside comes first, then that.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -23,6 +24,7 @@ from gateway.events import Event, Lane, Origin, new_event
 from gateway.outbox.epochs import settle
 from gateway.outbox.numbers import Ranges
 from gateway.outbox.outbox import Outbox
+from gateway.outbox.quarantine import forget_note
 from gateway.outbox.reading import ReadingThread
 from gateway.outbox.rows import Write
 from gateway.outbox.salvage import salvage
@@ -180,6 +182,9 @@ class Rescue:
         rest = json.dumps(then) if then else ""
         is_last = not self._is_superseded(place)
         await self._durable(events=events, facts=((FACT, rest),) if is_last else ())
+        with contextlib.suppress(OSError, KeyError):  # at worst it is gone through once more
+            aside = self._outbox.path.with_name(str(place["file"]))
+            await self._in_thread(lambda: forget_note(aside))
         if not self._is_superseded(place):
             then = self._then(place).get("then")  # a database may have had to be replaced meanwhile
             self._outbox.to_rescue = json.dumps(then) if then else ""

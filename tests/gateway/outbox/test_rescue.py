@@ -380,6 +380,32 @@ async def test_a_database_that_goes_before_the_one_before_it_was_gone_through_is
     assert outbox.to_rescue == ""
 
 
+async def test_one_that_was_not_gone_through_is_remembered_beside_it_where_the_next_lost_that(
+    closed_shelf: Any, event: Maker
+) -> None:
+    """Killed early after the first replacement, and of the new database the very page is hit that named the old one."""
+    await closed_shelf.open()
+    first = await fill(closed_shelf, event, 12)
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "number")
+    await closed_shelf.open()
+    second = await fill(closed_shelf, event, 8, seed=2)
+    closed_shelf.clock.now = Stamp(NOW_MS + 60_000, 1_060_000, "boot-1", "synced")
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "fact")
+    outbox = await closed_shelf.open()
+    for _ in range(2):
+        await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    rows = [row for lane in Lane for row in await outbox.fetch(lane, 0, 1_000)]
+    assert {row.id for row in rows if row.noun != "gateway.gap"} == {*first, *second}
+    assert outbox.to_rescue == ""
+    # Nothing says any more that they have to be gone through.
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "fact")
+    outbox = await closed_shelf.open()
+    assert "then" not in json.loads(outbox.to_rescue)
+
+
 async def test_one_that_is_gone_takes_none_behind_it_along_and_is_told(
     closed_shelf: Any, event: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -129,6 +129,21 @@ def test_what_a_destroyed_database_lost_is_excused_when_a_gap_counts_it() -> Non
     assert (report["corrupted"], report["streams"], report["corruptions"]) == (1, 2, 1)
 
 
+def test_a_line_that_nobody_took_for_long_is_excused_by_when_it_was_taken() -> None:
+    """Written in a dead time of four seconds, held by its device, and gone with the database that took it."""
+    inputs = (line(1, at=T0 + 0.1), line(2, at=T0 + 1), line(3, at=T0 + 9))
+    new = taken(3, at=T0 + 9, sequence=2, streamid="two")
+    told = replace(
+        gap(1, link="outbox", first=T0 + 4, last=T0 + 6, reason="corrupt", dropped=1), streamid="two"
+    )  # fmt: skip
+
+    def lost(acked: float) -> list[str]:
+        decisions = (taken(1, at=T0 + 0.1), told, new)
+        return list(judged(inputs, decisions, DESTROYED, stream="two", acked_at={("board", 2): acked})["reasons"])
+
+    assert (lost(T0 + 5), lost(T0 + 1)) == ([], ["1 inputs lost"])
+
+
 def test_a_gap_excuses_no_more_inputs_than_it_counts() -> None:
     inputs = (line(1, at=T0 + 1), line(2, at=T0 + 5), line(3, at=T0 + 5.2))
     told = replace(
