@@ -80,6 +80,7 @@ DRIVER = Streams(
     line=LineSettings(baud=1200, bits=7, parity="E"),
     repeat_s=REPEAT_S,
     strangers=Strangers.RAISED,
+    shows=tap.shows,
     may_call=True,
     vectors=(
         StreamVector(

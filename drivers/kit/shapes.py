@@ -194,6 +194,7 @@ class Streams:
     `note`: what whoever looks for a fault must know of how it is mounted or of what it cannot do, in half a line.
     `topics(address, options)`, where it is there, says under which topics of a broker the device speaks: it is heard over
     an [[mqtt]] link then and not over a line, and a frame is one message (`drivers.protocols.published`).
+    `shows(frame)`: whether a frame shows that the protocol is spoken, where `decode` takes more than that; None: each does.
     `may_call`: a message of it that meets a bug of ours may be a call for help, so it raises one (unverified).
     """
 
@@ -214,6 +215,7 @@ class Streams:
     beats: bool = False
     note: Title | None = None
     topics: Callable[[str, Any], tuple[str, ...]] | None = None
+    shows: Callable[[bytes], bool] | None = None
     may_call: bool = False
 
 

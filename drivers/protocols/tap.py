@@ -123,6 +123,12 @@ def parse(frame: bytes) -> Message | Reply | None:
     return Message(pager.strip(), " ".join(field.strip() for field in fields if field.strip()))
 
 
+def shows(frame: bytes) -> bool:
+    """Is a frame a block, a log-on, or the bare CR with which the other side begins? Any text may have lines."""
+    found = parse(frame)
+    return isinstance(found, Message) or found in (WELCOME, GOODBYE) or frame in (b"\r", b"\x8d")
+
+
 def _line(text: bytes) -> Reply | None:
     text = text.lstrip(b"\n \x00")
     if not text:

@@ -54,6 +54,7 @@ def parser(lang: str) -> argparse.ArgumentParser:
     command(below, "schema", "help-config-schema")
 
     listen = command(commands, "listen", "help-listen")
+    listen.own.add_argument("port", metavar="PORT", nargs="?", default="", help=text("cli.option-find-port", lang))
     form = listen.own.add_mutually_exclusive_group()
     form.add_argument("--raw", action="store_true", help=text("cli.option-raw", lang))
     form.add_argument("--json", action="store_true", help=text("cli.option-json-lines", lang))

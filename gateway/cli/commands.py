@@ -14,13 +14,16 @@ import sys
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from gateway import control_client as client
 from gateway.cli import reports
 from gateway.cli.arguments import DEFAULT_CONFIG
 from gateway.cli.layout import Paper
-from gateway.errors import ConfigError, ControlError
+from gateway.errors import ConfigError, ControlError, LinkDown
+
+if TYPE_CHECKING:
+    from gateway.cli.listening import Recording
 
 CONFIG_VARIABLE: Final = "DAYCARE_GATEWAY_CONFIG"
 # Where the daemon listens unless its configuration says otherwise; the same as `gateway.config.CONTROL_SOCKET`, which
@@ -150,11 +153,13 @@ def _listen(arguments: argparse.Namespace, paper: Paper) -> int:
         except OSError as error:
             errors.print(errors.say("record-refused", file=arguments.record, reason=error.strerror or error))
             return NOT_DONE
-    if paper.is_terminal:
+    if paper.is_terminal and not arguments.port:
         errors.print(errors.say("listening"))
     form = "json" if arguments.json else "vectors" if arguments.raw else "words"
-    items = client.listen(_control_path(arguments), raw=arguments.raw, seconds=arguments.seconds)
     try:
+        if arguments.port:
+            return _find(arguments, paper, form=form, recording=recording)
+        items = client.listen(_control_path(arguments), raw=arguments.raw, seconds=arguments.seconds)
         listening.show(paper, items, form=form, known=arguments.known, recording=recording)
     except KeyboardInterrupt:
         pass
@@ -165,6 +170,29 @@ def _listen(arguments: argparse.Namespace, paper: Paper) -> int:
             recording.close()
             errors.print(errors.say("recorded", count=recording.count, file=arguments.record))
     return WELL
+
+
+def _find(arguments: argparse.Namespace, paper: Paper, *, form: str, recording: Recording | None) -> int:
+    from gateway.cli import line_finding
+    from gateway.links import line_ear, ports
+
+    errors = Paper(paper.lang, sys.stderr)
+    errors.print(errors.say("find-begin", port=arguments.port))
+    hearing = line_ear.listen(arguments.port, seconds=arguments.seconds)
+    try:
+        done = line_finding.find(
+            paper, hearing, port=ports.lasting_name(arguments.port), config=_config_path(arguments), form=form,
+            recording=recording,
+        )  # fmt: skip
+    except LinkDown as down:
+        reports.problem(errors, down.code, down.subject, down.facts)
+        if down.code == ports.HELD:
+            errors.print(errors.say("find-held"))
+        return NOT_DONE
+    except ValueError as error:
+        errors.print(errors.style(str(error), "problem"))
+        return NOT_DONE
+    return WELL if done else NOT_DONE
 
 
 def _pair(arguments: argparse.Namespace, paper: Paper) -> int:

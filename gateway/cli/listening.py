@@ -76,8 +76,8 @@ def words(paper: Paper, item: Mapping[str, Any]) -> str:
     parts = [local_time(item.get("t"), clock_only=True), clean(item.get("link"))]
     device, address = clean(item.get("device")), clean(item.get("address"))
     parts.append(f"{device} {address}".strip() if device else paper.style(_stranger(item, address), "dim"))
-    said = item.get("said")
-    parts += [_said(paper, one) for one in said] if isinstance(said, list) else []
+    heard = item.get("said")
+    parts += [said(paper, one) for one in heard] if isinstance(heard, list) else []
     if reason := clean(item.get("reason")):
         known = f"{paper.word('reason', reason)}{_detail(paper, item)}"
         parts.append(paper.style(known, "dim" if reason in ("stranger", "nothing-of-interest") else "warning"))
@@ -160,7 +160,7 @@ def _like(paper: Paper, item: Mapping[str, Any]) -> str:
     return paper.say("listen-locked" if found[0].locked else "listen-like", model=found[0].driver.model, name=name)
 
 
-def _said(paper: Paper, one: Mapping[str, Any]) -> str:
+def said(paper: Paper, one: Mapping[str, Any]) -> str:
     """Say one reading or signal."""
     from drivers.kit import QUANTITIES
 

@@ -60,7 +60,7 @@ class Heard:
         """Return it as the control socket sends it."""
         return {
             "t": iso(self.at.wall_ms), "link": self.link, "kind": self.kind, "device": self.device, "model": self.model,
-            "address": self.address, "rssi": self.rssi, "said": [_told(one) for one in self.said],
+            "address": self.address, "rssi": self.rssi, "said": [told(one) for one in self.said],
             "reason": self.reason, "detail": self.detail, "options": self.options, "capture": self.capture,
         }  # fmt: skip
 
@@ -159,7 +159,8 @@ def _known(desk: Desk, said: Said | None) -> dict[str, Any]:
     return {**known, "reason": FAULT, "detail": "" if said is None else type(said).__name__}
 
 
-def _told(one: Observation) -> dict[str, object]:
+def told(one: Observation) -> dict[str, object]:
+    """Return a reading or a signal as the control socket sends it."""
     if isinstance(one, Reading):
         found: dict[str, object] = {"quantity": one.quantity, "channel": one.channel, "value": format(one.value, "f")}
         return {**found, "unit": one.unit}

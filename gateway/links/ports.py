@@ -90,6 +90,13 @@ def present() -> list[PortName]:
     ]
 
 
+def lasting_name(port: str) -> str:
+    """Return the name of a port that outlives a reboot and another socket, its own where udev gives none."""
+    real = os.path.realpath(port)
+    found = next((one for one in present() if os.path.realpath(one.device) == real), None)
+    return port if found is None or not port.startswith("/dev/tty") else found.by_id or found.by_path or port
+
+
 def socket_address(port: str) -> tuple[str, int] | None:
     """Return host and port of `socket://host:port`, None for a device path. ValueError for anything else."""
     if port.startswith("/"):
