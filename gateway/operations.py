@@ -34,7 +34,7 @@ _log = structlog.get_logger("control")
 
 @dataclass(frozen=True, slots=True)
 class Rooms:
-    """What the operations look into. `dropped` gives for each radio how many adverts a full queue has cost it."""
+    """What the operations look into. `dropped`: for each radio how many adverts a full queue has cost it; `buses`: figures."""
 
     origin: Origin
     lang: str
@@ -47,6 +47,7 @@ class Rooms:
     hearing: Hearing
     deliverers: Sequence[Deliverer]
     dropped: Callable[[], Mapping[str, int]]
+    buses: Callable[[], Sequence[Mapping[str, Any]]]
 
 
 class Operations:
@@ -97,6 +98,7 @@ class Operations:
             "clock": _clock_of(clock),
             "devices": [desk.status(clock, self._alarm_of(desk.id)) for desk in rooms.collector.desks.values()],
             "links": rooms.hearing.status(rooms.dropped()),
+            "buses": rooms.buses(),
             "outbox": {**await rooms.outbox.status(), "requeued": self._letters.requeued},
             "destinations": [one.status() for one in rooms.deliverers],
             "alarms": {"open": rooms.alarms.open_count},

@@ -56,6 +56,8 @@ def _declarations() -> Iterator[Problem]:
     for code in _SERIAL_DOWN:
         yield Problem(code, "problem")
     yield Problem("GW-SER-08", "problem")
+    yield Problem("GW-SER-09", "problem", depends_on=_SERIAL_DOWN)
+    yield Problem("GW-SER-10", "notice")
     yield Problem("GW-DEV-01", "problem", depends_on=(*_SERIAL_DOWN, "GW-SER-08"))
     yield Problem("GW-DEV-02", "warning")
     yield Problem("GW-DEV-03", "problem")

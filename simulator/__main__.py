@@ -59,7 +59,10 @@ def _parser() -> argparse.ArgumentParser:
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
     bench.add_argument(
-        "part", nargs="?", choices=("wear", "outage"), help="only what an event costs the card (root), or a long outage"
+        "part",
+        nargs="?",
+        choices=("wear", "outage", "bus"),
+        help="only what an event costs the card (root), or a long outage, or a bus of meters",
     )
     bench.add_argument(
         "--backlog", type=int, default=20_000, metavar="N", help="events to drain over MQTT (1000 to 1000000)"
@@ -259,7 +262,7 @@ def _judged(name: str, run: Callable[[], int]) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from simulator.bench import main, main_outage, main_wear
+    from simulator.bench import main, main_bus, main_outage, main_wear
     from simulator.bench.card import NoCard
 
     status = 0
@@ -268,6 +271,8 @@ def _bench(options: argparse.Namespace) -> int:
         nonlocal status
         if options.part == "outage":
             status = main_outage(options.report, days=options.days, per_s=options.per_s)
+        elif options.part == "bus":
+            status = main_bus(options.report)
         elif options.part == "wear":
             status = main_wear(options.report)
         else:

@@ -9,8 +9,8 @@ beds of the nurse-call system on DIR/tty-LINK, and call by the emissions of the 
 Writes DIR/bus.jsonl (each register of each reply that went whole to one holder of the port) and DIR/lines.jsonl (each
 line at its birth and at its acknowledgement, each fall at its beginning).
 
-Beside what `scenario` writes, a meter may have "kw" (its load), "phases" and "faults" (see `meters.Quirks`), a radar
-"faults" (see `radars.RadarQuirks`), and `links.bus` may have "echo": true.
+Beside what `scenario` writes, a meter may have "kw" (its load), "phases", "baud" (a speed of its own) and "faults" (see
+`meters.Quirks`), a radar "faults" (see `radars.RadarQuirks`), and `links.bus` may have "echo": true.
 
 Limits: 8 replies of a bus under way at once, a request beyond them is not answered. An emission whose time has passed
 is made up for at once.
@@ -23,7 +23,8 @@ import json
 import secrets
 import signal
 import time
-from collections.abc import Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any, Final, TextIO
@@ -32,7 +33,7 @@ from simulator.call_systems import CallQuirks, CallSystem
 from simulator.line_devices import FIELD_NAMES, LineSource, TcpPort
 from simulator.meters import Answer, Meter, Quirks, Request, RequestReader, frame
 from simulator.meters_1997 import Meter1997
-from simulator.pty_port import PtyPort
+from simulator.pty_port import PtyPort, noise
 from simulator.radars import FallRadar, MicradarRadar, RadarQuirks
 from simulator.scenario import load
 
@@ -58,16 +59,39 @@ class Ledger:
         self._file.close()
 
 
-class MeterBus:
-    """Meters that share two wires. Two that answer at once garble each other, as on the real ones."""
+@dataclass(frozen=True, slots=True)
+class Exchange:
+    """One request and its reply as they took the wires: bytes each way, and for how long the meter thought (s)."""
 
-    def __init__(self, *, path: Path, baud: int, meters: Sequence[Meter], ledger: Ledger, echo: bool = False) -> None:
+    device: str
+    asked_bytes: int
+    thought_s: float
+    reply_bytes: int
+    ended_at: float
+
+
+class MeterBus:
+    """Meters that share two wires. Two that answer at once garble each other, as on the real ones.
+
+    A meter has the speed of the bus or one of its own; what is sent at another is noise to it. `on_exchange` is told of each
+    reply that went whole to one holder, with the moment of the monotonic clock at which its last bit had passed.
+    """
+
+    def __init__(
+        self, *, path: Path, baud: int, meters: Sequence[Meter], ledger: Ledger, echo: bool = False,
+        bits_per_byte: int = 10, on_exchange: Callable[[Exchange], None] | None = None,
+    ) -> None:  # fmt: skip
         """Put meters on a pty with the name `path`. `echo`: the master's adapter hears what it sends."""
-        self.port = PtyPort(path=path, baud=baud, on_data=self._heard)
+        self._readers = {one.baud or baud: RequestReader() for one in meters} or {baud: RequestReader()}
+        self.port = PtyPort(
+            path=path, baud=baud, on_data=self._heard, bits_per_byte=bits_per_byte, follows=set(self._readers) != {baud}
+        )
+        self._baud = baud
+        self._on_exchange = on_exchange
+        self._asked_bytes = 0
         self._meters = meters
         self._ledger = ledger
         self._echo = echo
-        self._reader = RequestReader()
         self._heard_at = 0.0
         self._replies: set[asyncio.Task[None]] = set()
 
@@ -82,20 +106,26 @@ class MeterBus:
     def _heard(self, data: bytes) -> None:
         now = asyncio.get_running_loop().time()
         if now - self._heard_at > BYTE_GAP_S:
-            self._reader.forget()
+            for reader in self._readers.values():
+                reader.forget()
         self._heard_at = now
+        self._asked_bytes += len(data)
+        speed = self.port.speed
         if self._echo:
-            self._begin(self._send_echo(data))
-        for request in self._reader.feed(data):
-            self._answer(request)
+            self._begin(self._send_echo(data, speed))
+        for baud, reader in self._readers.items():
+            for request in reader.feed(data if baud == speed or len(self._readers) == 1 else noise(data)):
+                self._answer(request, baud)
+                self._asked_bytes = 0
 
-    def _answer(self, request: Request) -> None:
+    def _answer(self, request: Request, baud: int) -> None:
         now = time.time()
-        answers = [(meter, answer) for meter in self._meters if (answer := self._reply_of(meter, request, now=now))]
+        here = [meter for meter in self._meters if (meter.baud or self._baud) == baud]
+        answers = [(meter, answer) for meter in here if (answer := self._reply_of(meter, request, now=now))]
         if len(answers) == 1:
-            self._begin(self._reply(*answers[0]))
+            self._begin(self._reply(*answers[0], asked_bytes=self._asked_bytes))
         elif answers:
-            self._begin(self._collide([answer.frame for _, answer in answers]))
+            self._begin(self._collide([answer.frame for _, answer in answers], baud))
 
     def _reply_of(self, meter: Meter, request: Request, *, now: float) -> Answer | None:
         if meter.quirks.silent or (meter.quirks.answers < 1 and meter.random.random() >= meter.quirks.answers):
@@ -110,17 +140,24 @@ class MeterBus:
         self._replies.add(task)
         task.add_done_callback(self._replies.discard)
 
-    async def _send_echo(self, data: bytes) -> None:
-        await self.port.send(data)
+    async def _send_echo(self, data: bytes, baud: int) -> None:
+        await self.port.send(data, baud=baud)
 
-    async def _reply(self, meter: Meter, answer: Answer) -> None:
-        await asyncio.sleep(meter.delay_s())
+    async def _reply(self, meter: Meter, answer: Answer, *, asked_bytes: int) -> None:
+        thought_s = meter.delay_s()
+        await asyncio.sleep(thought_s)
+        baud = meter.baud or self._baud
         if meter.quirks.foreign:
-            await self.port.send(frame(STRANGER, answer.frame[CONTROL_AT], answer.data))
+            await self.port.send(frame(STRANGER, answer.frame[CONTROL_AT], answer.data), baud=baud)
         wire = meter.preamble + answer.frame
         if meter.quirks.stray:
             wire = b"\x00\xff\x00" + wire + b"\xff\x00"
-        if not await self.port.send(wire) or not answer.values:
+        if not await self.port.send(wire, baud=baud):
+            return
+        if self._on_exchange is not None:
+            ended_at = asyncio.get_running_loop().time()
+            self._on_exchange(Exchange(meter.device, asked_bytes, thought_s, len(wire), ended_at))
+        if not answer.values:
             return
         meter.replies += 1
         now = time.time()
@@ -130,10 +167,10 @@ class MeterBus:
                 told = {"quantity": value.quantity, "channel": value.channel, "value": value.text()}
                 self._ledger.record({**row, "n": None, "session": None, "value": told})
 
-    async def _collide(self, frames: Sequence[bytes]) -> None:
+    async def _collide(self, frames: Sequence[bytes], baud: int) -> None:
         await asyncio.sleep(0.02)
         columns = zip_longest(*frames, fillvalue=0xFF)
-        await self.port.send(bytes(_dominant(column) for column in columns))
+        await self.port.send(bytes(_dominant(column) for column in columns), baud=baud)
 
 
 def _dominant(column: Sequence[int]) -> int:
@@ -277,6 +314,7 @@ def _meter(device: Mapping[str, Any], scenario: Mapping[str, Any]) -> Meter:
             start=scenario["start"],
             kw=device.get("kw"),
             phases=device.get("phases", 3),
+            baud=device.get("baud"),
             quirks=Quirks(**device.get("faults", {})),
         )
     except (TypeError, ValueError) as error:

@@ -142,13 +142,18 @@ class Meter:
         kw: float | None = None,
         phases: int = 3,
         quirks: Quirks | None = None,
+        baud: int | None = None,
     ) -> None:
-        """Make a meter at `start` (seconds since 1970). ValueError for an address that is not 12 digits."""
+        """Make a meter at `start` (seconds since 1970). ValueError for an address that is not 12 digits.
+
+        `baud`: its own speed, where it differs from that of its bus.
+        """
         if len(address) != 12 or not address.isdigit():
             raise ValueError(f"meter {device}: address = {address!r}: expected 12 digits")
         self.device = device
         self.address = bytes.fromhex(address)[::-1]
         self.quirks = quirks or Quirks()
+        self.baud = baud
         # S311: a rehearsal that can be repeated, nothing secret hangs on it.
         self.random = Random(f"{seed}/{device}")  # noqa: S311
         self.preamble = b"\xfe" * self.random.choice((0, 1, 2, 4))

@@ -24,6 +24,10 @@ from typing import Final
 PENDING_BYTES: Final = 64 * 1024
 LOOK_S: Final = 0.005
 PORTION_S: Final = 0.010
+_BAUDS: Final = {
+    getattr(termios, f"B{baud}"): baud
+    for baud in (300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200, 230400, 460800, 921600)
+}
 
 
 class PtyPort:
@@ -41,8 +45,13 @@ class PtyPort:
         on_data: Callable[[bytes], None],
         on_held: Callable[[], None] | None = None,
         bits_per_byte: int = 10,
+        follows: bool = False,
     ) -> None:
-        """Prepare a port named `path`. `on_data` gets what arrives; `on_held` is called when `held` has changed."""
+        """Prepare a port named `path`. `on_data` gets what arrives; `on_held` is called when `held` has changed.
+
+        `follows`: the far end has several speeds, and who listens compares them with `speed`: bytes arrive as they are,
+        at the pace that the holder has set.
+        """
         self.path = path
         self.frozen = False
         """While set, nothing that the holder writes is taken: the far end has stopped it by flow control."""
@@ -51,8 +60,9 @@ class PtyPort:
         self.discarded = self.overrun = self.garbled = 0
         self._on_data = on_data
         self._on_held = on_held
-        self._byte_s = bits_per_byte / baud
-        self._portion = max(1, int(PORTION_S / self._byte_s))
+        self.baud = baud
+        self._bits = bits_per_byte
+        self._follows = follows
         self._speed: int | None = getattr(termios, f"B{baud}", None)
         self._master: int | None = None
         self._slave_name = ""
@@ -62,6 +72,13 @@ class PtyPort:
         self._sending = asyncio.Lock()
         self._queued = 0
         self._free_at = 0.0
+
+    @property
+    def speed(self) -> int:
+        """The speed in baud that the holder has set; the far end's own while there is no port."""
+        if self._master is None:
+            return self.baud
+        return _BAUDS.get(termios.tcgetattr(self._master)[5], self.baud)
 
     def plug(self) -> None:
         """Make the port appear at its path. Does nothing when it is there."""
@@ -113,40 +130,44 @@ class PtyPort:
         finally:
             self.unplug()
 
-    async def send(self, data: bytes) -> bool:
-        """Send at the line's pace. True when every byte went to one and the same holder."""
+    async def send(self, data: bytes, *, baud: int | None = None) -> bool:
+        """Send at the line's pace, or at `baud`. True when every byte went to one and the same holder, who could read it."""
         if self._queued + len(data) > PENDING_BYTES:
             self.overrun += len(data)
             return False
         self._queued += len(data)
         try:
             async with self._sending:
-                return await self._transmit(data)
+                return await self._transmit(data, baud or self.baud)
         finally:
             self._queued -= len(data)
 
-    async def _transmit(self, data: bytes) -> bool:
+    async def _transmit(self, data: bytes, baud: int) -> bool:
         loop = asyncio.get_running_loop()
         start = max(loop.time(), self._free_at)
-        self._free_at = start + len(data) * self._byte_s
+        byte_s, size = self._bits / baud, self._portion(baud)
+        self._free_at = start + len(data) * byte_s
         holder, whole = self.holders, self.held
-        for first in range(0, len(data), self._portion):
-            portion = data[first : first + self._portion]
+        for first in range(0, len(data), size):
+            portion = data[first : first + size]
             # A portion is there when its last bit has passed; by an absolute schedule, lateness does not add up.
-            await _until(start + (first + len(portion)) * self._byte_s)
-            whole = self._put(portion) and whole
+            await _until(start + (first + len(portion)) * byte_s)
+            whole = self._put(portion, baud) and whole
         return whole and self.holders == holder
 
-    def _put(self, portion: bytes) -> bool:
+    def _portion(self, baud: int) -> int:
+        return max(1, int(PORTION_S * baud / self._bits))
+
+    def _put(self, portion: bytes, baud: int) -> bool:
         master = self._master
         if master is None or not self.held or self._hung_up(master):
             self.discarded += len(portion)
             return False
-        clear = self._same_speed(master)
+        clear = self._is_at(master, baud)
         if not clear:
             self.garbled += len(portion)
         try:
-            written = os.write(master, portion if clear else _noise(portion))
+            written = os.write(master, portion if clear else noise(portion))
         except OSError:
             written = 0
         self.overrun += len(portion) - written
@@ -162,8 +183,9 @@ class PtyPort:
             if self.frozen:
                 await asyncio.sleep(LOOK_S)
                 continue
+            baud = self.speed if self._follows else self.baud
             try:
-                portion = os.read(master, self._portion)
+                portion = os.read(master, self._portion(baud))
             except BlockingIOError:
                 await self._readable(master)
                 waited = True
@@ -172,15 +194,15 @@ class PtyPort:
                 return
             if waited:
                 due, waited = loop.time(), False
-            due += len(portion) * self._byte_s
+            due += len(portion) * self._bits / baud
             await _until(due)
             if not self._plugged(plug):
                 return
-            if self._same_speed(master):
+            if self._follows or self._is_at(master, self.baud):
                 self._on_data(portion)
             else:
                 self.garbled += len(portion)
-                self._on_data(_noise(portion))
+                self._on_data(noise(portion))
 
     async def _readable(self, master: int) -> None:
         """Wait for bytes or a hang-up of the holder, or for `unplug`."""
@@ -225,11 +247,10 @@ class PtyPort:
         if self._on_held is not None:
             self._on_held()
 
-    def _same_speed(self, master: int) -> bool:
-        """Whether the holder has set the speed of the bus. A speed without a constant cannot be compared: it passes."""
-        if self._speed is None:
-            return True
-        return bool(termios.tcgetattr(master)[5] == self._speed)
+    def _is_at(self, master: int, baud: int) -> bool:
+        """Whether the holder has set this speed. One without a constant cannot be compared: it passes."""
+        constant = getattr(termios, f"B{baud}", None)
+        return constant is None or bool(termios.tcgetattr(master)[5] == constant)
 
 
 async def _until(moment: float) -> None:
@@ -238,6 +259,6 @@ async def _until(moment: float) -> None:
         await asyncio.sleep(delay)
 
 
-def _noise(data: bytes) -> bytes:
+def noise(data: bytes) -> bytes:
     """What a receiver at the wrong speed makes of bytes: as many others, always the same ones."""
     return bytes((byte * 37 + 0x5B) & 0xFF for byte in data)

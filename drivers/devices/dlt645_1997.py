@@ -111,6 +111,7 @@ DRIVER = Answers(
     options=options,
     talk=talk,
     line=LineSettings(baud=1200, bits=8, parity="E", stop=1),
+    sender=dlt645.sender,
     vectors=(
         AnswerVector(
             source=f"{_LOG}, DTSD22",

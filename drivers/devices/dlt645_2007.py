@@ -190,6 +190,7 @@ DRIVER = Answers(
     options=options,
     talk=talk,
     line=LineSettings(baud=2400, bits=8, parity="E", stop=1),
+    sender=dlt645.sender,
     vectors=(
         AnswerVector(
             source="C source of a PLC collector, serial log of 2014-11-28, meter 000000193600",

@@ -227,6 +227,8 @@ class Answers:
     `talk(target)` yields `Ask`s, is sent each reply frame, and returns the observations of one successful poll (Decoded where
     it has to tell what could not be taken of it; its `address` is the gateway's to fill in).
     It raises Rejected when the device answers what cannot be a reading; NoReply passes through it.
+    `sender(frame)`: the address in a whole frame that a device has sent, as the configuration writes it; "" where it names
+    nobody or is no device's. It helps to find who speaks without being asked.
     """
 
     model: str
@@ -237,6 +239,7 @@ class Answers:
     vectors: tuple[AnswerVector, ...]
     line: LineSettings = LineSettings()
     every_s: float = 900.0
+    sender: Callable[[bytes], str] | None = None
 
 
 Driver = Advertises | Streams | Answers

@@ -169,6 +169,15 @@ def parse(frame: bytes) -> Frame:
     return Frame(frame[6:0:-1].hex().upper(), frame[8], remove_offset(frame[10:-2]))
 
 
+def sender(frame: bytes) -> str:
+    """Return the address of the meter that has sent a whole frame, as printed on it; "" where none has."""
+    try:
+        parsed = parse(frame)
+    except Rejected:
+        return ""
+    return parsed.address if parsed.from_meter else ""
+
+
 def reply_to(frame: bytes, function: Read, *, address: str) -> Frame | None:
     """Take apart what answers a request: from this meter, to this function. None for everything else, our echo too."""
     try:

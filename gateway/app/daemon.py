@@ -212,7 +212,7 @@ class _App:
         operations = Operations(
             Rooms(
                 self._origin, gateway.lang, self._began, self._clock, self._health, self._outbox, self._alarms,
-                self._collector, self._hearing, self._outward.deliverers, self._inward.dropped,
+                self._collector, self._hearing, self._outward.deliverers, self._inward.dropped, self._inward.buses,
             )
         )  # fmt: skip
         path = gateway.control_socket
@@ -369,11 +369,13 @@ class _App:
 
     def _desks(self) -> dict[str, Desk]:
         # A wire is hard to speak on for strangers, and a broker with a login too.
-        trusted = {line.id for line in self._settings.serial} | {one.id for one in self._settings.mqtt if one.is_proven}
+        lines = {line.id: line for line in self._settings.serial}
+        trusted = set(lines) | {one.id for one in self._settings.mqtt if one.is_proven}
         return {
             one.id: Desk(
                 one.id, one.model, one.link, one.address, one.room, one.bed, one.driver, one.options, one.key_bytes,
                 one.calls_on, one.alarms_on, one.every_s, wired=one.link in trusted, map=one.map,
+                line=one.line(lines[one.link]) if one.link in lines else None,
             )
             for one in self._settings.devices
         }  # fmt: skip

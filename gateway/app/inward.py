@@ -7,8 +7,8 @@ The radio's libraries are loaded where there is a radio: they take a tenth of th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 from drivers.kit import Answers, Streams
 from gateway.app.sources import source_of
@@ -69,6 +69,10 @@ class Inward:
         """How many adverts each radio has heard, from anybody."""
         return {name: radio.heard for name, radio in self._radios.items()}
 
+    def buses(self) -> Sequence[Mapping[str, Any]]:
+        """The figures of each line that is asked."""
+        return [master.status() for master in self._masters]
+
     def on_stored(self) -> None:
         """Something was stored: what waits for that may be acknowledged."""
         for reader in self._readers.values():
@@ -116,7 +120,7 @@ class Inward:
         assert isinstance(driver, Streams | Answers)  # noqa: S101 - the configuration refuses the rest
         reader = self._reader(serial, desks) if isinstance(driver, Streams) else None
         line = self._lines[serial.id] = SerialLine(
-            link_id=serial.id, port=serial.port, line=serial.line(driver.line), quiet_ms=serial.quiet_ms,
+            link_id=serial.id, port=serial.port, line=desks[0].line or serial.line(driver.line), quiet_ms=serial.quiet_ms,
             echo=serial.echo, on_state=self._on_line_state, clock=self._clock,
             on_data=reader.on_data if reader else None,
         )  # fmt: skip

@@ -109,6 +109,7 @@ def status(paper: Paper, answer: Mapping[str, Any]) -> None:
     _destinations(paper, answer["destinations"])
     _outbox_line(paper, answer["outbox"])
     _links(paper, answer["links"])
+    _buses(paper, answer.get("buses", ()))
     _devices(paper, answer["devices"])
 
 
@@ -243,6 +244,23 @@ def _outbox_line(paper: Paper, answer: Mapping[str, Any]) -> None:
     shown = {"sequence": answer["sequence"], "bytes": size(answer["bytes"]), "unstored": answer.get("unstored", 0)}
     paper.print(f"  {paper.say('outbox-line', **shown)}  (A/B/C/D {_lanes(answer['rows'])})")
     paper.print(f"  {paper.style(paper.say('lanes'), 'dim')}")
+
+
+def _buses(paper: Paper, buses: Sequence[Mapping[str, Any]]) -> None:
+    """Print what the lines show on which meters are asked: one that was cut short by noise is found here."""
+    if not buses:
+        return
+    paper.heading("buses")
+    names = ("asks", "timeouts", "foreign", "trimmed", "unasked", "switches")
+    rows: list[list[Cell]] = [
+        [
+            clean(one["id"]),
+            *(clean(one[name]) for name in names),
+            paper.say("listen-yes" if one["echo"] else "listen-no"),
+        ]
+        for one in buses
+    ]
+    paper.table(("id", *names, "echo"), rows)
 
 
 def _links(paper: Paper, links: Sequence[Mapping[str, Any]]) -> None:

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
-from drivers.kit import RAISING, Advertises, Answers, Reason, SignalKind, Streams
+from drivers.kit import RAISING, Advertises, Answers, LineSettings, Reason, SignalKind, Streams
 from gateway.clock import Clock
 
 ADVERT_READINGS_S: Final = 900.0
@@ -43,6 +43,8 @@ class Desk:
     calls_on: tuple[str, ...] | None = None
     alarms_on: tuple[str, ...] = ()
     every_s: float | None = None
+    # How its line is set while it is asked, where a line serves several; None: as the line was opened.
+    line: LineSettings | None = None
     wired: bool = False
     # The driver's options as they stand in the configuration, for people who want to see a frame as its driver does.
     map: Mapping[str, object] = field(default_factory=dict)

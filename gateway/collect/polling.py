@@ -1,8 +1,12 @@
 """The master of one bus: asks each meter in turn, and lets no dead one starve the others.
 
-Turns are fair: the device that has waited longest beyond its time is next. A device that does not answer is asked less
-and less often, up to `MAX_SLOWDOWN` times its interval but never more rarely than every `SLOWEST_S` for it, and becomes a
-problem after `FAILED_POLLS` polls in a row. Limits: one poll takes at most `POLL_LIMIT_S` and `MAX_ASKS` requests.
+Whose turn it is stands in `rota`. A device that does not answer is asked again after `SOON_S`, then less and less often, up
+to `MAX_SLOWDOWN` times its interval but never more rarely than every `SLOWEST_S` for it, with one try instead of several
+until it answers, and becomes a problem after `FAILED_POLLS` polls in a row. A reply that came only to a repeated request may
+be followed by the late one to the first: the line is heard out before the same device is asked for something else, so that
+no register gets another's value. A line on which somebody speaks all the time, unasked, is a problem that names him where
+his frames do.
+Limits: one poll takes at most `POLL_LIMIT_S` and `MAX_ASKS` requests.
 """
 
 from __future__ import annotations
@@ -10,14 +14,16 @@ from __future__ import annotations
 import asyncio
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
-from typing import Final
+from dataclasses import replace
+from typing import Any, Final
 
-from drivers.kit import Answers, Decoded, NoReply, Polled, Rejected
+from drivers.kit import Answers, Ask, Decoded, NoReply, Polled, Rejected
 from gateway.clock import Clock
 from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
 from gateway.collect.listening import Exchange, Said
+from gateway.collect.rota import Rota, Turn
+from gateway.collect.unasked import Unasked
 from gateway.errors import LinkDown
 from gateway.health import Health
 from gateway.links.serial_line import SerialLine
@@ -27,15 +33,11 @@ MAX_ASKS: Final = 100
 FAILED_POLLS: Final = 3
 MAX_SLOWDOWN: Final = 16
 SLOWEST_S: Final = 300.0
+# A poll that failed once may have met a disturbance: a quarter of an hour is too long to wait for the next.
+SOON_S: Final = 30.0
 LINK_DOWN_S: Final = 0.5
-
-
-@dataclass(slots=True)
-class _Turn:
-    desk: Desk
-    every_s: float
-    next_at: float
-    failed: int = 0
+# So many requests in a row that found no quiet moment to be sent in.
+RESTLESS_ASKS: Final = 3
 
 
 class BusMaster:
@@ -55,38 +57,69 @@ class BusMaster:
             assert isinstance(driver, Answers)  # noqa: S101 - the configuration sets one shape a line
             every = desk.every_s or driver.every_s
             # A phase of its own, so that a hundred gateways do not read their meters in the same second.
-            self._turns.append(_Turn(desk, every, now + random.uniform(0, min(every, 2.0))))  # noqa: S311
+            phase = random.uniform(0, min(every, 2.0))  # noqa: S311
+            self._turns.append(Turn(desk, every, now + phase, desk.line))
+        self._rota = Rota(self._turns)
+        self._unasked = Unasked(desks)
+        self._echo_told = False
+        line.on_unasked = self._unasked.take
 
     async def run(self) -> None:
         """Ask for ever."""
         while True:
-            turn = min(self._turns, key=lambda one: one.next_at)
-            wait = turn.next_at - self._clock.monotonic()
+            turn, wait = self._rota.next(self._clock.monotonic())
             if wait > 0:
                 await asyncio.sleep(wait)
+                continue
             await self._poll(turn)
+            self._look_at_line(turn)
 
-    async def _poll(self, turn: _Turn) -> None:
+    def status(self) -> dict[str, Any]:
+        """Return the figures of the line for `gateway status`."""
+        line = self._line
+        return {
+            "id": line.link_id, "asks": line.asks, "replies": line.replies, "timeouts": line.timeouts,
+            "foreign": line.foreign, "trimmed": line.trimmed, "unasked": line.unasked, "echo": line.echo_seen,
+            "switches": line.switches,
+        }  # fmt: skip
+
+    def _look_at_line(self, turn: Turn) -> None:
+        """Tell what the line shows beside replies: an echo, and somebody who speaks all the time."""
+        line = self._line
+        if line.echo_seen and not line.echo_expected and not self._echo_told:
+            self._echo_told = True
+            self._health.on("GW-SER-10", line.link_id)
+        if line.restless >= RESTLESS_ASKS:
+            named = self._unasked.loudest
+            who = {"address": named} if named else {"last": turn.desk.id}
+            self._health.on("GW-SER-09", line.link_id, bytes=line.unasked, **who)
+        elif not line.restless:
+            self._health.off("GW-SER-09", line.link_id)
+            self._unasked.forget()
+
+    async def _poll(self, turn: Turn) -> None:
         desk = turn.desk
         desk.polls += 1
+        began = self._clock.monotonic()
+        self._rota.begins(turn, began)
         exchange: list[tuple[bytes, bytes | None]] = []
         try:
             async with asyncio.timeout(POLL_LIMIT_S):
-                polled = await self._talk(desk, exchange)
+                polled = await self._talk(turn, exchange)
         except LinkDown:
             turn.next_at = self._clock.monotonic() + LINK_DOWN_S  # the line reopens by itself; nobody is at fault here
             desk.polls -= 1
             return
         except (NoReply, Rejected, TimeoutError) as error:
             self._show(desk, exchange, error)
-            self._failed(turn, error)
+            self._failed(turn, error, began=began)
             return
         except Exception as bug:  # noqa: BLE001 - a reply that a driver cannot stand must not silence the whole bus
             self._show(desk, exchange, bug)
             self._collector.fault(desk, bug)
-            self._failed(turn, bug)
+            self._failed(turn, bug, began=began)
             return
-        turn.failed = 0
+        turn.failed, turn.answered = 0, True
         turn.next_at += turn.every_s
         if turn.next_at < self._clock.monotonic():
             turn.next_at = self._clock.monotonic() + turn.every_s
@@ -100,41 +133,57 @@ class BusMaster:
         except Exception as bug:  # noqa: BLE001 - a bug behind one good reply must not end the asking of all meters
             self._collector.fault(desk, bug)
 
-    def _failed(self, turn: _Turn, error: Exception) -> None:
+    def _failed(self, turn: Turn, error: Exception, *, began: float) -> None:
         desk = turn.desk
+        now = self._clock.monotonic()
+        self._rota.failed(turn, took_s=now - began, now=now)
         desk.polls_failed += 1
         turn.failed += 1
         if isinstance(error, Rejected):
             desk.reject(error.reason)
         slowdown = min(2 ** min(turn.failed - 1, 10), MAX_SLOWDOWN)
         wait = max(turn.every_s, min(turn.every_s * slowdown, SLOWEST_S))
-        turn.next_at = self._clock.monotonic() + wait * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
+        if turn.failed < FAILED_POLLS:
+            wait = min(wait, SOON_S * turn.failed)
+        turn.next_at = now + wait * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
         if turn.failed >= FAILED_POLLS:
             what = str(error) or type(error).__name__
             self._health.on("GW-DEV-01", desk.id, link=desk.link, failures=turn.failed, detail=what[:200])
 
-    async def _talk(self, desk: Desk, exchange: list[tuple[bytes, bytes | None]]) -> Polled:
-        driver = desk.driver
+    async def _talk(self, turn: Turn, exchange: list[tuple[bytes, bytes | None]]) -> Polled:
+        driver = turn.desk.driver
         assert isinstance(driver, Answers)  # noqa: S101 - see __init__
-        talk = driver.talk(desk.options)
+        talk = driver.talk(turn.desk.options)
         framer = driver.framer()
+        # Who is not known to be there is not asked three times.
+        proven = turn.answered and not turn.doubtful
         try:
             ask = next(talk)
             for _ in range(MAX_ASKS):
+                silent = self._line.timeouts
                 try:
-                    frame = await self._line.ask(ask, framer)
+                    frame = await self._line.ask(ask if proven else replace(ask, retries=0), framer, turn.settings)
                 except NoReply as silence:
                     exchange.append((ask.request, None))
                     ask = talk.throw(silence)
                     continue
                 exchange.append((ask.request, frame))
+                proven = True
+                asked = ask
                 ask = talk.send(frame)
+                if self._line.timeouts != silent:
+                    await self._hear_out(asked, ask)
         except StopIteration as end:
             found: Polled = end.value
             return found
         finally:
             talk.close()
         raise NoReply(f"no end after {MAX_ASKS} requests")
+
+    async def _hear_out(self, asked: Ask, then: Ask) -> None:
+        """Let a late reply to the first of several tries pass, before something else is asked of the same device."""
+        if then.request != asked.request:
+            await self._line.hear_out(at_most_s=asked.timeout_s)
 
     def _show(self, desk: Desk, exchange: Exchange, said: Said) -> None:
         self._collector.listeners.tell_poll(desk.link, self._clock.stamp(), exchange, desk=desk, said=said)

@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from typing import Any, Final, Protocol
 
-from drivers.kit import RAISABLE, Advertises, BadOption, Decoded, Driver, LineSettings, Streams
+from drivers.kit import RAISABLE, Advertises, Answers, BadOption, Decoded, Driver, LineSettings, Streams
 from gateway.config import findings as found
 from gateway.config.findings import Findings, close_to
 from gateway.config.options import settle_options
@@ -25,6 +25,7 @@ from gateway.errors import SecretError
 
 _RAISABLE: Final = tuple(sorted(kind.value for kind in RAISABLE))
 _AIR: Final = ""
+_LINE_KEYS: Final = ("baud", "bits", "parity", "stop")
 _BLE_ADDRESS: Final = re.compile(r"(?:[0-9A-F]{2}:){5}[0-9A-F]{2}")
 
 
@@ -268,6 +269,9 @@ class _Desk:
         facts: dict[str, Any] = {"effect": found.KEPT, "model": driver.model}
         if self._table.every_s is not None and isinstance(driver, Streams) and driver.poll is None:
             self._note(found.NO_EFFECT, "every_s", reason="@hint.not-polled", **facts)
+        if any(getattr(self._table, name) is not None for name in _LINE_KEYS) and not isinstance(driver, Answers):
+            name = next(name for name in _LINE_KEYS if getattr(self._table, name) is not None)
+            self._note(found.NO_EFFECT, name, reason="@hint.not-asked", **facts)
         if self._table.allow_plain and not isinstance(driver, Advertises):
             self._note(found.NO_EFFECT, "allow_plain", reason="@hint.not-radio", **facts)
 
@@ -344,8 +348,10 @@ def _conflict(device: Device, holders: Sequence[Device], link: Serial) -> dict[s
             return {**facts, "reason": "@hint.other-framing"}
         if ours.address_of is None or theirs.address_of is None:
             return {**facts, "reason": "@hint.cannot-share"}
-    wants, has = link.line(ours.line), link.line(theirs.line)
-    if wants != has:
+    wants, has = device.line(link), first.line(link)
+    # A port of this machine is set anew between two who are asked; what is behind a socket nobody can set from here.
+    resets = isinstance(ours, Answers) and link.port.startswith("/")
+    if wants is not None and has is not None and wants != has and not resets:
         return {**facts, "reason": "@hint.other-settings", "wants": _settings(wants), "has": _settings(has)}
     return None
 

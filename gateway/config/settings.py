@@ -147,7 +147,10 @@ class Ble:
 
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
 class DeviceTable:
-    """[[device]] as it is written. `address` is empty only for a device that has its line to itself."""
+    """[[device]] as it is written. `address` is empty only for a device that has its line to itself.
+
+    `baud`, `bits`, `parity` and `stop`: how the line is set while this device is asked, where it differs from its line.
+    """
 
     id: Id
     model: Annotated[StrictStr, Field(min_length=1, max_length=64, description="model")]
@@ -160,6 +163,10 @@ class DeviceTable:
     calls_on: Annotated[tuple[CallWord, ...] | None, Field(max_length=32, description="calls-on")] = None
     alarms_on: Annotated[tuple[AlarmWord, ...], Field(max_length=32, description="alarms-on")] = ()
     every_s: Interval = None
+    baud: Annotated[StrictInt | None, Field(ge=300, le=4_000_000, description="baud")] = None
+    bits: Annotated[Literal[5, 6, 7, 8] | None, Field(description="bits")] = None
+    parity: Annotated[Literal["N", "E", "O"] | None, Field(description="parity")] = None
+    stop: Annotated[Literal[1, 2] | None, Field(description="stop")] = None
     map: Annotated[Mapping[str, object], Field(description="map")] = field(default_factory=dict)
 
 
@@ -174,6 +181,16 @@ class Device(DeviceTable):
     driver: InstanceOf[Advertises] | InstanceOf[Streams] | InstanceOf[Answers] = field(kw_only=True, repr=False)
     options: object = field(default=None, kw_only=True, repr=False)
     key_bytes: bytes | None = field(default=None, kw_only=True, repr=False)
+
+    def line(self, serial: Serial) -> LineSettings | None:
+        """Return how the line is set while this device is asked: its own word, its line's, its driver's; None on the air."""
+        if isinstance(self.driver, Advertises):
+            return None
+        shared = serial.line(self.driver.line)
+        return LineSettings(
+            baud=self.baud or shared.baud, bits=self.bits or shared.bits, parity=self.parity or shared.parity,
+            stop=self.stop or shared.stop,
+        )  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)

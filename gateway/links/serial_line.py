@@ -27,7 +27,7 @@ from gateway.links import ports
 from gateway.links.stall import Stall
 from gateway.links.state import LinkState, StateCallback
 from gateway.links.turn import Turn
-from gateway.links.wire import CLOSE_TIMEOUT_S, Wire, connect, open_port
+from gateway.links.wire import CLOSE_TIMEOUT_S, Wire, connect, open_port, set_port
 
 PENDING_BYTES = 64 * 1024
 OPEN_TIMEOUT_S = 5.0
@@ -41,8 +41,8 @@ STEADY_S = 5.0
 SHORT_LIVES = 2
 WATCH_S = 0.25
 TICK_S = 0.5
-# Start bit, eight data bits, parity, stop bit: the slowest byte in use, so no transmission is thought over too early.
-BITS_PER_BYTE = 11
+# After a change of speed or parity: so long nothing is sent, for the meters of another speed have heard noise so far.
+SWITCH_QUIET_S = 0.1
 
 
 class SerialLine:
@@ -50,7 +50,8 @@ class SerialLine:
 
     Counters: `asks` requests sent, `replies` to them, `timeouts` requests without one; `foreign` whole frames that were
     not the reply; `trimmed` bytes that belonged to no frame; `unasked` bytes that came outside of a turn; `rx_bytes`
-    all; `write_refused` calls of `write` that took nothing. `echo_seen`: the own request came back at least once.
+    all; `write_refused` calls of `write` that took nothing; `switches` changes of speed or parity between two requests.
+    `echo_seen`: the own request came back at least once. `restless`: how many requests in a row found no quiet moment.
     """
 
     def __init__(
@@ -70,16 +71,19 @@ class SerialLine:
         self.port = port
         self.asks = self.replies = self.timeouts = 0
         self.foreign = self.trimmed = self.unasked = self.rx_bytes = self.write_refused = 0
+        self.switches = self.restless = 0
         self.echo_seen = False
+        self.echo_expected = echo
+        # Called with what comes outside of a turn, while the line asks.
+        self.on_unasked: Callable[[bytes], None] = lambda _data: None
         self.last_rx: Stamp | None = None
         self._address = ports.socket_address(port)
-        self._settings = line
+        self._settings = self._set = line
         self._quiet_s = quiet_ms / 1000
-        self._echo = echo
         self._on_state = on_state
         self._clock = clock
         self._on_data = on_data
-        self._byte_s = BITS_PER_BYTE / line.baud
+        self._byte_s = _byte_s(line)
         self._busy_until = 0.0
         self._paused = False
         self._wire: Wire | None = None
@@ -141,26 +145,57 @@ class SerialLine:
         if self._wire is not None:
             self._wire.resume()
 
-    async def ask(self, ask: Ask, framer: Framer) -> bytes:
+    async def ask(self, ask: Ask, framer: Framer, settings: LineSettings | None = None) -> bytes:
         """Send a request and return the frame that answers it, after waiting for the line's turn and its silence.
 
-        A try ends `ask.timeout_s` after the request's last bit has left; the reply's own time on the line counts in it.
+        `settings`: how the line must be set for it; None: as the port was opened. A try ends `ask.timeout_s` after the
+        request's last bit has left; the reply's own time on the line counts in it.
         Raises NoReply after `ask.retries` further tries, LinkDown when the port is not open or is lost meanwhile.
         """
         if self._on_data is not None:
             raise RuntimeError(f"{self.link_id}: a streaming line is not asked")
         async with self._turns:
             for _ in range(1 + ask.retries):
+                await self._be_set(settings or self._settings)
                 reply = await self._try(ask, framer)
                 if reply is not None:
                     return reply
         raise NoReply(f"{self.link_id}: no reply, asked {1 + ask.retries} times")
 
+    async def hear_out(self, *, at_most_s: float) -> None:
+        """Wait until something came and was over, or for `at_most_s`: the late reply of a former request passes unheeded."""
+        loop = asyncio.get_running_loop()
+        async with self._turns:
+            until, before = loop.time() + at_most_s, self.unasked
+            while (left := until - loop.time()) > 0 and self.unasked == before:  # noqa: ASYNC110 - bytes, see `_silence`
+                await asyncio.sleep(min(left, 0.02))
+            await self._silence(at_most_s=at_most_s)
+
+    async def _be_set(self, settings: LineSettings) -> None:
+        """Set the port anew, in the silence between two requests. NoReply where it refuses: this device cannot be asked."""
+        if settings == self._set:
+            return
+        self._transport()
+        await self._silence(at_most_s=SWITCH_QUIET_S)
+        wire = self._wire
+        if wire is None or wire.live() is None:
+            raise self._down()
+        try:
+            async with asyncio.timeout(OPEN_TIMEOUT_S):
+                await set_port(wire, settings)
+        except (OSError, serialx.SerialException, ValueError) as error:  # TimeoutError is an OSError
+            reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+            said = f"{settings.baud} {settings.bits}{settings.parity}{settings.stop}"
+            raise NoReply(f"{self.link_id}: the port cannot be set to {said}: {reason}") from error
+        self._set, self._byte_s = settings, _byte_s(settings)
+        self.switches += 1
+        await asyncio.sleep(max(SWITCH_QUIET_S, self._quiet_s))
+
     async def _try(self, ask: Ask, framer: Framer) -> bytes | None:
         self._transport()
         await self._silence(at_most_s=ask.timeout_s)
         transport = self._transport()
-        turn = self._turn = Turn(ask=ask, framer=framer, echo_expected=self._echo)
+        turn = self._turn = Turn(ask=ask, framer=framer, echo_expected=self.echo_expected)
         self.asks += 1
         # A request that still waits in the buffer means a stalled port: a second one would only make a later burst.
         if transport.get_write_buffer_size() == 0:
@@ -195,6 +230,7 @@ class SerialLine:
         # ASYNC110: bytes push the end of the wait away, they do not bring it; no event says "nothing came".
         while (gap := min(self._busy_until + self._quiet_s, give_up) - loop.time()) > 0:  # noqa: ASYNC110
             await asyncio.sleep(gap)
+        self.restless = 0 if self._busy_until + self._quiet_s <= loop.time() else self.restless + 1
 
     def _transport(self) -> asyncio.Transport:
         transport = self._wire.live() if self._wire else None
@@ -243,6 +279,7 @@ class SerialLine:
 
     def _opened(self, wire: Wire) -> None:
         self._wire = wire
+        self._set, self._byte_s = self._settings, _byte_s(self._settings)
         self._sure = self._looked = self._clock.stamp()
         self._busy_until = asyncio.get_running_loop().time()
         # Not at once: the transports of Python 3.11 begin to read after this call, paused or not.
@@ -267,6 +304,7 @@ class SerialLine:
             self._turn.take(data)
         else:
             self.unasked += len(data)
+            self.on_unasked(data)
 
     async def _live(self, wire: Wire) -> float:
         """Wait for the end of a connection, tell it, and return how many seconds it lived. Raises a callback's error."""
@@ -392,6 +430,11 @@ class SerialLine:
             await asyncio.wait({self._opening}, timeout=CLOSE_TIMEOUT_S)
         if wire is not None:
             await wire.close()
+
+
+def _byte_s(line: LineSettings) -> float:
+    """How long one byte takes: start bit, data bits, parity, stop bits."""
+    return (1 + line.bits + (line.parity != "N") + line.stop) / line.baud
 
 
 def _retrieve(task: asyncio.Task[None]) -> None:

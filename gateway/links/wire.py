@@ -204,3 +204,16 @@ async def open_port(wire: Wire, port: str, settings: LineSettings) -> None:
         exclusive=True,
         close_timeout=CLOSE_TIMEOUT_S,
     )
+
+
+async def set_port(wire: Wire, settings: LineSettings) -> None:
+    """Set an open port anew. What lies unread or unsent in the kernel is dropped. Errors as of `open_port`."""
+    transport = wire.live()
+    if not isinstance(transport, serialx.BaseSerialTransport):
+        raise OSError(errno.ENOTTY, "a socket has no speed of its own")
+    await transport.reconfigure_port(
+        baudrate=settings.baud,
+        parity=serialx.Parity(settings.parity),
+        stopbits=serialx.StopBits(settings.stop),
+        byte_size=settings.bits,
+    )

@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from simulator.bench import backlog, ingest, outage, radio, road, wear
+from simulator.bench import backlog, bus, ingest, outage, radio, road, wear
 from simulator.bench.card import Card, NoCard
 from simulator.bench.figures import Figure, table
 
@@ -79,6 +79,24 @@ def main_outage(report: Path | None, *, days: float, per_s: float) -> int:
         text = json.dumps({**document, "figures": [one.as_json() for one in measured.figures]}, indent=1)
         report.write_text(text + "\n", encoding="utf-8")
     return int(lost != 0 or measured.reordered != 0)
+
+
+def main_bus(report: Path | None) -> int:
+    """Measure how much of a bus's time is used, print, write FILE; 1 where it is less than `bus.LEAST_SHARE`."""
+    figures, lines = [], []
+    for silent in (0, bus.DEAD):
+        run = Path(tempfile.mkdtemp(prefix="bench-bus-"))
+        try:
+            line = asyncio.run(bus.measure(run, silent=silent))
+        finally:
+            shutil.rmtree(run, ignore_errors=True)
+        lines.append(line)
+        figures += bus.figures(line, f"{bus.METERS} meters, {silent} dead")
+    print(table(figures))
+    if report:
+        document = {"figures": [one.as_json() for one in figures]}
+        report.write_text(json.dumps(document, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    return int(lines[0].share < bus.LEAST_SHARE)
 
 
 def _wear(run: Path) -> list[Figure]:

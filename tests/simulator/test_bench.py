@@ -11,9 +11,11 @@ from typing import cast
 import pytest
 
 from simulator.bench import backlog, main, raw_drain
+from simulator.bench.bus import SETTLE, Line, figures
 from simulator.bench.figures import Figure, Spread, table
 from simulator.bench.limits import peak_mb, resident_mb
 from simulator.bench.source import Source
+from simulator.bus import Exchange
 
 
 def test_the_ratio_says_how_much_worse_than_the_limit() -> None:
@@ -86,3 +88,14 @@ def test_presses_come_from_one_device_and_lines_from_all_in_turn() -> None:
         ("d3", 5, False),
         ("d1", 6, True),
     ]
+
+
+def test_the_share_of_a_bus_is_its_theoretical_cycles_beside_the_measured_ones() -> None:
+    line = Line(baud=2400, quiet_s=0.05)
+    # 20 bytes out, 40 back, 10 bits a byte: 0.25 s on the wire, 0.04 s of thought, 0.05 s of quiet: 0.34 s a cycle.
+    line.exchanges = [Exchange("m1", 20, 0.04, 40, 0.4 * n) for n in range(SETTLE + 11)]
+    assert line.ideal_s(line.exchanges[0]) == pytest.approx(0.34)
+    assert line.share == pytest.approx(0.85)
+    shown = {one.what: one.ours for one in figures(line, "bus")}
+    assert shown["bus: wasted a cycle, p50"] == pytest.approx(60.0)
+    assert shown["bus: polls"] == pytest.approx(2.5)

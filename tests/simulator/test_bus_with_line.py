@@ -40,7 +40,9 @@ class Cable:
             clock=SystemClock(),
         )
 
-    async def poll(self, address: str, *registers: str, timeout_s: float | None = None) -> tuple[Observation, ...]:
+    async def poll(
+        self, address: str, *registers: str, timeout_s: float | None = None, settings: LineSettings | None = None
+    ) -> tuple[Observation, ...]:
         """One poll as the gateway makes it: the driver asks through the line."""
         framer = DRIVER.framer()
         talk = DRIVER.talk(DRIVER.options(address, {"registers": list(registers)}))
@@ -49,7 +51,7 @@ class Cable:
             while True:
                 if timeout_s is not None:
                     ask = type(ask)(ask.request, ask.answers, timeout_s, retries=0)
-                ask = talk.send(await self.line.ask(ask, framer))
+                ask = talk.send(await self.line.ask(ask, framer, settings))
         except StopIteration as result:
             found: tuple[Observation, ...] = result.value
             return found
@@ -178,3 +180,46 @@ async def test_numbered_lines_reach_a_streaming_line_and_its_acknowledgements_re
     await asyncio.gather(*tasks, return_exceptions=True)
     assert source.resent == 0
     assert len(rows) == 2000
+
+
+async def test_meters_of_two_speeds_on_one_port_are_read_in_turn(tmp_path: Path) -> None:
+    meters = [meter("m1"), Meter(device="m2", address="111111111111", seed=5, start=time.time(), baud=2400)]
+    async with plugged(Cable(tmp_path, meters)) as cable:
+        for _ in range(2):
+            assert len(await cable.poll("000000193600", "energy_active_import")) == 5
+            slow = await cable.poll("111111111111", "energy_active_import", settings=LineSettings(baud=2400))
+            assert len(slow) == 5
+        assert (cable.line.switches, cable.line.timeouts) == (3, 0)
+        with pytest.raises(NoReply):
+            await cable.poll("111111111111", "energy_active_import", timeout_s=0.3)  # at the speed of the other one
+
+
+async def test_what_a_late_meter_says_after_its_second_try_is_heard_out(tmp_path: Path) -> None:
+    async with plugged(Cable(tmp_path, [meter(late_s=0.3)])) as cable:
+        ask = next(DRIVER.talk(DRIVER.options("000000193600", {"registers": ["energy_active_import"]})))
+        ask = type(ask)(ask.request, ask.answers, 0.25, retries=2)
+        await cable.line.ask(ask, DRIVER.framer())  # the first reply comes within the second try
+        before = cable.line.unasked
+        await cable.line.hear_out(at_most_s=1.5)
+        assert cable.line.unasked - before >= 12  # the second reply
+
+
+async def test_a_speed_that_a_socket_cannot_take_is_no_reply_with_its_reason(tmp_path: Path) -> None:
+    server = await asyncio.get_running_loop().create_server(asyncio.Protocol, "127.0.0.1", 0)
+    port = server.sockets[0].getsockname()[1]
+    line = SerialLine(
+        link_id="bus-1", port=f"socket://127.0.0.1:{port}", line=LineSettings(baud=9600), quiet_ms=5, echo=False,
+        on_state=lambda _state: None, clock=SystemClock(),
+    )  # fmt: skip
+    running = asyncio.create_task(line.run())
+    try:
+        async with asyncio.timeout(30):
+            while not line.is_open:
+                await asyncio.sleep(0.002)
+        ask = next(DRIVER.talk(DRIVER.options("000000193600", {})))
+        with pytest.raises(NoReply, match="cannot be set to 2400 8E1: a socket has no speed of its own"):
+            await line.ask(ask, DRIVER.framer(), LineSettings(2400, 8, "E", 1))
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        server.close()

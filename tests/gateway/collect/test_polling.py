@@ -15,6 +15,7 @@ from drivers.kit import (
     Ask,
     Decoded,
     Framer,
+    LineSettings,
     NoReply,
     Observation,
     Polled,
@@ -38,9 +39,29 @@ class Bus:
 
     answers: Callable[[bytes], bytes | Exception]
     asked: list[bytes] = field(default_factory=list)
+    tries: list[int] = field(default_factory=list)
+    settings: list[LineSettings | None] = field(default_factory=list)
+    heard_out: int = 0
+    link_id: str = "bus"
+    timeouts: int = 0
+    asks: int = 0
+    replies: int = 0
+    foreign: int = 0
+    trimmed: int = 0
+    unasked: int = 0
+    switches: int = 0
+    restless: int = 0
+    echo_seen: bool = False
+    echo_expected: bool = False
+    on_unasked: Callable[[bytes], None] | None = None
 
-    async def ask(self, ask: Ask, framer: Framer) -> bytes:
+    async def hear_out(self, *, at_most_s: float) -> None:
+        self.heard_out += 1
+
+    async def ask(self, ask: Ask, framer: Framer, settings: LineSettings | None = None) -> bytes:
         self.asked.append(ask.request)
+        self.tries.append(1 + ask.retries)
+        self.settings.append(settings)
         answer = self.answers(ask.request)
         if isinstance(answer, Exception):
             raise answer
@@ -177,11 +198,11 @@ async def test_a_silent_meter_becomes_a_problem_after_three_polls_and_none_when_
     ("every_s", "waits"),
     [
         (5.0, [5, 10, 20, 40, 80, 80]),
-        (60.0, [60, 120, 240, 300, 300, 300]),
-        (900.0, [900, 900, 900]),
+        (60.0, [30, 60, 240, 300, 300, 300]),
+        (900.0, [30, 60, 900, 900]),
     ],
 )
-async def test_a_silent_meter_is_asked_less_often_but_not_forgotten(
+async def test_a_silent_meter_is_asked_again_soon_then_less_often_and_never_forgotten(
     bench: Any, every_s: float, waits: list[float]
 ) -> None:
     master, _, centre = await bench(lambda _request: NoReply("silence"), meter("m1", every_s=every_s))
@@ -293,3 +314,62 @@ async def test_a_bug_behind_a_good_reply_costs_one_poll_and_not_the_bus(
     monkeypatch.setattr(centre.collector, "take", broken)
     await polled(master, lambda: len(bus.asked) >= 3)
     assert centre.problems == [("GW-RUN-03", "m1")]
+
+
+async def test_who_is_not_known_to_be_there_is_asked_once_and_who_is_three_times(bench: Any) -> None:
+    answer: list[bytes | Exception] = [NoReply("silence")]
+    master, bus, _ = await bench(lambda _request: answer[0], meter("m1"))
+    for answer[0] in (NoReply("silence"), b"kwh=1", b"kwh=1", NoReply("silence"), b"kwh=1"):
+        await master._poll(master._turns[0])
+    assert bus.tries == [1, 1, 3, 3, 1]
+
+
+async def test_each_device_is_asked_with_the_settings_of_its_own(bench: Any) -> None:
+    one, other = meter("m1"), meter("m2")
+    other.line = LineSettings(9600, 8, "N", 1)
+    master, bus, _ = await bench(lambda _request: b"kwh=1", one, other)
+    for turn in master._turns:
+        await master._poll(turn)
+    assert bus.settings == [None, LineSettings(9600, 8, "N", 1)]
+
+
+def _two_registers(_target: str) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+    first = yield Ask(b"first", lambda _frame: True)
+    second = yield Ask(b"second", lambda _frame: True)
+    return (Reading("energy_active_import", Decimal(first.decode())), Reading("voltage", Decimal(second.decode())))
+
+
+async def test_a_late_reply_to_the_first_try_is_heard_out_before_another_register_is_asked(bench: Any) -> None:
+    driver = Answers("two", Title("", ""), LineFramer, lambda address, raw: address, _two_registers, ())
+    master, bus, _ = await bench(lambda _request: b"1", meter("m1", driver=driver))
+    await master._poll(master._turns[0])
+    assert bus.heard_out == 0
+
+    def tried_again(request: bytes) -> bytes:
+        bus.timeouts += request == b"first"  # the first try timed out, its repetition was answered
+        return b"1"
+
+    bus.answers = tried_again
+    await master._poll(master._turns[0])
+    assert bus.heard_out == 1
+
+
+async def test_a_bus_that_is_never_quiet_is_a_problem_until_it_is(bench: Any) -> None:
+    master, bus, centre = await bench(lambda _request: b"kwh=1", meter("m1"))
+    bus.restless = 2
+    master._look_at_line(master._turns[0])
+    assert centre.problems == []
+    bus.restless = 3
+    master._look_at_line(master._turns[0])
+    assert centre.problems == [("GW-SER-09", "bus")]
+    bus.restless = 0
+    master._look_at_line(master._turns[0])
+    assert centre.problems == []
+
+
+@pytest.mark.parametrize(("expected", "told"), [(False, [("GW-SER-10", "bus")]), (True, [])])
+async def test_an_echo_that_nobody_configured_is_told(bench: Any, *, expected: bool, told: list[Any]) -> None:
+    master, bus, centre = await bench(lambda _request: b"kwh=1", meter("m1"))
+    bus.echo_seen, bus.echo_expected = True, expected
+    master._look_at_line(master._turns[0])
+    assert centre.problems == told

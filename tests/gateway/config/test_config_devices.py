@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from drivers.kit import Advertises
+from drivers.kit import Advertises, LineSettings
 from gateway.config import Device, Room, Secret, Settings
 from gateway.problems import describe
 
@@ -425,9 +425,28 @@ def test_what_speaks_by_itself_has_the_line_before_meters_wherever_it_stands(add
     assert settings.findings[0].facts["other"] == "r"
 
 
-def test_meters_on_one_line_agree_on_its_settings(added: Added) -> None:
+def test_meters_of_several_speeds_share_a_port_that_is_set_anew_for_each(added: Added) -> None:
     meters = device("meter", "bus", "000012345678", "", "a") + device("fast-meter", "bus", "000012345679", "", "b")
+    meters += device("meter", "bus", "000012345680", "baud = 4800", "c")
     settings, findings = added(LINKS + meters)
+    assert ids(settings) == ["a", "b", "c"]
+    assert findings == []
+    (bus,) = (one for one in settings.serial if one.id == "bus")
+    assert [one.line(bus) for one in settings.devices] == [
+        LineSettings(2400, 8, "E", 1), LineSettings(9600, 8, "N", 1), LineSettings(4800, 8, "E", 1),
+    ]  # fmt: skip
+
+
+def test_how_a_line_is_set_for_a_device_that_speaks_by_itself_stands_at_the_line(added: Added) -> None:
+    settings, findings = added(LINKS + device("radar", "bus", "b1", "baud = 4800", "a"))
+    assert ids(settings) == ["a"]
+    assert findings == [("GW-CFG-35", "device[1] (a).baud", 22, "kept")]
+    assert settings.findings[0].facts["reason"] == "@hint.not-asked"
+
+
+def test_meters_behind_one_socket_agree_on_its_settings(added: Added) -> None:
+    meters = device("meter", "bus", "000012345678", "", "a") + device("fast-meter", "bus", "000012345679", "", "b")
+    settings, findings = added(LINKS.replace("/dev/ttyS0", "socket://10.0.0.9:4001") + meters)
     assert ids(settings) == ["a"]
     assert findings == [("GW-CFG-13", "device[2] (b).link", 25, "set-aside")]
     assert describe("GW-CFG-13", "en", "", settings.findings[0].facts).title == (

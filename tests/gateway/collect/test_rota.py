@@ -1,0 +1,90 @@
+"""Whose turn it is: fair among the living, a bounded share for the dead, and few changes of the port's settings."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+from drivers.kit import Answers, LineSettings, Title
+from drivers.kit.framing import LineFramer
+from gateway.collect import Desk
+from gateway.collect.rota import Rota, Turn
+
+SLOW, FAST = LineSettings(2400, 8, "E", 1), LineSettings(9600, 8, "N", 1)
+
+
+def _talk(_target: object) -> object:
+    raise AssertionError("nobody is asked here")
+
+
+def turn(name: str, next_at: float, *, settings: LineSettings | None = None, failed: int = 0) -> Turn:
+    driver = Answers("meter", Title("", ""), LineFramer, lambda address, raw: address, _talk, ())  # type: ignore[arg-type]  # never called
+    return Turn(Desk(name, "meter", "bus", name, "", "", driver, None), 60.0, next_at, settings, failed)
+
+
+def test_who_has_waited_longest_is_next_and_nobody_before_his_time() -> None:
+    rota = Rota([turn("a", 5.0), turn("b", 3.0), turn("c", 9.0)])
+    assert [(one.desk.id, wait) for one, wait in (rota.next(2.0), rota.next(6.0))] == [("b", 1.0), ("b", 0.0)]
+
+
+def test_the_dead_have_a_twentieth_of_the_line_s_time() -> None:
+    alive, dead = turn("alive", 0.0), turn("dead", 0.0, failed=1)
+    rota = Rota([alive, dead])
+    rota.failed(dead, took_s=1.5, now=1.5)
+    now, spent, asked = 1.5, 0.0, 0
+    while now < 601.5:
+        one, wait = rota.next(now)
+        now += wait
+        if wait:
+            continue
+        rota.begins(one, now)
+        if one is dead:
+            now += 1.5
+            spent, asked = spent + 1.5, asked + 1
+            rota.failed(dead, took_s=1.5, now=now)
+        else:
+            now += 0.35
+            one.next_at = now  # at once again: the line is never free
+    assert asked == 19
+    assert 0.045 <= spent / 600 <= 0.055
+
+
+def test_the_dead_use_the_line_while_nobody_else_wants_it() -> None:
+    alive, dead = turn("alive", 100.0), turn("dead", 10.0, failed=3)
+    rota = Rota([alive, dead])
+    rota.failed(dead, took_s=1.5, now=5.0)  # paid for in 28.5 s
+    assert rota.next(5.0) == (dead, 5.0)
+    assert rota.next(10.0) == (dead, 0.0)
+    assert rota.next(10.0)[0] is dead
+
+
+def test_the_dead_do_not_begin_what_would_keep_a_living_one_waiting() -> None:
+    alive, dead = turn("alive", 11.0), turn("dead", 10.0, failed=3)
+    rota = Rota([alive, dead])
+    rota.failed(dead, took_s=1.5, now=5.0)
+    assert rota.next(10.0) == (alive, 1.0)
+    alive.next_at = 90.0
+    assert rota.next(11.0) == (dead, 0.0)
+
+
+def test_where_all_are_dead_the_line_is_theirs() -> None:
+    one, other = turn("one", 10.0, failed=3), turn("other", 12.0, failed=3)
+    rota = Rota([one, other])
+    rota.failed(one, took_s=1.5, now=5.0)
+    assert rota.next(10.0) == (one, 0.0)
+
+
+def test_those_with_the_port_s_settings_come_first_but_not_for_ever() -> None:
+    slow, fast = [turn(f"s{n}", 1.0, settings=SLOW) for n in (1, 2)], [turn("f", 0.0, settings=FAST)]
+    rota = Rota([*slow, *fast])
+    order = []
+    now = 2.0
+    for _ in range(70):
+        one, _ = rota.next(now)
+        rota.begins(one, now)
+        order.append(one.desk.id)
+        now += 0.3
+        one.next_at = now
+    switches = sum(before[0] != after[0] for before, after in pairwise(order))
+    assert order[0] == "f"
+    assert set(order) == {"f", "s1", "s2"}
+    assert switches == 2  # 21 s, each of the two speeds held for 10
