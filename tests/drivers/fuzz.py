@@ -98,6 +98,28 @@ def sealed_dlt645(rng: random.Random, request: bytes) -> bytes:
     return frame + bytes([sum(frame) & 0xFF, 0x16])
 
 
+def sealed_cjt188(rng: random.Random, request: bytes) -> bytes:
+    """A reply with a right sum: the units of water or heat before or behind any digits, now and then with a byte of another."""
+    asked = request[4:]
+    is_heat = asked[1] >> 4 == 2 if rng.random() < 0.9 else rng.random() < 0.5
+    units = b"\x05\x05\x17\x35\x2c" if is_heat else b"\x2c\x2c"
+    if rng.random() < 0.2:
+        units = bytes(rng.choice(b"\x01\x02\x08\x0a\x0b\x0e\x11\x13\x14\x1a\x29\x32\xff") for _ in units)
+    unit_first, data = rng.random() < 0.5, bytearray()
+    for unit in units:
+        digits = bytes(rng.choice(b"\x00\x00\x12\x20\x99\xff") for _ in range(4))
+        data += bytes([unit]) + digits if unit_first else digits + bytes([unit])
+    data += bytes(rng.choice(b"\x00\x01\x12\x20\x59\x80\xff") for _ in range((9 if is_heat else 0) + 9))
+    if rng.random() < 0.2:
+        data[rng.randrange(len(data))] = rng.randrange(256)
+    if rng.random() < 0.1:
+        data += rng.randbytes(7)
+    control = rng.choice((0x81, 0x81, 0x81, 0x81, 0xC1, rng.randrange(256)))
+    kind = rng.choice((asked[1], asked[1], asked[1], 0xAA, 0x22, 0x25, rng.randrange(256)))
+    frame = bytes([0x68, kind]) + asked[2:9] + bytes([control, len(data) + 3]) + asked[11:14] + bytes(data)
+    return frame + bytes([sum(frame) & 0xFF, 0x16])
+
+
 def sealed_tinyframe(rng: random.Random) -> bytes:
     """Any content of a type that is read, with right checks, most of it of a length that fits."""
     kind = rng.choice(
@@ -177,6 +199,10 @@ SEALED: dict[str, Callable[[random.Random], bytes]] = {
     "ev1527-board": sealed_ev1527,
     "sonoff-rf-bridge": sealed_bridge,
     "andar-radar": sealed_tinyframe,
+}
+
+SEALED_REPLIES: dict[str, Callable[[random.Random, bytes], bytes]] = {
+    "cjt188": sealed_cjt188,
 }
 
 JSON_VALUES = (
@@ -284,6 +310,8 @@ def answer_case(driver: Answers, rng: random.Random) -> Case:
     def reply_to(request: bytes) -> bytes:
         if driver.model.startswith("dlt645-") and rng.random() < 0.6:
             return sealed_dlt645(rng, request)
+        if driver.model in SEALED_REPLIES and rng.random() < 0.6:
+            return SEALED_REPLIES[driver.model](rng, request)
         return mutate(rng, samples)
 
     def case() -> str:
