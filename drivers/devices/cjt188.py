@@ -173,7 +173,8 @@ class _Found:
         self._value("volume_heating", "volume")
         self._reading("temperature", self._data.numbers.get("supply"), "supply")
         self._reading("temperature", self._data.numbers.get("return"), "return")
-        self._reading("operating_time", self._data.numbers.get("hours"))
+        if (hours := self._data.numbers.get("hours")) is not None:
+            self._reading("operating_time", 3600 * hours)
 
     def _status(self, word: int) -> None:
         dialect = self._dialect
@@ -234,7 +235,7 @@ DRIVER = Answers(
                     Reading("volume_heating", Decimal("1833.42"), "", _UNIT_FIRST),
                     Reading("temperature", Decimal("19.03"), "supply", _UNIT_FIRST),
                     Reading("temperature", Decimal("19.10"), "return", _UNIT_FIRST),
-                    Reading("operating_time", Decimal(2761), "", _UNIT_FIRST),
+                    Reading("operating_time", Decimal(2761 * 3600), "", _UNIT_FIRST),
                     Reading("flow", Decimal("0.0000"), "", _UNIT_FIRST),
                     Reading("status_word", Decimal(0x0301), "", _UNIT_FIRST),
                 )

@@ -7,6 +7,7 @@ nothing disappears. Frames are returned as they stood on the wire, with their de
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 
 from drivers.kit.observations import Reason
@@ -78,20 +79,21 @@ class LineFramer:
 
 
 class LengthFramer:
-    """Cuts frames that start with one known byte and tell their own length.
+    """Cuts frames that start with a known byte, or one of several, and tell their own length.
 
     Where `inspect` refuses a start, the search goes on at the very next byte: a frame that begins inside a broken one
     is found. A frame longer than `limit` is refused as TOO_LONG.
     """
 
-    def __init__(self, inspect: Inspect, *, start: int, limit: int) -> None:
-        if not 0 <= start <= 0xFF or limit < 1:
+    def __init__(self, inspect: Inspect, *, start: int | bytes, limit: int) -> None:
+        starts = start if isinstance(start, bytes) else bytes([start])
+        if not starts or limit < 1:
             raise ValueError("a start byte and a limit of at least one byte")
         self.limit = limit
         self.skipped = 0
         self.rejects: dict[Reason, int] = {}
         self._inspect = inspect
-        self._start = bytes([start])
+        self._find = _finder(starts)
         self._held = b""
 
     @property
@@ -104,7 +106,7 @@ class LengthFramer:
         buffer = self._held + data
         frames: list[bytes] = []
         at = 0
-        while (start := buffer.find(self._start, at)) >= 0:
+        while (start := self._find(buffer, at)) >= 0:
             self.skipped += start - at
             at = start
             look = self._inspect(buffer, start)
@@ -132,6 +134,14 @@ class LengthFramer:
         """Forget a half frame."""
         self.skipped += len(self._held)
         self._held = b""
+
+
+def _finder(starts: bytes) -> Callable[[bytes, int], int]:
+    """Return what finds the next of some bytes, -1 for none."""
+    if len(starts) == 1:
+        return lambda data, at: data.find(starts, at)
+    search = re.compile(b"[" + re.escape(starts) + b"]").search
+    return lambda data, at: -1 if (found := search(data, at)) is None else found.start()
 
 
 def eager(inspect: Inspect, *, start: int) -> Inspect:

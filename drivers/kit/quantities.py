@@ -25,6 +25,10 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "energy_reactive_import": Quantity("kvarh", "正向无功电能", "reactive energy, import", cumulative=True),
     "energy_reactive_export": Quantity("kvarh", "反向无功电能", "reactive energy, export", cumulative=True),
     # What a meter counts in joules stays in joules: 1 GJ is no whole number of kilowatt hours, and its dial shows GJ.
+    "energy_other": Quantity("kWh", "能量（介质未知）", "energy, of what is not known", cumulative=True),
+    "energy_other_joule": Quantity(
+        "GJ", "能量（介质未知，焦耳表）", "energy, of what is not known, in joules", cumulative=True
+    ),
     "energy_heat": Quantity("kWh", "热量", "heat", cumulative=True),
     "energy_heat_joule": Quantity("GJ", "热量（焦耳表）", "heat, of a meter that counts joules", cumulative=True),
     "energy_cooling": Quantity("kWh", "冷量", "cooling", cumulative=True),
@@ -38,15 +42,20 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "volume_heating": Quantity("m3", "热媒流量累计", "heat carrier that has flowed", cumulative=True),
     "mass": Quantity("kg", "质量累计", "mass that has flowed", cumulative=True),
     "heat_cost_units": Quantity("1", "热分配表读数", "units of a heat cost allocator", cumulative=True),
-    "pulses": Quantity("1", "脉冲计数", "pulses counted", cumulative=True),
+    "count": Quantity("1", "无单位计数", "a count without a unit", cumulative=True),
     "flow": Quantity("m3/h", "瞬时流量", "flow"),
     "flow_mass": Quantity("kg/h", "质量流量", "flow, by mass"),
+    "power_other": Quantity("kW", "功率（介质未知）", "power, of what is not known"),
     "power_heat": Quantity("kW", "热功率", "thermal power"),
     "power_heat_joule": Quantity("GJ/h", "热功率（焦耳表）", "thermal power, of a meter that counts joules"),
     "temperature_difference": Quantity("K", "温差", "temperature difference"),
-    "operating_time": Quantity("h", "累计工作时间", "time in operation"),
+    # In seconds: what a meter counts in minutes or seconds is no exact number of hours.
+    "operating_time": Quantity("s", "累计工作时间", "time in operation"),
+    "on_time": Quantity("s", "通电时间", "time under power"),
     "valve_state": Quantity("1", "阀门（0 开，1 关）", "valve: 0 open, 1 closed"),
     "status_word": Quantity("1", "状态字", "status word, as the meter sends it"),
+    "error_flags": Quantity("1", "错误标志", "error flags, as the meter sends them"),
+    "records_unread": Quantity("1", "没有对应量的数据项个数", "records of a reply that are no quantity here"),
     "energy_reactive_q1": Quantity("kvarh", "第一象限无功电能", "reactive energy, quadrant 1", cumulative=True),
     "energy_reactive_q2": Quantity("kvarh", "第二象限无功电能", "reactive energy, quadrant 2", cumulative=True),
     "energy_reactive_q3": Quantity("kvarh", "第三象限无功电能", "reactive energy, quadrant 3", cumulative=True),

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import MISSING, Field, fields, is_dataclass
+from datetime import datetime
 from decimal import Decimal
 from enum import Enum
 
@@ -73,6 +74,8 @@ def source_of(value: object) -> str:
         return f'bytes.fromhex("{value.hex()}")'
     if isinstance(value, Decimal):
         return f'Decimal("{value}")'
+    if isinstance(value, datetime):
+        return f'datetime.fromisoformat("{value.isoformat()}")'
     if isinstance(value, Mapping):
         return "{" + ", ".join(f"{_key(key)}: {source_of(item)}" for key, item in value.items()) + "}"
     if isinstance(value, list):

@@ -28,7 +28,7 @@ _METER: Final = (
     "mass",
     "flow",
     "heat_cost",
-    "pulses",
+    "count",
     "demand_",
     "meter_",
     "status_word",

@@ -120,6 +120,30 @@ def sealed_cjt188(rng: random.Random, request: bytes) -> bytes:
     return frame + bytes([sum(frame) & 0xFF, 0x16])
 
 
+def sealed_mbus(rng: random.Random, request: bytes) -> bytes:
+    """An acknowledgement where one is waited for, else any records with a right sum, most of them of a known form."""
+    if request[1] == 0x40 or request[0] == 0x68:
+        return b"\xe5"
+    records = b""
+    for _ in range(rng.randrange(1, 9)):
+        dif = rng.choice(
+            (0x01, 0x02, 0x04, 0x05, 0x06, 0x07, 0x0A, 0x0C, 0x0D, 0x0E, 0x42, 0x84, 0x14, rng.randrange(256))
+        )
+        records += bytes([dif]) + (bytes([rng.randrange(128)]) if dif & 0x80 else b"")
+        vif = rng.choice((0x06, 0x13, 0x2B, 0x3B, 0x5A, 0x6C, 0x6D, 0xFD, 0xFB, 0x86, 0x7C, rng.randrange(256)))
+        records += bytes([vif]) + (bytes([rng.randrange(256) & rng.choice((0x7F, 0xFF))]) if vif & 0x80 else b"")
+        records += rng.choice(
+            (rng.randbytes(rng.randrange(9)), bytes(rng.choice(b"\x00\x12\xff\x80") for _ in range(4)))
+        )
+    header = bytes.fromhex("7856341224400107") + rng.randbytes(2) + rng.choice((b"\x00\x00", rng.randbytes(2)))
+    information = rng.choice((0x72, 0x72, 0x72, 0x76, 0x73, 0x77, 0x78, 0x7A, 0x70, rng.randrange(256)))
+    content = (header if information & 0xFB == 0x72 else b"") + records + rng.choice((b"", b"", b"\x1f", b"\x0f\x01"))
+    if information & 0xFB == 0x73:
+        content = rng.randbytes(16)
+    body = bytes([rng.choice((0x08, 0x08, 0x18, rng.randrange(256))), request[2], information]) + content[:250]
+    return bytes([0x68, len(body), len(body), 0x68]) + body + bytes([sum(body) & 0xFF, 0x16])
+
+
 def sealed_tinyframe(rng: random.Random) -> bytes:
     """Any content of a type that is read, with right checks, most of it of a length that fits."""
     kind = rng.choice(
@@ -203,6 +227,7 @@ SEALED: dict[str, Callable[[random.Random], bytes]] = {
 
 SEALED_REPLIES: dict[str, Callable[[random.Random, bytes], bytes]] = {
     "cjt188": sealed_cjt188,
+    "mbus": sealed_mbus,
 }
 
 JSON_VALUES = (

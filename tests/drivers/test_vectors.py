@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 from dataclasses import replace
+from datetime import datetime
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,7 @@ PASTED = "captured 2026-03-01: ..."
 
 def pasted(source: str) -> Any:
     """What Python makes of the text, with the names that every driver file has imported."""
-    names = {name: getattr(kit, name) for name in kit.__all__} | {"Decimal": Decimal}
+    names = {name: getattr(kit, name) for name in kit.__all__} | {"Decimal": Decimal, "datetime": datetime}
     return eval(source, names)  # noqa: S307 - text of our own, as a person would paste it
 
 
