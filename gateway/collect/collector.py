@@ -191,7 +191,7 @@ class Collector:
             # Anybody can write this counter: it must not move the mark of the proven ones.
             judged = self._judge.counter(desk.id, replace(counter, authenticated=False), at)
         else:
-            judged = self._judge.level(desk.id, UNDECIPHERABLE, on=True, at=at, hold_s=desk.level_hold_s)
+            judged = self._judge.level(desk.id, UNDECIPHERABLE, on=True, at=at, hold_s=desk.level_hold_s, lasts=False)
         if judged.verdict is Verdict.REPEAT:
             desk.repeats += 1
             return
@@ -304,8 +304,10 @@ class Collector:
         else:
             self._signal(batch, signal)
             return
-        hold_s = _hold_s(desk, signal)
-        judged = self._judge.level(desk.id, name, on=level, at=batch.at, hold_s=hold_s, link=batch.link)
+        hold_s, lasts = _hold_s(desk, signal), signal.level is not None
+        judged = self._judge.level(
+            desk.id, name, on=level, at=batch.at, hold_s=hold_s, link=batch.link, lasts=lasts
+        )  # fmt: skip
         batch.keep(judged.mark)
         if not level:
             if self._judge_end(batch, signal, name, judged):

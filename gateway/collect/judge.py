@@ -33,7 +33,8 @@ A message of a broker is a repeat when the broker marks it as sent again and it 
 device that were stored: what was stored before its acknowledgement got through. The mark is stored with what it admits.
 Limits: 64 counters behind a mark are remembered, bit by bit; 64 levels a device, more are raised each time. The mark of a
 level that lasts is stored anew every 5 min (a seventh of its hold time if that is longer), so that after a restart it is
-known as the same, and one that ended unheard is not.
+known as the same, and one that ended unheard is not. What is shown for its hold time at most (a press without a counter) is
+after a restart the same for that long only, from when it began.
 """
 
 from __future__ import annotations
@@ -240,10 +241,14 @@ class Judge:
 
     # -- levels -------------------------------------------------------------------------------------------------
 
-    def level(self, device: str, name: str, *, on: bool, at: Stamp, hold_s: float, link: str = "") -> Judged:
+    def level(
+        self, device: str, name: str, *, on: bool, at: Stamp, hold_s: float, link: str = "", lasts: bool = True
+    ) -> Judged:
         """Judge a repeated state; NEW at each edge (also at the falling one), REPEAT between, LATE as the rules say.
 
         A REPEAT may carry a mark as well: it keeps the stored one fresh. `link`: the radio, where the order is not sure.
+        `lasts` False: it is shown for about its hold time and no longer, so it cannot have gone on through the time in which
+        its mark may be old.
         """
         key = _LEVEL + name
         levels = self._of(device).levels
@@ -261,6 +266,7 @@ class Judge:
         refresh_ms = max(LEVEL_REFRESH_MS, hold_ms // 7)
         if before is not None and on != was_on and before.is_news_to(link, at):
             return Judged(Verdict.LATE if on else Verdict.REPEAT)
+        grace_ms = refresh_ms if lasts else 0
         if on == (held if on else was_on):
             if before is None:
                 return Judged(Verdict.REPEAT)
@@ -272,9 +278,9 @@ class Judge:
             if at.mono_ms - before.stored_ms < refresh_ms:
                 return Judged(Verdict.REPEAT, resumed=resumed)
             before.stored_ms = at.mono_ms
-            return Judged(Verdict.REPEAT, self._level_mark(device, key, before, refresh_ms), resumed=resumed)
+            return Judged(Verdict.REPEAT, self._level_mark(device, key, before, grace_ms), resumed=resumed)
         level = levels[key] = _Level(on, at.mono_ms, at.boot, at.mono_ms, told_by={link})
-        return Judged(Verdict.NEW, self._level_mark(device, key, level, refresh_ms))
+        return Judged(Verdict.NEW, self._level_mark(device, key, level, grace_ms))
 
     def doubt(self, device: str) -> None:
         """Nobody heard the device for a while: whether a level lasted all the time is as unknown as after a restart."""

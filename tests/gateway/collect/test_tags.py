@@ -116,6 +116,21 @@ def slots(*rows: dict[str, object], slot_s: float = 20.0) -> Advertises:
     return BEACON.configured({"slot": list(rows), "slot_s": slot_s})
 
 
+async def test_the_next_press_of_a_slot_is_heard_soon_after_a_restart_too(opened: Opener, radio: Radio) -> None:
+    driver = slots({"is": "press", "uuid": UUID}, slot_s=10.0)
+    centre = await opened([radio("call-1", "beacon-button", TAG, driver=driver)])
+    centre.hear(TAG, maker=beacon())
+    await centre.restart()
+    centre.clock.go_on(14.9)
+    centre.hear(TAG, maker=beacon())  # as without a restart
+    centre.clock.go_on(15.1)
+    centre.hear(TAG, maker=beacon())
+    await centre.restart()
+    centre.clock.go_on(15.1)
+    centre.hear(TAG, maker=beacon())
+    assert await centre.told("presses") == [("alarm.raised", 1), ("alarm.raised", 2), ("alarm.raised", 3)]
+
+
 async def test_a_slot_is_one_call_until_it_was_silent_for_its_time(opened: Opener, radio: Radio) -> None:
     driver = slots({"is": "content-change", "uuid": UUID}, slot_s=10.0)
     centre = await opened([radio("call-1", "beacon-button", TAG, driver=driver)])
