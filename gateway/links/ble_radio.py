@@ -4,7 +4,8 @@ An advert is one-shot: what comes while nobody scans is gone. So the time of dea
 tells when adapter or bluetoothd return) and its beginning is told honestly: no later than the last moment that surely
 was a hearing one, which is an advert from anybody, or the start of a scan that nothing spoke against.
 What is done about silence, and when it is called deafness, stands in `silence`. A new scan made on its account is not
-told when it is over within 1 s: the controller itself leaves holes of that order.
+told when it is over within 1 s: the controller itself leaves holes of that order. One that is made because bleak dropped an
+advert always is.
 Limits: each call into bleak waits 10 s at most; tries again after at most 3 s; the queue's stand in `advert_queue`.
 """
 
@@ -141,6 +142,8 @@ class BleRadio:
         self._repairing: tuple[Repair, Stamp] | None = None
         self._unsure = False
         self._idle_at = self._missed_at = float("-inf")
+        # Since when what a device said was dropped by bleak; None: nothing was.
+        self._missed_since: Stamp | None = None
         self._stale: object | None = None
         # When an advert last came, or a scan began after a deaf time; and when hearing was last sure beyond doubt.
         self._heard_at = self._sure_at = clock.stamp()
@@ -326,8 +329,12 @@ class BleRadio:
         self._scan.end(ble_problems.OTHER, "bluetoothd ended the scan")
 
     def _on_missed(self) -> None:
-        """bleak drops what one of the devices says: a new connection knows it. Now and then only, should that not help."""
+        """bleak drops what one of the devices says: a new connection knows it. Now and then only, should that not help.
+
+        What was dropped is told with that new start, however short it is.
+        """
         now = self._clock.monotonic()
+        self._missed_since = self._missed_since or self._clock.stamp()
         if now - self._missed_at >= _STEADY_S:
             self._missed_at = now
             self._scan.spoilt = True
@@ -389,6 +396,9 @@ class BleRadio:
     def _tell_scanning(self) -> None:
         now = self._clock.stamp()
         repairing, self._repairing = self._repairing, None
+        missed, self._missed_since = self._missed_since, None
+        if missed is not None and self._says_hearing():
+            self._tell(hearing=False, at=missed, problem=None, facts={})
         if repairing is not None:
             repair, since = repairing
             self._silence.repaired(repair, self._clock.monotonic())
@@ -422,6 +432,8 @@ class BleRadio:
         """It no longer hears, and everybody knows why."""
         self._repairing = None
         at = self._sure_at if self._says_hearing() else self._clock.stamp()
+        missed, self._missed_since = self._missed_since, None
+        at = at if missed is None or missed.mono_ms > at.mono_ms else missed
         self._tell(hearing=False, at=at, problem=code, facts={"adapter": self._watch.adapter, "detail": text})
 
     def _says_hearing(self) -> bool:

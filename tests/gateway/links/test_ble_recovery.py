@@ -508,7 +508,10 @@ async def test_an_adapter_of_another_radio_or_one_that_is_off_does_not_stand_in(
 
 
 async def test_a_device_that_bleak_has_forgotten_is_heard_again_at_once(world: Any) -> None:
-    """A device that appears while bleak takes over the list of all objects is not in its memory, and stays dumb."""
+    """A device that appears while bleak takes over the list of all objects is not in its memory, and stays dumb.
+
+    What bleak drops until the new scan is lost, and that is told.
+    """
     world.radio()
     await world.until_said("hearing")
     await world.until_heard_once()
@@ -518,7 +521,8 @@ async def test_a_device_that_bleak_has_forgotten_is_heard_again_at_once(world: A
     await world.until_delivered()
 
     assert bleak_bus.current() is not manager
-    assert world.said == ["hearing"]
+    assert world.said == ["hearing", "deaf", "hearing"]
+    assert world.states[0].at.mono_ms <= world.states[1].at.mono_ms <= world.states[2].at.mono_ms
 
 
 async def test_what_is_told_of_unknown_devices_without_an_advert_costs_no_connection(world: Any) -> None:
