@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     _add_faults(commands.add_parser("faults", help="the fault table: each fault of radio and lines, measured"))
     _add_chaos(commands.add_parser("chaos", help="a seeded schedule of faults, and a ledger that must be clean"))
     _add_kills(commands.add_parser("kills", help="SIGKILL again and again under load, and what that cost"))
+    _add_presses(
+        commands.add_parser("presses", help="presses over a radio that loses and breaks, and what became of each")
+    )
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
     bench.add_argument(
@@ -129,6 +132,13 @@ def _add_kills(parser: argparse.ArgumentParser) -> None:
 
     add_arguments(parser)
     parser.set_defaults(command=_kills)
+
+
+def _add_presses(parser: argparse.ArgumentParser) -> None:
+    from simulator.presses.run import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(command=_presses)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -234,6 +244,12 @@ def _kills(options: argparse.Namespace) -> int:
     from simulator.chaos.kills import main
 
     return _judged("kills", lambda: main(options))
+
+
+def _presses(options: argparse.Namespace) -> int:
+    from simulator.presses.run import main
+
+    return _judged("presses", lambda: main(options))
 
 
 def _judged(name: str, run: Callable[[], int]) -> int:

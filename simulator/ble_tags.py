@@ -1,4 +1,5 @@
-"""What the pretended tags say: EnOcean's signed switches, beacons that change while pressed, MOKO buttons that count.
+"""What the pretended tags say: signed switches, beacons that change while pressed, buttons that count, tags with a state.
+
 
 Bytes are made here from the published layouts and are checked in the tests against frames that others published, so
 that the driver and the simulator cannot share one error. Pure: no IO, no clock, no randomness.
@@ -18,6 +19,8 @@ from simulator.ble_devices import Payload
 ENOCEAN: Final = 0x03DA
 APPLE: Final = 0x004C
 MOKO: Final = 0xFEE0
+MINEW: Final = 0x0639
+HOLYIOT: Final = 0x5242
 # EnOcean PTM 215B user manual, "Data telegram payload": bit 0 press, bit 4 contact B1.
 ENOCEAN_PRESS_B1: Final = 0x11
 ENOCEAN_RELEASE_B1: Final = 0x10
@@ -26,6 +29,10 @@ BEACON_CODES: Final[Mapping[str, int]] = {"press": 4, "double": 5, "triple": 6, 
 # MOKO MKBXBBaseAdvModel: the first byte of a trigger's frame.
 MOKO_CODES: Final[Mapping[str, int]] = {"press": 0x20, "double": 0x21, "long": 0x22}
 _MOKO_ON: Final = 0x02
+# Minew MSE01: bit 5 of its status is button 1, bit 1 that it moves.
+_MSE_BUTTON, _MSE_MOVING = 0x20, 0x02
+# Of an MSE frame, what stands behind the status is its axes: those of the published sample.
+_MSE_AXES: Final = bytes.fromhex("0100efb598c3b498c0b63cbed37ebd0398bd")
 
 
 def enocean(*, address: str, key: bytes, sequence: int, status: int) -> bytes:
@@ -125,3 +132,49 @@ class MokoButton:
         count = self._counts[code]
         data = struct.pack(">BBH", MOKO_CODES[code], flags, count) + bytes.fromhex("e0000000000100") + b"\x00"
         return Payload(service_data={MOKO: data}, counter=count)
+
+
+class MinewButton:
+    """An MSE01: tells in each advert whether its button is down, and how many adverts it has sent."""
+
+    def __init__(self, address: str, *, battery: int = 69, adverts: int = 0) -> None:
+        self.address = address
+        self._battery = battery
+        self._adverts = adverts
+
+    def press(self, code: str) -> Payload:
+        """Return the advert with the button down; it has one way to be pressed."""
+        if code != "press":
+            raise ValueError(f"a Minew tag knows no {code!r}, only press")
+        return self._state(_MSE_BUTTON | _MSE_MOVING)
+
+    def heartbeat(self) -> Payload:
+        """Return the advert of a tag at rest."""
+        return self._state(0)
+
+    def _state(self, status: int) -> Payload:
+        self._adverts = (self._adverts + 1) & 0xFF
+        head = bytes((0x51, 0x01, self._adverts, self._battery, status))
+        return Payload(manufacturer_data={MINEW: head + _MSE_AXES})
+
+
+class HolyiotButton:
+    """A tag that tells in each advert whether its button is down."""
+
+    def __init__(self, address: str, *, battery: int = 100) -> None:
+        self.address = address
+        self._battery = battery
+
+    def press(self, code: str) -> Payload:
+        """Return the advert with the button down; it has one way to be pressed."""
+        if code != "press":
+            raise ValueError(f"a HolyIOT tag knows no {code!r}, only press")
+        return self._state(1)
+
+    def heartbeat(self) -> Payload:
+        """Return the advert of a tag at rest."""
+        return self._state(0)
+
+    def _state(self, value: int) -> Payload:
+        sender = bytes.fromhex(self.address.replace(":", ""))
+        return Payload(service_data={HOLYIOT: bytes((0x41, self._battery)) + sender + bytes((6, 6, 6, value, 0))})

@@ -214,8 +214,13 @@ class FakeBluez:
             device.rssi = None
             self._changed(device.path, DEVICE, {}, invalidated=["RSSI"])
 
+    def listens(self) -> bool:
+        """Tell whether somebody scans and would be told: a bus, a controller and a discovery are there."""
+        connected = self._bus is not None and self._bus.connected
+        return connected and any(one.powered and not one.deaf and bool(one.sessions) for one in self._adapters.values())
+
     def hear(self, report: Report, *, by: str = "") -> bool:
-        """Hand a report to every controller, or to the one that is near (`by`); tell whether anybody scans for it."""
+        """Hand a report to every controller, or to the one that is near (`by`); tell whether bluetoothd said it on the bus."""
         if self._bus is None or not self._bus.connected:
             return False
         # Private: dbus-fast does not tell how much it still has to write.
@@ -225,11 +230,11 @@ class FakeBluez:
         now = asyncio.get_running_loop().time()
         near = [adapter for name, adapter in self._adapters.items() if by in ("", name)]
         heard = [adapter for adapter in near if adapter.hears(report, now)]
-        for adapter in heard:
-            self._take(adapter, report)
-        return bool(heard)
+        told = [self._take(adapter, report) for adapter in heard]
+        return any(told)
 
-    def _take(self, adapter: Adapter, report: Report) -> None:
+    def _take(self, adapter: Adapter, report: Report) -> bool:
+        """Take a report in; tell whether it is said on the bus."""
         loop = asyncio.get_running_loop()
         device = adapter.devices.get(report.address)
         fresh = device is None
@@ -246,6 +251,7 @@ class FakeBluez:
             if not device.pending:
                 loop.call_soon(self._flush, device)
             device.pending.update(changed)
+        return fresh or bool(changed)
 
     def _flush(self, device: Device) -> None:
         pending, device.pending = device.pending, {}
@@ -417,7 +423,10 @@ class FakeBluez:
 
     def _send(self, message: Message) -> None:
         if self._bus is not None and self._bus.connected:
-            self._bus.send(message).add_done_callback(_sent)
+            try:
+                self._bus.send(message).add_done_callback(_sent)
+            except OSError:  # the bus is dying, and dbus-fast has not been told yet
+                self.lost += 1
 
 
 def _sent(future: asyncio.Future[Any]) -> None:

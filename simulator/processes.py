@@ -112,6 +112,10 @@ class Children:
         """Return when a process has ended by itself, and say which. Never returns otherwise."""
         return await self._died.get()
 
+    def pid(self, name: str) -> int:
+        """Return the process id of one that runs. KeyError when there is none."""
+        return self._running[name].pid
+
     def check(self) -> None:
         """Raise ProcessDied if a process has ended by itself."""
         if not self._died.empty():

@@ -341,7 +341,7 @@ def gateway_toml(scenario: Scenario, run: Path) -> str:
     lines += _table("[outbox]", linger_s=1)  # its meters are asked every few seconds
     for room in scenario.rooms:
         lines += _table("[[room]]", **room)
-    lines += _table("[[ble]]", id=scenario.links["air"]["id"], adapter="hci0")
+    lines += _table("[[ble]]", adapter="hci0", **scenario.links["air"])
     bus = scenario.links.get("bus")
     if bus:
         lines += _table("[[serial]]", id=bus["id"], port=str(run / bus["path"]), **_EIGHT_N_ONE, baud=bus["baud"])

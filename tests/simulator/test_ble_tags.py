@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import pytest
 
-from simulator.ble_tags import MOKO, BeaconTag, EnoceanSwitch, MokoButton, enocean, ibeacon
+from simulator.ble_tags import (
+    HOLYIOT,
+    MINEW,
+    MOKO,
+    BeaconTag,
+    EnoceanSwitch,
+    HolyiotButton,
+    MinewButton,
+    MokoButton,
+    enocean,
+    ibeacon,
+)
 
 
 @pytest.mark.parametrize(
@@ -53,10 +64,27 @@ def test_a_moko_button_tells_how_often_each_way_was_used() -> None:
     assert [one.counter for one in said] == [0xFFFF, 0, 0, 0]
 
 
+def test_a_minew_tag_shows_its_button_as_the_published_one() -> None:
+    # reelyactive/advlib-ble-manufacturers test/unit/minew.js INPUT_DATA_MSE01
+    tag = MinewButton("AC:23:31:23:45:67", battery=0x45, adverts=0x22)
+    down, up = tag.press("press"), tag.heartbeat()
+    assert down.manufacturer_data[MINEW].hex() == "51012345220100efb598c3b498c0b63cbed37ebd0398bd"
+    assert up.manufacturer_data[MINEW][:5].hex() == "5101244500"
+    assert down.counter is None
+
+
+def test_a_holyiot_tag_shows_its_button_as_the_published_one() -> None:
+    # custom-components/ble_monitor test/test_holyiot.py::test_holyiot_button
+    tag = HolyiotButton("C6:B5:45:F6:F1:8E")
+    assert tag.press("press").service_data[HOLYIOT].hex() == "4164c6b545f6f18e0606060100"
+    assert tag.heartbeat().service_data[HOLYIOT].hex() == "4164c6b545f6f18e0606060000"
+
+
 def test_what_a_tag_cannot_do_is_refused_by_name() -> None:
     switch = EnoceanSwitch("E2:15:00:00:19:B8", key=bytes(16), sequence=0)
     tag = BeaconTag("AC:23:3F:00:00:01", uuid="00" * 16)
-    for device, code in ((switch, "double"), (tag, "quadruple"), (MokoButton("E0:00:00:00:00:01"), "triple")):
+    for device, code in ((switch, "double"), (tag, "quadruple"), (MokoButton("E0:00:00:00:00:01"), "triple"),
+                         (MinewButton("AC:23:31:23:45:67"), "long"), (HolyiotButton("C6:B5:45:F6:F1:8E"), "long")):  # fmt: skip
         with pytest.raises(ValueError, match=f"knows no '{code}'"):
             device.press(code)
     for options in ({}, {"slot": [{"namespace": "00"}]}):
