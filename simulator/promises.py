@@ -19,7 +19,7 @@ from collections import Counter, defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from simulator.corruption import LINK, Announced, count_corruptions
+from simulator.corruption import LINK, Announced, corruptions, count_corruptions
 from simulator.findings import ALARM, GAP, RAISED, TELEMETRY, Book, Taken, moment
 from simulator.ledgers import Decision, Ledgers
 from simulator.true_time import JUMP
@@ -29,6 +29,7 @@ MUTE_SLACK_S: Final = 0.05
 OFFSET_STEP_S: Final = 0.001  # an offset is told in whole milliseconds
 GAP_SLACK_S: Final = 0.05
 EARLY_GAP_S: Final = 3.0
+DESTROYED_GAP_S: Final = 10.0
 LATE_GAP_S: Final = 10.0
 SETTLE_S: Final = 5.0
 # Faults under which nothing can be written; after each the sign of life may need a moment to be kept again.
@@ -141,8 +142,14 @@ def _wide_gaps(ledgers: Ledgers, taken: Taken, gaps: Sequence[Mapping[str, Any]]
             continue
         times = heard[str(gap["link"])]
         dead = ((killed, _deaf_until(started, times)) for killed, started in _with_disk(ledgers, kills, times))
-        if not any(killed - EARLY_GAP_S <= first and last <= until for killed, until in dead):
+        if not any(_earliest(ledgers, killed, until) <= first and last <= until for killed, until in dead):
             book.offence("wide_gaps", "", {"link": gap["link"], "from": first, "to": last})
+
+
+def _earliest(ledgers: Ledgers, killed: float, until: float) -> float:
+    """Since when a gateway may say that it was deaf: what told when it last heard may have been destroyed with its pages."""
+    is_destroyed = any(killed <= t <= until for t in corruptions(ledgers))
+    return killed - (DESTROYED_GAP_S if is_destroyed else EARLY_GAP_S)
 
 
 def _heard(ledgers: Ledgers, taken: Taken) -> Mapping[str, Sequence[float]]:

@@ -125,6 +125,22 @@ def test_a_gap_that_claims_more_than_the_dead_time_is_an_offence() -> None:
     assert audit(run(RAISED, *GAPS, LATER, before_second_0, faults=KILL))["wide_gaps"] == 0
 
 
+def test_a_gap_may_begin_earlier_where_what_was_heard_before_it_was_destroyed() -> None:
+    early = gap(2, "air", first=T0 + 5, last=T0 + 11)
+    wide = [
+        audit(run(RAISED, early, GAPS[1], LATER, faults=(KILL[0], *more, KILL[1])))["wide_gaps"]
+        for more in ((), (Fault(T0 + 10.02, "corrupt"),))
+    ]
+    assert wide == [1, 0]
+    earlier = gap(2, "air", first=T0 - 1, last=T0 + 11)
+    assert (
+        audit(run(RAISED, earlier, GAPS[1], LATER, faults=(KILL[0], Fault(T0 + 10.02, "corrupt"), KILL[1])))[
+            "wide_gaps"
+        ]
+        == 1
+    )
+
+
 def test_what_staff_did_must_reach_the_platform_too() -> None:
     alarms = ({"id": "a", "device": "button", "state": "CLOSED", "acked_by": "liu"},)
     report = audit(run(RAISED, accepted(2, "alarm.acknowledged", at=T0 + 3, alarm="a"), alarms=alarms))
