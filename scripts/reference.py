@@ -14,6 +14,7 @@ import inspect
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from importlib import import_module
 from pathlib import Path
 from typing import Any, Final
 
@@ -293,6 +294,25 @@ def devices() -> Iterator[str]:
         yield from ("```text", inspect.cleandoc(doc), "```", "")
 
 
+def registers() -> Iterator[str]:
+    """Yield the lines of registers.md: those of each model that has a table of them."""
+    yield from ("# 寄存器 · Registers", "", MADE, "")
+    yield "`map.registers` 里可写的名字；怎么选、要注意什么：[meters.md](../meters.md)。  "
+    yield from ("The names that `map.registers` takes; what to mind: [meters.md](../meters.md).", "")
+    for model in catalogue.models():
+        described = getattr(import_module(f"{catalogue.DEVICES}.{model.replace('-', '_')}"), "described", None)
+        if described is not None:
+            title = catalogue.driver(model).title
+            yield from (f"## {model}", "", f"{title.zh}  ", title.en, "")
+            rows = [(code(name), code(at), *_quantity(quantity)) for name, at, quantity in described()]
+            yield from grid(("名字 name", "标识 identifier", "单位 unit", "量 quantity"), rows)
+
+
+def _quantity(name: str) -> Row:
+    quantity = QUANTITIES[name]
+    return quantity.unit, f"{quantity.zh} · {quantity.en}"
+
+
 def _shape(driver: Driver) -> str:
     if isinstance(driver, Advertises):
         return "蓝牙 `[[ble]]`，自己发<br>heard on the air"
@@ -392,6 +412,7 @@ def _good_address(driver: Driver) -> str:
 def pages() -> dict[Path, str]:
     """Return every generated file with its content."""
     made = {"commands": commands, "configuration": configuration, "problems": problems, "devices": devices}
+    made["registers"] = registers
     folder = ROOT / "docs" / "reference"
     files = {folder / f"{name}.md": "\n".join(lines()).rstrip() + "\n" for name, lines in made.items()}
     return {**files, ROOT / "config" / "gateway.schema.json": schema_text(catalogue)}

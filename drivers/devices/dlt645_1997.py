@@ -20,7 +20,7 @@ Limits: 2 s a request; the four default registers take 4 requests with most mete
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from decimal import Decimal
 from functools import partial
 from typing import Final
@@ -85,6 +85,12 @@ EDITION: Final = Edition(
     digits=4,
     timeout_s=TIMEOUT_S,
 )
+
+
+def described() -> Iterator[tuple[str, str, str]]:
+    """Name each register with its identifier and what it holds, for the reference."""
+    for name, register in REGISTERS.items():
+        yield name, f"{register.identifier:04X}", tables.layout(register.identifier).fields[0].quantity
 
 
 def options(address: str, raw: Mapping[str, object]) -> Target:

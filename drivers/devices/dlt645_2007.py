@@ -21,7 +21,7 @@ Limits: 1.5 s a request; the four default registers take 4 requests with most me
 
 from __future__ import annotations
 
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import Callable, Generator, Iterator, Mapping
 from dataclasses import replace
 from decimal import Decimal
 from functools import partial
@@ -126,6 +126,12 @@ EDITION: Final = Edition(
     digits=8,
     timeout_s=TIMEOUT_S,
 )
+
+
+def described() -> Iterator[tuple[str, str, str]]:
+    """Name each register with its identifier and what it holds, for the reference."""
+    for name, register in REGISTERS.items():
+        yield name, f"{register.identifier:08X}", tables.layout(register.identifier).fields[0].quantity
 
 
 def options(address: str, raw: Mapping[str, object]) -> Target:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from binascii import crc_hqx
 from functools import reduce
 from operator import xor
 
@@ -26,6 +27,15 @@ def crc16_modbus(data: bytes) -> int:
     return crc
 
 
+def crc16_x25(data: bytes) -> int:
+    """CRC-16/X-25 (polynomial 1021 reflected, begins with FFFF, inverted) of HDLC, DL/T 698.45 and SML. Low byte first.
+
+    The standard library has the same polynomial unreflected: on mirrored bytes it gives the mirrored sum.
+    """
+    mirrored = crc_hqx(data.translate(_MIRRORED), 0xFFFF)
+    return (_MIRRORED[mirrored & 0xFF] << 8 | _MIRRORED[mirrored >> 8]) ^ 0xFFFF
+
+
 def crc8(data: bytes) -> int:
     """CRC-8 (polynomial 07, begins with 00) of EnOcean's serial protocol."""
     crc = 0
@@ -41,3 +51,4 @@ def _crc8_of(byte: int) -> int:
 
 
 _CRC8 = bytes(_crc8_of(byte) for byte in range(256))
+_MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))

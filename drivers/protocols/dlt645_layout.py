@@ -142,12 +142,19 @@ def _reading(field: Field, data: bytes, channel: str) -> Reading | None:
         return None
     if field.sign is Sign.UNSAID and data[-1] & 0x80:
         raise Rejected(Reason.IMPLAUSIBLE, f"{data.hex()} is {number} or has a sign")
-    bounds = _BOUNDS.get(field.quantity)
-    if bounds is not None:
-        hertz = field.quantity == "frequency"
-        if not bounds[0] <= number <= bounds[1] or (hertz and 0 < number < _LEAST_HERTZ):
-            raise Rejected(Reason.IMPLAUSIBLE, f"{number} cannot be")
-    return Reading(field.quantity, number, channel)
+    reading = Reading(field.quantity, number, channel)
+    if cannot_be(reading):
+        raise Rejected(Reason.IMPLAUSIBLE, f"{number} cannot be")
+    return reading
+
+
+def cannot_be(reading: Reading) -> bool:
+    """Say whether a value is outside of what its quantity can be."""
+    bounds = _BOUNDS.get(reading.quantity)
+    if bounds is None:
+        return False
+    hertz = reading.quantity == "frequency"
+    return not bounds[0] <= reading.value <= bounds[1] or (hertz and 0 < reading.value < _LEAST_HERTZ)
 
 
 def _stamped(reading: Reading, data: bytes, refused: list[str]) -> Reading:

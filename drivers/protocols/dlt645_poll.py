@@ -116,8 +116,8 @@ def options(
         raise BadOption(
             "map.registers",
             names,
-            f"a list of 1 to {MAX_REGISTERS} registers such as {known}; all of them: docs/meters.md",
-            zh=f"1 到 {MAX_REGISTERS} 个寄存器名字组成的列表，例如 {known}；全部名字见 docs/meters.md",
+            f"a list of 1 to {MAX_REGISTERS} registers such as {known}; all of them: docs/reference/registers.md",
+            zh=f"1 到 {MAX_REGISTERS} 个寄存器名字组成的列表，例如 {known}；全部名字见 docs/reference/registers.md",
         )
     for index, name in enumerate(names):
         if not isinstance(name, str) or (name != CLOCK and edition.register(name) is None):
@@ -126,8 +126,9 @@ def options(
                 f"map.registers[{index}]",
                 name,
                 f"a register such as {', '.join(close)}, or an identifier of {edition.digits} hexadecimal digits; "
-                f"all of them: docs/meters.md",
-                zh=f"寄存器名字，例如 {', '.join(close)}，或 {edition.digits} 位十六进制数据标识；全部名字见 docs/meters.md",
+                f"all of them: docs/reference/registers.md",
+                zh=f"寄存器名字，例如 {', '.join(close)}，或 {edition.digits} 位十六进制数据标识；"
+                "全部名字见 docs/reference/registers.md",
             )
     chosen = tuple(dict.fromkeys(str(name) for name in names))
     read = tuple(name for name in chosen if name != CLOCK) or tuple(default)

@@ -322,7 +322,7 @@ def test_a_register_that_does_not_exist_is_refused(registers: object, key: str) 
     with pytest.raises(BadOption) as caught:
         DRIVER.options(ADDRESS, {"registers": registers})
     assert caught.value.key == key
-    assert "docs/meters.md" in caught.value.expected
+    assert "docs/reference/registers.md" in caught.value.expected
     assert ("voltage" in caught.value.expected) or key != "map.registers[1]"
 
 
