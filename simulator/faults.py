@@ -26,9 +26,10 @@ _WELL_S: Final = 30.0
 _WELL_AGAIN_S: Final = 30.0
 _HOLD_S: Final = 0.6
 _LOOK_S: Final = 0.05
-_GAP_S: Final = 4.0
-# A press that was made shortly before counts as on its way, not as lost.
+_GAP_S: Final = 10.0
 _ON_ITS_WAY_S: Final = 0.6
+# A link that stays deaf tells nothing more: what it was told by then is all.
+_SETTLE_S: Final = 10.0
 _TOLERANCE_S: Final = 0.02  # of two clocks read in two processes, and of a time rounded to ms
 
 
@@ -83,8 +84,9 @@ async def _measure(world: Bench, row: Row) -> Measured:
         mended = time.time()
         await row.mend(world)
     back = await _until_recovered(world, row, begun=begun, after=mended if row.mend else begun + (shown or 0.0))
-    await asyncio.sleep(_ON_ITS_WAY_S)
-    lost = _lost(world, row, begun, back or time.time())
+    until = back or time.time()
+    await _settle(world, row, begun, until)
+    lost = _lost(world, row, begun, until)
     gaps = await _gaps(world, row, begun, lost)
     if row.after is not None:
         await row.after(world)
@@ -113,7 +115,7 @@ async def _until_recovered(world: Bench, row: Row, *, begun: float, after: float
         first = after
         if row.mend is None and row.loses:
             # It mends by itself: heard again is what comes after the last one lost.
-            missing = _lost(world, row, begun, time.time() - _ON_ITS_WAY_S)
+            missing = _lost(world, row, begun, _heard_up_to(world, row, begun))
             if not missing and not row.code:
                 await asyncio.sleep(_LOOK_S)
                 continue
@@ -123,6 +125,27 @@ async def _until_recovered(world: Bench, row: Row, *, begun: float, after: float
             return min(back)
         await asyncio.sleep(_LOOK_S)
     return None
+
+
+async def _settle(world: Bench, row: Row, begun: float, until: float) -> None:
+    """Wait until a press that was made later is an event.
+
+    What is told of one alarm comes in its order (every press here is one of the same alarm), so that one made before, and
+    not an event by then, never becomes one. How long an event is on its way proves nothing: a busy machine takes a second.
+    """
+    end = time.time() + _SETTLE_S
+    await asyncio.sleep(_ON_ITS_WAY_S)
+    while time.time() < end:
+        world.read_events()
+        if _heard_up_to(world, row, begun) >= until:
+            return
+        await asyncio.sleep(_LOOK_S)
+
+
+def _heard_up_to(world: Bench, row: Row, begun: float) -> float:
+    """Return when the newest press was made that is an event."""
+    heard = world.heard(row.link, begun)
+    return max((one.t for one in world.presses[row.link] if one.t >= begun and one.number in heard), default=begun)
 
 
 def _lost(world: Bench, row: Row, begun: float, until: float) -> list[Press]:

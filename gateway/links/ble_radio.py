@@ -2,7 +2,8 @@
 
 An advert is one-shot: what comes while nobody scans is gone. So the time of deafness is kept short (a watch on the bus
 tells when adapter or bluetoothd return) and its beginning is told honestly: no later than the last moment that surely
-was a hearing one, which is an advert from anybody, or the start of a scan that nothing spoke against.
+was a hearing one, which is when an advert from anybody came at the earliest (`looks`), or the start of a scan that
+nothing spoke against.
 What is done about silence, and when it is called deafness, stands in `silence`. A new scan made on its account is not
 told when it is over within 1 s: the controller itself leaves holes of that order. One that is made because bleak dropped an
 advert always is.
@@ -26,6 +27,7 @@ from gateway.links.advert_monitor import AdvertMonitor
 from gateway.links.advert_queue import AdvertQueue, OverflowCallback, Reports, advert_of
 from gateway.links.bluez_adapters import AdapterState
 from gateway.links.bluez_watch import IDLE_AFTER_S, BluezWatch
+from gateway.links.looks import Looks
 from gateway.links.silence import Ended, Repair, Silence
 from gateway.links.state import HeardAdvert, LinkState, StateCallback
 
@@ -136,6 +138,7 @@ class BleRadio:
         self._monitor = AdvertMonitor(self._watch, link=link_id)
         self._silence = Silence(after_s=silence_s, known=known, now=clock.monotonic())
 
+        self._looks = Looks(clock)
         self._usable = asyncio.Event()
         self._looked = asyncio.Event()
         self._scan = _Scan(adapter)
@@ -145,8 +148,9 @@ class BleRadio:
         # Since when what a device said was dropped by bleak; None: nothing was.
         self._missed_since: Stamp | None = None
         self._stale: object | None = None
-        # When an advert last came, or a scan began after a deaf time; and when hearing was last sure beyond doubt.
-        self._heard_at = self._sure_at = clock.stamp()
+        # When a scan began after a deaf time; when an advert last came at the earliest, or that scan began; and when hearing
+        # was last sure beyond doubt.
+        self._began_at = self._heard_at = self._sure_at = clock.stamp()
         self._said: tuple[bool, str | None] | None = None
         self._ceased: Stamp | None = None
 
@@ -164,6 +168,7 @@ class BleRadio:
         """Listen until cancelled. What was heard is delivered before it returns."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._looks.run(), name=f"{self._link}-looks")
                 tasks.create_task(self._watch.run(), name=f"{self._link}-watch")
                 tasks.create_task(self._power.run(), name=f"{self._link}-power")
                 tasks.create_task(self._monitor.run(), name=f"{self._link}-monitor")
@@ -375,7 +380,9 @@ class BleRadio:
             self._tell_deaf(silent_s)
         elif ended is Ended.DOUBTFUL:
             self._tell(hearing=False, at=self._heard_at, problem=None, facts={})
-        self._heard_at = self._sure_at = now
+        if was_deaf or ended is not Ended.USUAL:
+            self._began_at = now
+        self._heard_at = self._sure_at = self._came_after()
         if was_deaf or self._unsure or ended is not Ended.USUAL:
             self._unsure = False
             self._tell_hearing(now)
@@ -410,10 +417,14 @@ class BleRadio:
             return
         if not self._says_hearing() and repairing is None:
             self._silence.began(self._clock.monotonic())
-            self._heard_at = now
+            self._heard_at = self._began_at = now
             self._unsure = False
-        self._sure_at = now
+        self._sure_at = self._came_after()
         self._tell_hearing(now)
+
+    def _came_after(self) -> Stamp:
+        """Return after which moment that has come which is read now: whoever sent it may be gone since then."""
+        return max(self._looks.sure, self._began_at, key=lambda at: at.mono_ms)
 
     def _tell_hearing(self, now: Stamp) -> None:
         """It hears; and what people should know of it nevertheless."""

@@ -6,7 +6,8 @@ a half-duplex bus. A lost line is reopened with full-jitter back-off; a device p
 Limits: 64 KiB of unsent bytes, then `write` refuses; one request on the wire; back-off 0.2 s to 5 s, a device path is
 looked at every 0.25 s meanwhile; an opening takes at most 5 s, a closing 2 s; a silent TCP peer is given up after 15 s;
 what happens when a port takes nothing stands in `stall`. Of a TCP peer the kernel is known to live, not what is behind it:
-whether a device there is well, only its own signs of life tell.
+whether a device there is well, only its own signs of life tell. That kernel takes a connection before its program does, and
+what comes from the wire until then goes nowhere: so it counts as heard after 0.5 s, or with its first byte.
 While reading is paused the kernel keeps about 4 KiB of a tty (20 KiB of a pty); what comes beyond is lost unseen.
 """
 
@@ -92,7 +93,8 @@ class SerialLine:
         self._turn: Turn | None = None
         self._told: tuple[bool, str | None] | None = None
         self._short_lives = 0
-        self._on_trial = False
+        # How long a connection must live, or be heard, before it counts as open; 0 when it does.
+        self._trial_s = 0.0
         self._stall = Stall()
         self._written = 0
         # Moments at which the line was surely heard: the second last look, the last look.
@@ -284,8 +286,8 @@ class SerialLine:
         self._busy_until = asyncio.get_running_loop().time()
         # Not at once: the transports of Python 3.11 begin to read after this call, paused or not.
         asyncio.get_running_loop().call_soon(self._stay_paused)
-        self._on_trial = self._short_lives >= SHORT_LIVES
-        if not self._on_trial:
+        self._trial_s = STEADY_S if self._short_lives >= SHORT_LIVES else TICK_S if self._address else 0.0
+        if not self._trial_s:
             self._tell_open(wire)
 
     def _stay_paused(self) -> None:
@@ -296,7 +298,7 @@ class SerialLine:
         stamp = self.last_rx = self._clock.stamp()
         self._busy_until = max(self._busy_until, asyncio.get_running_loop().time())
         self.rx_bytes += len(data)
-        if self._on_trial and self._wire is not None:
+        if self._wire is not None:
             self._end_trial(self._wire)
         if self._on_data is not None:
             self._on_data(data, stamp)
@@ -315,7 +317,7 @@ class SerialLine:
             if not wire.ended.done():
                 self._look(wire)
                 self._look_at_writing(wire)
-                if loop.time() - opened_at >= STEADY_S:
+                if loop.time() - opened_at >= self._trial_s:
                     self._end_trial(wire)
         detail = wire.ended.result()
         lived_s = loop.time() - opened_at
@@ -330,10 +332,10 @@ class SerialLine:
         return lived_s
 
     def _end_trial(self, wire: Wire) -> None:
-        """It lives, or it was heard: it counts as open."""
-        self._short_lives = 0
-        if self._on_trial:
-            self._on_trial = False
+        """It has lived for long enough, or it was heard: it counts as open."""
+        if self._trial_s:
+            self._short_lives = 0 if self._trial_s >= STEADY_S else self._short_lives
+            self._trial_s = 0.0
             self._tell_open(wire)
 
     def _look(self, wire: Wire) -> None:

@@ -74,6 +74,7 @@ async def _a_deafness_that_nobody_can_know_of(world: Bench) -> None:
 )
 async def test_what_falls_short_is_said(row: Row, why: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(faults, "_WELL_AGAIN_S", 1.0)
+    monkeypatch.setattr(faults, "_SETTLE_S", 1.0)
     monkeypatch.setattr(faults, "SILENCE_S", 1)
     (found,) = await faults.measure([row])
     assert why in found.why

@@ -13,6 +13,7 @@ import pytest
 from gateway.clock import Stamp, SystemClock
 from gateway.links import bleak_bus
 from gateway.links.ble_radio import BleRadio
+from gateway.links.looks import LOOK_S
 from gateway.links.silence import Silence
 from gateway.links.state import HeardAdvert, LinkState
 from simulator.bluez import FakeBluez
@@ -21,6 +22,8 @@ from simulator.dbus_daemon import DbusDaemon
 
 # Recovery takes 5 to 150 ms on an idle machine; the limit leaves room for a busy one.
 SOON_S = 30.0
+# How long a busy machine may keep the radio from a look at its clock.
+BUSY_MS = 5_000
 
 
 async def until(condition: Callable[[], bool], why: Callable[[], str], *, within_s: float = SOON_S) -> None:
@@ -81,6 +84,14 @@ class World:
 
     async def until_said(self, *expected: str) -> None:
         await until(lambda: self.said == list(expected), lambda: f"said {self.said}, expected {expected}")
+
+    def is_told(self, deaf: Stamp, last: Stamp) -> bool:
+        """Is a deaf time told from the last advert on, as far as can be known: not later, nor before a look that proves it?
+
+        It is not told from before the hearing began either.
+        """
+        looked_ms = 2 * 1000 * LOOK_S + BUSY_MS
+        return max(last.mono_ms - looked_ms, self.states[0].at.mono_ms) <= deaf.mono_ms <= last.mono_ms
 
     async def until_delivered(self) -> None:
         """Let our device speak until it is heard and the radio says that it hears, as one who presses again and again."""
