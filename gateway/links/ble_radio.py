@@ -339,7 +339,7 @@ class BleRadio:
         What was dropped is told with that new start, however short it is.
         """
         now = self._clock.monotonic()
-        self._missed_since = self._missed_since or self._clock.stamp()
+        self._missed_since = self._missed_since or self._came_after()
         if now - self._missed_at >= _STEADY_S:
             self._missed_at = now
             self._scan.spoilt = True
