@@ -44,6 +44,7 @@ from drivers.kit import (
     SignalKind,
     Title,
 )
+from drivers.kit.fields import CHINA
 from drivers.kit.options import choice, known_keys
 from drivers.protocols import cjt188, cjt188_layouts
 from drivers.protocols.cjt188_layouts import DIALECTS, HEAT, WATER, Data, Dialect
@@ -191,8 +192,8 @@ def _hex(data: str) -> bytes:
     return bytes.fromhex(data)
 
 
-_CENTURY_FIRST: Final = datetime(2020, 5, 28, 20, 58, 24, tzinfo=cjt188_layouts.CHINA)
-_UNIT_FIRST: Final = datetime(2015, 3, 31, 23, 57, 26, tzinfo=cjt188_layouts.CHINA)
+_CENTURY_FIRST: Final = datetime(2020, 5, 28, 20, 58, 24, tzinfo=CHINA)
+_UNIT_FIRST: Final = datetime(2015, 3, 31, 23, 57, 26, tzinfo=CHINA)
 
 DRIVER = Answers(
     model="cjt188",

@@ -19,11 +19,17 @@ def xor8(data: bytes) -> int:
 
 def crc16_modbus(data: bytes) -> int:
     """CRC-16/MODBUS (polynomial 8005 reflected, begins with FFFF). On the wire its low byte goes first."""
-    crc = 0xFFFF
+    return _crc16(data, 0xFFFF)
+
+
+def crc16_arc(data: bytes) -> int:
+    """CRC-16/ARC (polynomial 8005 reflected, begins with 0) of the P1 port of electricity meters."""
+    return _crc16(data, 0)
+
+
+def _crc16(data: bytes, crc: int) -> int:
     for byte in data:
-        crc ^= byte
-        for _ in range(8):
-            crc = (crc >> 1) ^ 0xA001 if crc & 1 else crc >> 1
+        crc = crc >> 8 ^ _CRC16[(crc ^ byte) & 0xFF]
     return crc
 
 
@@ -52,3 +58,12 @@ def _crc8_of(byte: int) -> int:
 
 _CRC8 = bytes(_crc8_of(byte) for byte in range(256))
 _MIRRORED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
+
+
+def _reflected(byte: int, polynomial: int) -> int:
+    for _ in range(8):
+        byte = byte >> 1 ^ polynomial if byte & 1 else byte >> 1
+    return byte
+
+
+_CRC16 = tuple(_reflected(byte, 0xA001) for byte in range(256))

@@ -1,10 +1,11 @@
-"""Fields of meter frames, read exactly: packed decimal digits become a `Decimal`, never a float.
+"""Fields of meter frames, read exactly: packed decimal digits and short floats become a `Decimal`, never a float.
 
 Limits: at most 14 bytes a field (28 digits, what a `Decimal` of the default context carries exactly).
 """
 
 from __future__ import annotations
 
+import struct
 from datetime import datetime, timedelta, timezone
 from decimal import Decimal
 from typing import Final
@@ -47,3 +48,23 @@ def meter_time(year: int, month: int, day: int, hour: int = 0, minute: int = 0, 
     except ValueError:
         shown = f"{year}-{month}-{day} {hour}:{minute}:{second}"
         raise Rejected(Reason.IMPLAUSIBLE, f"{shown} is no time") from None
+
+
+def real32(field: bytes) -> Decimal | None:
+    """Read an IEEE 754 float of 32 bits, high byte first: the shortest decimal that is this float again, at most 9 digits.
+
+    NaN and infinity are no values: None. Raises Rejected(MALFORMED) for another length than 4.
+    """
+    if len(field) != 4:
+        raise Rejected(Reason.MALFORMED, f"a float of {len(field)} bytes")
+    (number,) = struct.unpack(">f", field)
+    if number != number or number in (float("inf"), float("-inf")):
+        return None
+    for digits in range(6, 10):
+        text = f"{number:.{digits}g}"
+        try:
+            if struct.pack(">f", float(text)) == field:
+                break
+        except OverflowError:  # the nearest shorter decimal is beyond the largest float
+            continue
+    return Decimal(text)

@@ -144,13 +144,13 @@ def _finder(starts: bytes) -> Callable[[bytes, int], int]:
     return lambda data, at: -1 if (found := search(data, at)) is None else found.start()
 
 
-def eager(inspect: Inspect, *, start: int) -> Inspect:
+def eager(inspect: Inspect, *, start: int | bytes) -> Inspect:
     """Let a whole frame within a frame that is still waited for end the wait: nothing waits behind a garbled length."""
-    mark = bytes([start])
+    find = _finder(start if isinstance(start, bytes) else bytes([start]))
 
     def look(data: bytes, at: int) -> int | Reason | None:
         found = inspect(data, at)
-        while found is None and (at := data.find(mark, at + 1)) >= 0:
+        while found is None and (at := find(data, at + 1)) >= 0:
             if isinstance(inspect(data, at), int):
                 return Reason.NOT_MINE
         return found

@@ -20,14 +20,13 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
-from datetime import datetime, timedelta, timezone
+from datetime import datetime
 from decimal import Decimal
 from typing import Final
 
 from drivers.kit import Reason, Rejected
-from drivers.kit.fields import bcd
+from drivers.kit.fields import CHINA, bcd
 
-CHINA: Final = timezone(timedelta(hours=8))
 ENERGY, POWER, VOLUME, FLOW = "energy", "power", "volume", "flow"
 
 # Table 9: code -> what it measures, its unit here, and the factor to it. Joules have a unit of their own: they are no

@@ -21,7 +21,6 @@ Limits: 254 bytes of data, one record takes two at least; numbers of 28 digits.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import date, datetime
@@ -29,6 +28,7 @@ from decimal import Decimal
 from typing import Final
 
 from drivers.kit import Reason, Rejected
+from drivers.kit.fields import real32
 from drivers.protocols.mbus_meaning import (
     ADDED,
     DATE,
@@ -305,18 +305,9 @@ def _digits(raw: bytes) -> tuple[Decimal | None, str]:
 
 
 def _real(raw: bytes) -> tuple[Decimal | None, str]:
-    """Type H: the shortest decimal that is this float again; NaN and infinity are no values."""
-    (number,) = struct.unpack("<f", raw)
-    for digits in range(6, 10):
-        text = f"{number:.{digits}g}"
-        if text in ("nan", "inf", "-inf"):
-            return None, text
-        try:
-            if struct.pack("<f", float(text)) == raw:
-                break
-        except OverflowError:  # the nearest shorter decimal is beyond the largest float
-            continue
-    return Decimal(text), ""
+    """Type H: NaN and infinity are no values."""
+    number = real32(raw[::-1])
+    return number, "" if number is not None else "nan"
 
 
 def _time(raw: bytes) -> tuple[Value, str]:

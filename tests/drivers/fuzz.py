@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import random
+import struct
 import sys
 import time
 import traceback
@@ -22,6 +23,7 @@ from drivers.kit.catalogue import load, models, templates
 from drivers.kit.checks import crc8, crc16_modbus, xor8
 from drivers.protocols import bthome, enocean_ble, mibeacon
 from drivers.protocols.mibeacon_products import PRODUCTS, product
+from drivers.protocols.modbus_maps import MAPS
 from tests.drivers.fuzz_meters import CODECS, Case, codec_case, sealed_dlt645, sealed_dlt698
 
 MOST_ASKS = 64
@@ -130,6 +132,22 @@ def sealed_mbus(rng: random.Random, request: bytes) -> bytes:
     return bytes([0x68, len(body), len(body), 0x68]) + body + bytes([sum(body) & 0xFF, 0x16])
 
 
+def sealed_modbus(rng: random.Random, request: bytes) -> bytes:
+    """Registers of the right number with a right sum, most of them floats of a supply; now and then an exception."""
+    count = int.from_bytes(request[4:6], "big")
+    numbers = (0.0, 0.5, 1.0, 5.0, 50.0, 230.0, 231.5, 1000.0, rng.uniform(-1e6, 1e6))
+    data = b"".join(struct.pack(">f", rng.choice(numbers)) for _ in range((count + 1) // 2))[: 2 * count]
+    if rng.random() < 0.3:
+        at = rng.randrange(len(data))
+        data = data[:at] + rng.randbytes(1) + data[at + 1 :]
+    if rng.random() < 0.2:
+        data = rng.choice((b"\0" * len(data), rng.randbytes(len(data)), data[: rng.randrange(len(data))]))
+    body = request[:2] + bytes([len(data)]) + data
+    if rng.random() < 0.1:
+        body = bytes([request[0], request[1] | 0x80, rng.randrange(13)])
+    return body + crc16_modbus(body).to_bytes(2, "little")
+
+
 def sealed_tinyframe(rng: random.Random) -> bytes:
     """Any content of a type that is read, with right checks, most of it of a length that fits."""
     kind = rng.choice(
@@ -214,6 +232,7 @@ SEALED: dict[str, Callable[[random.Random], bytes]] = {
 SEALED_REPLIES: dict[str, Callable[[random.Random, bytes], bytes]] = {
     "cjt188": sealed_cjt188,
     "mbus": sealed_mbus,
+    "modbus-meter": sealed_modbus,
 }
 
 JSON_VALUES = (
@@ -320,6 +339,8 @@ def answer_case(driver: Answers, rng: random.Random) -> Case:
         targets.append(driver.options("AAAAAAAAAAAA", {"registers": everything, "daily_freezes": 2}))
     if driver.model == "dlt698-45":
         targets.append(driver.options("AAAAAAAAAAAA", {"registers": ["energy_active_import", "voltage", "clock"]}))
+    if driver.model == "modbus-meter":
+        targets += [driver.options("1", {"meter": name}) for name in MAPS]
     framer = driver.framer()
     fed = given_back = 0
 

@@ -12,8 +12,9 @@ import pytest
 
 from drivers.devices.cjt188 import DRIVER, METERS
 from drivers.kit import BadOption, Decoded, NoReply, Reading, Reason, Rejected, Signal, SignalKind
+from drivers.kit.fields import CHINA
 from drivers.protocols import cjt188, cjt188_layouts
-from drivers.protocols.cjt188_layouts import CHINA, DIALECTS
+from drivers.protocols.cjt188_layouts import DIALECTS
 
 ADDRESS = "00000051327643"
 WATER = "00472c000000462c0000"

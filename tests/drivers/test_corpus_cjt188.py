@@ -12,6 +12,7 @@ from typing import Any
 import pytest
 
 from drivers.kit import Reason, Rejected
+from drivers.kit.fields import CHINA
 from drivers.protocols import cjt188, cjt188_layouts
 from drivers.protocols.cjt188_layouts import DIALECTS, Data
 from tests.drivers.captures import Line, lines
@@ -121,7 +122,7 @@ def test_litres_are_read_once_the_dialect_says_what_they_are() -> None:
     (line,) = [line for line in VALID if line["expected"].get("unit") == "29"]
     assert read(line, "m3-as-litre").values["total"].number == Decimal("170.47")
     assert read(line, "2004").values["total"].number == Decimal("0.17047")
-    assert read(line, "century-first").clock == datetime(2020, 5, 28, 20, 58, 24, tzinfo=cjt188_layouts.CHINA)
+    assert read(line, "century-first").clock == datetime(2020, 5, 28, 20, 58, 24, tzinfo=CHINA)
 
 
 @pytest.mark.parametrize("line", [line for line in VALID if frame_of(line).from_meter], ids=by_device)
