@@ -25,8 +25,8 @@ def test_the_steps_of_the_guide_give_a_device_that_passes(tmp_path: Path) -> Non
     ignored = shutil.ignore_patterns("__pycache__")
     shutil.copytree(ROOT / "drivers", tmp_path / "drivers", ignore=ignored)
     (tmp_path / "tests" / "drivers").mkdir(parents=True)
-    for name in ("test_every_driver.py", "fuzz.py"):
-        shutil.copy(ROOT / "tests" / "drivers" / name, tmp_path / "tests" / "drivers" / name)
+    for one in ((ROOT / "tests" / "drivers" / "test_every_driver.py"), *(ROOT / "tests" / "drivers").glob("fuzz*.py")):
+        shutil.copy(one, tmp_path / "tests" / "drivers" / one.name)
     shutil.copy(ROOT / "pyproject.toml", tmp_path)
     # In front of the installed packages: the copy is what the steps must use.
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
