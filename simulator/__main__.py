@@ -59,6 +59,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_presses(
         commands.add_parser("presses", help="presses over a radio that loses and breaks, and what became of each")
     )
+    _add_every(commands.add_parser("every-device", help="a device of every kind, each used once, and what is told"))
     bench = commands.add_parser("bench", help="figures, each beside its limit measured in the same run")
     bench.add_argument("--report", type=Path, metavar="FILE", help="write the figures to FILE, as JSON")
     bench.add_argument(
@@ -139,6 +140,13 @@ def _add_presses(parser: argparse.ArgumentParser) -> None:
 
     add_arguments(parser)
     parser.set_defaults(command=_presses)
+
+
+def _add_every(parser: argparse.ArgumentParser) -> None:
+    from simulator.every_run import add_arguments
+
+    add_arguments(parser)
+    parser.set_defaults(command=_every)
 
 
 def _demo(options: argparse.Namespace) -> int:
@@ -250,6 +258,12 @@ def _presses(options: argparse.Namespace) -> int:
     from simulator.presses.run import main
 
     return _judged("presses", lambda: main(options))
+
+
+def _every(options: argparse.Namespace) -> int:
+    from simulator.every_run import main
+
+    return _judged("every-device", lambda: main(options))
 
 
 def _judged(name: str, run: Callable[[], int]) -> int:
