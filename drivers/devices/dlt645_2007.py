@@ -92,6 +92,13 @@ REGISTERS: Final[Mapping[str, Register]] = {
     "overdraft": Register(0x00900201),
     "constant_active": Register(0x04000409),
     "constant_reactive": Register(0x0400040A),
+    "power_failures": Register(0x03110000),
+    "programmings": Register(0x03300000),
+    "clearings": Register(0x03300100),
+    "demand_resets": Register(0x03300200),
+    "clock_settings": Register(0x03300400),
+    "cover_openings": Register(0x03300D00),
+    "terminal_openings": Register(0x03300E00),
     **_energies(0x01, tables.DEMANDS),
     STATUS: Register(tables.STATUS_BLOCK, tables.STATUS_WORDS),
 }

@@ -5,10 +5,11 @@ An identifier has four bytes, DI3 to DI0. Which tables are here:
     A.1  00 QQ TT SS   energy: QQ quantity, TT tariff (FF: all), SS settlement day (00 now, 01 the last, to 0C)
     A.2  01 QQ TT SS   greatest demand with its time, in the same order
     A.3  02 QQ PP HH   variables: PP phase (FF: all), HH harmonic; 02 80 00 NN single ones
+    A.4  03 .. .. 00   of the events: how often; not their records
     A.5  04 00 ...     of the parameters: clock, number, constants, texts, status words
     A.6  05 KK QQ NN   freezes: KK kind, QQ 00 the time, 01 to 08 energy, 09 0A demand, 10 powers; NN how many back
 
-Not here, and refused as UNSUPPORTED: event records (A.4), load records (A.7), tariff tables and passwords (A.5), blocks
+Not here, and refused as UNSUPPORTED: records of events (A.4), load records (A.7), tariff tables and passwords (A.5), blocks
 over settlement days (SS = FF), and what grid companies added under numbers that others use otherwise.
 Sources: the standard; the lists of 600888/dlt645 (names and formats; its units of power factor, distortion and harmonics are
 wrong, and were taken from the standard); bobyuxinyang/dlt645_2007. Limit: 63 tariffs, 12 settlement days.
@@ -110,6 +111,14 @@ SINGLES: Final[Mapping[int, tuple[Field, str]]] = {
     0x0280000A: (Field("meter_battery_time", 4), ""),
     # The grid of southern China has other quantities from here on, of other lengths: a price has four bytes.
     0x0280000B: (Field("meter_price", 4, 4), ""),
+    # A.4: how often it has happened so far; the records themselves are not read.
+    0x03110000: (Field("meter_power_failures", 3), ""),
+    0x03300000: (Field("meter_programmings", 3), ""),
+    0x03300100: (Field("meter_clearings", 3), ""),
+    0x03300200: (Field("meter_demand_resets", 3), ""),
+    0x03300400: (Field("meter_clock_settings", 3), ""),
+    0x03300D00: (Field("meter_cover_openings", 3), ""),
+    0x03300E00: (Field("meter_terminal_openings", 3), ""),
     0x04000409: (Field("meter_constant_active", 3), ""),
     0x0400040A: (Field("meter_constant_reactive", 3), ""),
 }

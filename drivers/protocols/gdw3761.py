@@ -4,7 +4,7 @@
 
     L   two times the same, low byte first: bits 2-15 length of everything from C to K, bits 0-1 which protocol
     C   control: bit 7 from the concentrator
-    A   region (2 bytes), concentrator (2), master station and group (1)
+    A   region (2 bytes), concentrator (2), master station and group (1); newer ones have 3 bytes of each
     F   function: 10H forwards data; Q sequence; D which data unit: forwarding is 00 00 01 00
     K   from the concentrator: port (1), length (2), the meter's frame, then what may follow (event counts, time tag)
         to the concentrator: port, line settings, two time-outs (1 each), length (2), the frame
@@ -28,7 +28,9 @@ _FORWARD: Final = 0x10
 _UNIT: Final = bytes.fromhex("00000100")
 # 68 LL LL 68 before what is summed; the sum and 16 behind it.
 _HEAD, _TAIL = 6, 2
-_CONTENT_AT: Final = 8
+# Where the function stands, by the length of region and concentrator.
+_FUNCTION_AT: Final = {2: 6, 3: 8}
+_LEAST_BODY: Final = 12
 _HEAD_OF_REPLY, _HEAD_OF_REQUEST = 3, 6
 
 
@@ -44,7 +46,7 @@ class Forwarded:
 
 def parse(frame: bytes) -> Forwarded:
     """Take one whole frame apart. Raises Rejected."""
-    if len(frame) < _HEAD + _CONTENT_AT + _TAIL:
+    if len(frame) < _HEAD + _LEAST_BODY + _TAIL:
         raise Rejected(Reason.TOO_SHORT, f"{len(frame)} bytes")
     if frame[0] != _START or frame[5] != _START or frame[1:3] != frame[3:5]:
         raise Rejected(Reason.NOT_MINE, "no 376.1 frame")
@@ -59,14 +61,19 @@ def parse(frame: bytes) -> Forwarded:
 
 
 def _forwarded(body: bytes) -> Forwarded:
-    if len(body) < _CONTENT_AT + len(_UNIT) or body[6] != _FORWARD or body[8:12] != _UNIT:
-        raise Rejected(Reason.UNSUPPORTED, f"function {body[6]:02x}")
+    for size, at in _FUNCTION_AT.items():
+        content_at = at + 2 + len(_UNIT)
+        if body[at : at + 1] == bytes([_FORWARD]) and body[at + 2 : content_at] == _UNIT:
+            return _unpacked(body, size, body[content_at:])
+    raise Rejected(Reason.UNSUPPORTED, f"no forwarding: {body[: _LEAST_BODY + 2].hex()}")
+
+
+def _unpacked(body: bytes, address_size: int, content: bytes) -> Forwarded:
     from_concentrator = bool(body[0] & 0x80)
-    content = body[_CONTENT_AT + len(_UNIT) :]
     head = _HEAD_OF_REPLY if from_concentrator else _HEAD_OF_REQUEST
     size = int.from_bytes(content[head - 2 : head], "little")
     inner = content[head : head + size]
     if len(content) < head or len(inner) != size:
         raise Rejected(Reason.TOO_SHORT, f"{len(inner)} bytes of a meter's frame where {size} are due")
-    region, number = body[1:3][::-1].hex(), body[3:5][::-1].hex()
-    return Forwarded(f"{region}{number}".upper(), from_concentrator, content[0], inner)
+    region, number = body[1 : 1 + address_size], body[1 + address_size : 1 + 2 * address_size]
+    return Forwarded((region[::-1] + number[::-1]).hex().upper(), from_concentrator, content[0], inner)
