@@ -69,6 +69,8 @@ def _declarations() -> Iterator[Problem]:
     yield Problem("GW-MQS-05", "problem", depends_on=_BROKER_DOWN)
     yield Problem("GW-MQS-06", "warning", lasts_s=_DAY_S)
     yield Problem("GW-MQS-07", "problem", lasts_s=_DAY_S)
+    yield Problem("GW-MQS-08", "problem", lasts_s=_DAY_S)
+    yield Problem("GW-MQS-09", "problem", lasts_s=_DAY_S)
     yield Problem("GW-BLE-01", "problem")
     yield Problem("GW-BLE-02", "problem", depends_on=("GW-BLE-01",))
     yield Problem("GW-BLE-03", "problem", depends_on=("GW-BLE-01", "GW-BLE-02"))

@@ -20,6 +20,7 @@ from typing import Final
 
 import structlog
 
+from drivers.kit import Advertises
 from gateway import __version__
 from gateway.alarms import AlarmBook, Change
 from gateway.app.counting import Counting
@@ -368,13 +369,14 @@ class _App:
             self._health.on(finding.code, finding.where, **finding.facts)
 
     def _desks(self) -> dict[str, Desk]:
-        # A wire is hard to speak on for strangers, and a broker with a login too.
+        # A wire is hard to speak on for strangers, and a broker with a login too. What was on the air is no wire's word.
         lines = {line.id: line for line in self._settings.serial}
         trusted = set(lines) | {one.id for one in self._settings.mqtt if one.is_proven}
         return {
             one.id: Desk(
                 one.id, one.model, one.link, one.address, one.room, one.bed, one.driver, one.options, one.key_bytes,
-                one.calls_on, one.alarms_on, one.every_s, wired=one.link in trusted, map=one.map,
+                one.calls_on, one.alarms_on, one.every_s, map=one.map,
+                wired=one.link in trusted and not isinstance(one.driver, Advertises),
                 line=one.line(lines[one.link]) if one.link in lines else None,
             )
             for one in self._settings.devices
@@ -384,14 +386,15 @@ class _App:
         used = {desk.link for desk in desks.values()}
         links = [(one.id, "ble") for one in self._settings.ble]
         links += [(one.id, "serial") for one in self._settings.serial if one.id in used]
-        links += [(one.id, "mqtt") for one in self._settings.mqtt if one.id in used]
+        links += [(one.id, "mqtt") for one in self._settings.mqtt if one.id in used or one.adverts]
+        on_air = [*(one.id for one in self._settings.ble), *(one.id for one in self._settings.mqtt if one.adverts)]
         deaf_since = last_sign(
             self._alive.read(), heard_by(self._outbox.last_recorded), began=self._began, tolerance_ms=ALIVE_TOLERANCE_MS,
             boots=self._outbox.boots,
         )  # fmt: skip
         return Hearing(
             links, marks, deaf_since=deaf_since, clock=self._clock, health=self._health,
-            store=self._collector.store_gap, radios=[one.id for one in self._settings.ble],
+            store=self._collector.store_gap, radios=on_air,
         )  # fmt: skip
 
     # -- wires --------------------------------------------------------------------------------------------------

@@ -13,14 +13,14 @@ from typing import TYPE_CHECKING, Any
 from drivers.kit import Answers, Streams
 from gateway.app.sources import source_of
 from gateway.clock import Stamp, SystemClock
-from gateway.collect import BusMaster, Collector, Desk, Hearing, MessageReader, StreamReader
+from gateway.collect import BusMaster, Collector, Desk, Hearing, MessageReader, Relay, StreamReader
 from gateway.collect.judge import Judge
 from gateway.config import Mqtt, Serial, Settings
 from gateway.events import Origin
 from gateway.health import Health
 from gateway.links.mqtt_source import MqttSource
 from gateway.links.serial_line import SerialLine
-from gateway.links.state import LinkState
+from gateway.links.state import HeardAdvert, LinkState
 from gateway.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -87,7 +87,7 @@ class Inward:
             self._radios[ble.id] = BleRadio(
                 link_id=ble.id, adapter=ble.adapter, silence_s=ble.silence_s, wanted=self._collector.wants,
                 known=self._collector.knows, taken=[one.adapter for one in self._settings.ble if one is not ble],
-                deliver=self._collector.on_advert, on_state=self._hearing.on_state,
+                deliver=self._hear, on_state=self._hearing.on_state,
                 on_overflow=self._on_overflow(ble.id), clock=self._clock,
             )  # fmt: skip
         for serial in self._settings.serial:
@@ -95,14 +95,15 @@ class Inward:
             if on_line:
                 self._build_line(serial, on_line)
         for broker in self._settings.mqtt:
-            behind = [desk for desk in desks.values() if desk.link == broker.id]
-            if behind:
+            behind = [one for one in desks.values() if one.link == broker.id and isinstance(one.driver, Streams)]
+            if behind or broker.adverts:
                 self._build_source(broker, behind)
 
     def _build_source(self, broker: Mqtt, desks: list[Desk]) -> None:
         reader = self._messages[broker.id] = MessageReader(
             broker.id, desks, collector=self._collector, judge=self._judge, clock=self._clock, health=self._health,
             outbox=self._outbox, on_dropped=lambda at: self._hearing.on_refused(broker.id, at),
+            relay=Relay(broker.adverts, broker.form) if broker.adverts else None,
         )  # fmt: skip
 
         def on_state(state: LinkState) -> None:
@@ -139,6 +140,9 @@ class Inward:
             on_deaf=None if serial.port.startswith("socket:") else deaf,
         )  # fmt: skip
         return reader
+
+    def _hear(self, heard: HeardAdvert) -> None:
+        self._collector.on_advert(heard)
 
     def _on_overflow(self, link: str) -> Callable[[int, Stamp, Stamp], None]:
         return lambda count, first, last: self._hearing.on_overflow(link, count, first=first, last=last)

@@ -5,6 +5,7 @@ from gateway.collect.desk import Desk
 from gateway.collect.hearing import Hearing
 from gateway.collect.polling import BusMaster
 from gateway.collect.publishing import MessageReader
+from gateway.collect.relayed import Relay
 from gateway.collect.streaming import StreamReader
 
-__all__ = ["BusMaster", "Collector", "Desk", "Hearing", "MessageReader", "StreamReader"]
+__all__ = ["BusMaster", "Collector", "Desk", "Hearing", "MessageReader", "Relay", "StreamReader"]

@@ -52,7 +52,7 @@ class Batch:
     """One message of a device, judged. `doubts` say why it is not verified; `facts` (counter, number) go into every event.
 
     `each_level_calls`: a call that is on in it may be another press, although it was on before.
-    `link`: the radio, where several hear the device and nothing in the message tells its order.
+    `link`: the radio that heard it; "" for a device that has its line or its topic. `counted`: a counter tells its order.
     """
 
     desk: Desk
@@ -66,6 +66,12 @@ class Batch:
     numbers: tuple[Number, ...] = ()
     each_level_calls: bool = False
     link: str = ""
+    counted: bool = False
+
+    @property
+    def unordered_by(self) -> str:
+        """The radio, where nothing but the order in which it tells things says what was first; else ""."""
+        return "" if self.counted else self.link
 
     @property
     def is_empty(self) -> bool:

@@ -27,6 +27,7 @@ import structlog
 from drivers.kit import (
     HAZARDS,
     RAISING,
+    Advert,
     Advertises,
     Counter,
     Decoded,
@@ -81,6 +82,7 @@ class Collector:
         self._origin = origin
         self.desks = desks
         self._whose = Whose(desks.values())
+        self._raised = 0
         self._outbox = outbox
         self._alarms = alarms
         self._judge = judge
@@ -101,13 +103,27 @@ class Collector:
         """Is an address on the air one of ours?"""
         return self._whose.is_known(address)
 
-    def on_advert(self, heard: HeardAdvert) -> None:
-        """Take one advert: find its device, decode, judge, store."""
+    def of_advert(self, advert: Advert) -> Desk | None:
+        """Return whose advert it is."""
+        return self._whose.desk_of(advert)
+
+    def on_advert(self, heard: HeardAdvert, on_durable: Callable[[], None] | None = None) -> bool:
+        """Take one advert: find its device, decode, judge, store. Tell whether it raised an alarm.
+
+        `on_durable` is called once everything of it is committed, or where nothing is to be.
+        """
+        before = self._raised
+        if not self._advert(heard, on_durable) and on_durable is not None:
+            on_durable()
+        return self._raised != before
+
+    def _advert(self, heard: HeardAdvert, on_durable: Callable[[], None] | None) -> bool:
+        """Take one advert; False when nothing of it waits for the disk."""
         advert = heard.advert
         desk = self._whose.desk_of(advert)
         if desk is None:
             self.listeners.tell_advert(heard, None, None)
-            return
+            return False
         driver = desk.driver
         assert isinstance(driver, Advertises)  # noqa: S101 - by construction of `Whose`
         desk.hear_by(heard.link, advert.rssi, self._clock)
@@ -121,17 +137,17 @@ class Collector:
             if rejected.reason in (Reason.BAD_KEY, Reason.NO_KEY):
                 self._health.on("GW-DEV-03", desk.id, reason=rejected.reason.value)
                 if not rejected.harmless or desk.alarms_on:
-                    self._undecipherable(desk, rejected.reason.value, rejected.counter, heard.at)
-            return
+                    doubt, counter = rejected.reason.value, rejected.counter
+                    return self._undecipherable(desk, doubt, heard.at, on_durable, counter=counter)
+            return False
         except Exception as bug:  # noqa: BLE001 - one crafted advert must not deafen us, and it may be a call
             self.fault(desk, bug)
             self.listeners.tell_advert(heard, desk, bug)
-            self._undecipherable(desk, FAULT, None, heard.at)
-            return
+            return self._undecipherable(desk, FAULT, heard.at, on_durable)
         if decoded.counter or decoded.observations:  # a mere sign of life says nothing of the key
             self._health.off("GW-DEV-03", desk.id)
         self.listeners.tell_advert(heard, desk, decoded)
-        self.take(desk, decoded, heard.at, link=heard.link)
+        return self.take(desk, decoded, heard.at, on_durable, on_failed=on_durable, link=heard.link)
 
     def fault(self, desk: Desk, bug: Exception) -> None:
         """A message met a bug, the driver's or ours: it is counted, the next one is taken all the same."""
@@ -183,10 +199,14 @@ class Collector:
         self._signal(batch, Signal(SignalKind.CALL, code=UNDECIPHERABLE))
         return self._submit(batch, on_durable, on_durable)
 
-    def _undecipherable(self, desk: Desk, doubt: str, counter: Counter | None, at: Stamp) -> None:
+    def _undecipherable(
+        self, desk: Desk, doubt: str, at: Stamp, on_durable: Callable[[], None] | None, *, counter: Counter | None = None
+    ) -> bool:  # fmt: skip
         """An advert that cannot be read may be a call: raising fails open, once for each counter value."""
-        if not desk.may_call or self._is_untaken(desk):
-            return
+        if not desk.may_call:
+            return False
+        if self._is_untaken(desk):
+            return self._submit(Batch(desk, at, self._origin), on_durable, on_durable)
         if counter is not None:
             # Anybody can write this counter: it must not move the mark of the proven ones.
             judged = self._judge.counter(desk.id, replace(counter, authenticated=False), at)
@@ -194,8 +214,8 @@ class Collector:
             judged = self._judge.level(desk.id, UNDECIPHERABLE, on=True, at=at, hold_s=desk.level_hold_s, lasts=False)
         if judged.verdict is Verdict.REPEAT:
             desk.repeats += 1
-            return
-        self._call_undeciphered(desk, doubt, at, mark=judged.mark, counter=counter)
+            return self._submit(Batch(desk, at, self._origin), on_durable, on_durable)
+        return self._call_undeciphered(desk, doubt, at, on_durable, mark=judged.mark, counter=counter)
 
     def take(
         self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None, *,
@@ -209,9 +229,8 @@ class Collector:
         to store of it, `doubts` what was found, `link` the radio. `each_level_calls`: whoever sends this sends it for a reason,
         so that a call that is on may be another press. False also when a bug left nothing to store.
         """
-        # Counted messages of several radios are put in their order by the counter.
-        link = "" if decoded.counter else link
-        batch = Batch(desk, at, self._origin, each_level_calls=each_level_calls, link=link)
+        counted = decoded.counter is not None
+        batch = Batch(desk, at, self._origin, each_level_calls=each_level_calls, link=link, counted=counted)
         batch.number(decoded.source_number, number)
         batch.marks += marks
         verdict = self._judge_counter(batch, decoded.counter) if decoded.counter else Verdict.NEW
@@ -306,7 +325,7 @@ class Collector:
             return
         hold_s, lasts = _hold_s(desk, signal), signal.level is not None
         judged = self._judge.level(
-            desk.id, name, on=level, at=batch.at, hold_s=hold_s, link=batch.link, lasts=lasts
+            desk.id, name, on=level, at=batch.at, hold_s=hold_s, link=batch.unordered_by, lasts=lasts
         )  # fmt: skip
         batch.keep(judged.mark)
         if not level:
@@ -323,7 +342,7 @@ class Collector:
             return judged.verdict is Verdict.NEW
         hold_s = _hold_s(batch.desk, signal)
         other = self._judge.level(
-            batch.desk.id, name + _DOUBTFUL, on=False, at=batch.at, hold_s=hold_s, link=batch.link
+            batch.desk.id, name + _DOUBTFUL, on=False, at=batch.at, hold_s=hold_s, link=batch.unordered_by
         )
         batch.keep(other.mark)
         return Verdict.NEW in (judged.verdict, other.verdict)
@@ -435,6 +454,7 @@ class Collector:
         batch.tell_readings(readings)
 
     def _changed(self, batch: Batch, change: Change) -> None:
+        self._raised += 1
         if change.event is not None:
             batch.events.append(change.event)
             batch.alarms.append(alarm_row(change))
@@ -458,7 +478,7 @@ class Collector:
         if not self._outbox.submit(batch.write(on_durable, on_failed)):
             batch.desk.reject("queue-full")
             if batch.events and not batch.numbers:
-                self.on_refused(batch.desk.link, batch.at)
+                self.on_refused(batch.link or batch.desk.link, batch.at)
             return False
         batch.desk.events += len(batch.events)
         return True

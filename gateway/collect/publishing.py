@@ -22,13 +22,17 @@ from dataclasses import dataclass, replace
 from hashlib import blake2b
 from typing import Final
 
+import structlog
+
 from drivers.kit import Decoded, Reason, Rejected, Signal, Streams
 from drivers.protocols import published
 from gateway.clock import Clock, Stamp
 from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
 from gateway.collect.judge import Judge, Verdict
+from gateway.collect.relayed import Relay, RelayedAdverts
 from gateway.health import Health
+from gateway.links.state import HeardAdvert
 from gateway.mqtt_session import Delivery
 from gateway.outbox import Mark, Outbox
 
@@ -42,6 +46,7 @@ RETAINED: Final = "GW-MQS-06"
 TOO_LONG: Final = "GW-MQS-07"
 
 Acknowledge = Callable[[], None]
+_log = structlog.get_logger("broker")
 
 
 @dataclass(slots=True, eq=False)
@@ -78,9 +83,9 @@ class MessageReader:
 
     def __init__(
         self, link: str, desks: list[Desk], *, collector: Collector, judge: Judge, clock: Clock, health: Health,
-        outbox: Outbox, on_dropped: Callable[[Stamp], None],
+        outbox: Outbox, on_dropped: Callable[[Stamp], None], relay: Relay | None = None,
     ) -> None:  # fmt: skip
-        """`on_dropped` is told when a message was dropped that nobody will send again."""
+        """`on_dropped` is told when a message was dropped that nobody will send again. `relay`: adverts come, too."""
         self._link = link
         self._by_topic: dict[str, list[Desk]] = {}
         for desk in desks:
@@ -97,11 +102,14 @@ class MessageReader:
         self._waiting: deque[tuple[_Message, Desk, Decoded]] = deque()
         self._owed: list[_Message] = []
         self._unread: dict[str, bytes] = {}
+        self._relayed = (
+            RelayedAdverts(link, relay, collector=collector, clock=clock, health=health) if relay is not None else None
+        )
 
     @property
     def topics(self) -> tuple[str, ...]:
         """What is to be subscribed to."""
-        return tuple(self._by_topic)
+        return (*self._by_topic, *([self._relayed.pattern] if self._relayed else ()))
 
     def lost(self) -> None:
         """The broker or its bridge is away. What it says with QoS 0 meanwhile is lost, the end of a call among it."""
@@ -116,6 +124,9 @@ class MessageReader:
     def on_message(self, delivery: Delivery, at: Stamp, acknowledge: Acknowledge) -> None:
         """Take one message."""
         desks = self._by_topic.get(delivery.topic, ())
+        if not desks and self._relayed is not None and self._relayed.covers(delivery.topic):
+            self._relay(self._relayed, delivery, at, acknowledge)
+            return
         if not desks:
             acknowledge()  # the bridge's own, or a subscription of before that the broker has kept
             return
@@ -125,6 +136,32 @@ class MessageReader:
         frame = published.frame(delivery.topic, delivery.payload)
         for desk in desks:
             self._decode(desk, message, frame)
+
+    def _relay(self, relayed: RelayedAdverts, delivery: Delivery, at: Stamp, acknowledge: Acknowledge) -> None:
+        """Take the adverts of a message, each as if a radio of our own had heard it; the last that is stored acknowledges."""
+        try:
+            adverts = relayed.read(delivery)
+        except Rejected as refusal:
+            frame = published.frame(delivery.topic, delivery.payload)
+            self._collector.listeners.tell_frame(self._link, at, frame, desk=None, said="")
+            if refusal.reason is Reason.TOO_LONG and not delivery.retained:
+                self._on_dropped(at)
+            acknowledge()
+            return
+        if not adverts:
+            acknowledge()
+            return
+        message = _Message(delivery, at, acknowledge, len(adverts))
+        durable = message.is_durable if delivery.qos else None
+        if delivery.qos:
+            self._owed.append(message)
+        for advert in adverts:
+            try:
+                message.raises |= self._collector.on_advert(HeardAdvert(self._link, advert, at), durable)
+            except Exception as bug:  # noqa: BLE001 - whatever is in it, the next advert must be heard
+                self._health.on("GW-RUN-03", self._link, detail=f"{type(bug).__name__}: {bug}"[:200])
+                _log.error("a relayed advert could not be handled", link=self._link, exc_info=bug)
+                message.is_durable()
 
     def retry(self) -> None:
         """Take what waits, as far as the disk has caught up, and let go what holds up the broker. Harmless at any time."""

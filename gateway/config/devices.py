@@ -121,7 +121,7 @@ class _Desk:
         name = self._table.link
         link = self._site.links.get(name)
         aside = name in self._site.set_aside and link is None
-        radios = sorted(one for one, other in self._site.links.items() if isinstance(other, Ble))
+        radios = sorted(one for one, other in self._site.links.items() if _carries(other, Ble))
         if isinstance(driver, Advertises) and link is None and radios:
             # Whichever radio was meant: those that run may hear it, and then a press is an alarm.
             hint = {} if aside else close_to(name, tuple(self._site.links))
@@ -131,7 +131,7 @@ class _Desk:
         elif link is None:
             known = tuple(self._site.links)
             self._note(found.UNKNOWN_LINK, "link", value=name, known=known or "-", **close_to(name, known))
-        elif driver is not None and not isinstance(link, (needed := _link_of(driver))):
+        elif driver is not None and not _carries(link, needed := _link_of(driver)):
             table = {Ble: "[[ble]]", Mqtt: "[[mqtt]]", Serial: "[[serial]]"}[needed]
             self._note(found.WRONG_LINK, "link", value=name, model=driver.model, needed=table)
 
@@ -280,6 +280,11 @@ def _link_of(driver: Driver) -> type[Ble] | type[Mqtt] | type[Serial]:
     if isinstance(driver, Advertises):
         return Ble
     return Mqtt if isinstance(driver, Streams) and driver.topics is not None else Serial
+
+
+def _carries(link: Serial | Ble | Mqtt | None, needed: type[Ble] | type[Mqtt] | type[Serial]) -> bool:
+    """Can what needs a kind of link be heard on this one? A receiver that publishes adverts is a radio, too."""
+    return isinstance(link, needed) or (needed is Ble and isinstance(link, Mqtt) and bool(link.adverts))
 
 
 def _without_twins(placed: list[tuple[KeyPath, Device]], notes: Findings) -> list[tuple[KeyPath, Device]]:

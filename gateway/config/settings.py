@@ -29,6 +29,7 @@ from pydantic.dataclasses import dataclass
 from pydantic_core import PydanticCustomError
 
 from drivers.kit import RAISABLE, Advertises, Answers, LineSettings, Streams
+from drivers.protocols.published_adverts import Form, form_option
 from gateway.config.secret import Secret
 from gateway.errors import Finding, SecretError
 from gateway.events import wants
@@ -258,11 +259,23 @@ class Mqtt(WayIn):
     """[[mqtt]]: a broker on which other gateways say what their devices say. Plain text beyond this machine needs a word.
 
     `bridge`: the topic on which the gateway behind it says whether it is online; while it is not, nothing is heard.
+    `adverts`: the topics on which a receiver publishes the adverts that it hears, in the form `advert_form`, of which
+    `advert_fields` changes names; it is one radio among the others then. `form` is both, read.
     """
 
     id: Id = field(kw_only=True)
     bridge: Annotated[StrictStr, Field(max_length=256, description="topic")] = ""
+    adverts: Annotated[StrictStr, Field(max_length=256, description="topic-filter")] = ""
+    advert_form: Annotated[Literal["theengs", "minew"], Field(description="advert-form")] = "theengs"
+    advert_fields: Annotated[Mapping[ParameterName, Name], Field(max_length=16, description="advert-fields")] = field(
+        default_factory=dict
+    )
     allow_plain: Annotated[StrictBool, Field(description="switch")] = False
+
+    @property
+    def form(self) -> Form:
+        """How the receiver publishes adverts. Raises BadOption for fields that no form has."""
+        return form_option(self.advert_form, self.advert_fields, name="advert_fields")
 
     @property
     def is_proven(self) -> bool:

@@ -1,19 +1,28 @@
-"""A gateway with two adapters, as a process over a real bleak: one press is one alarm, whoever hears it, and one may be deaf."""
+"""A gateway with several radios, as a process: one press is one alarm, whoever hears it, and one may be deaf.
+
+Two adapters over a real bleak, and a receiver that publishes what it hears on a real broker.
+"""
 
 from __future__ import annotations
 
+import asyncio
 import json
+import shutil
+import signal
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
+import paho.mqtt.client as paho
 import pytest
+from paho.mqtt.enums import CallbackAPIVersion
 
 from simulator.ble_devices import BthomeButton
 from simulator.bluez import FakeBluez
 from simulator.bluez_objects import Report
 from simulator.dbus_daemon import DbusDaemon
 from simulator.platform import district
+from tests.gateway.mqtt.mosquitto.conftest import SEARCHED, Mosquitto
 
 pytestmark = pytest.mark.slow
 
@@ -57,11 +66,12 @@ class Air:
         self.bluez = bluez
         self.button = BthomeButton("A4:C1:38:56:53:84", key=bytes.fromhex(KEY), counter=1000, name="")
 
-    def press(self, **heard: int) -> None:
-        """Let the adapters hear one press, each with its strength."""
+    def press(self, **heard: int) -> bytes:
+        """Let the adapters hear one press, each with its strength; return its service data."""
         payload = self.button.press("press")
         for adapter, rssi in heard.items():
             assert self.bluez.hear(Report(self.button.address, rssi, service_data=payload.service_data), by=adapter)
+        return payload.service_data[0xFCD2]
 
 
 @pytest.fixture
@@ -137,6 +147,82 @@ async def test_a_press_is_one_alarm_whichever_radios_hear_it_and_while_one_is_de
     ]  # fmt: skip
     (alarm,) = await gateway.ask("alarms.list")
     assert (alarm["presses"], alarm["verified"]) == (3, True)
+
+
+RELAYED = """
+[[mqtt]]
+id = "attic"
+url = "mqtt://127.0.0.1:{broker}"
+adverts = "home/OMG/BTtoMQTT/+"
+bridge = "home/OMG/LWT"
+"""
+
+
+async def test_a_press_that_a_receiver_behind_a_broker_hears_too_is_one_alarm_and_proven_by_its_key(
+    gateway: Any, air: Any, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    if shutil.which("mosquitto", path=SEARCHED) is None:
+        pytest.skip("mosquitto is not installed (apt-get install mosquitto): nothing is proven against a real broker")
+    (tmp_path / "key").write_text(KEY)
+    (tmp_path / "key").chmod(0o600)
+    gateway.env |= air.env
+    broker = Mosquitto(tmp_path, 1)
+    await broker.start()
+    receiver = paho.Client(CallbackAPIVersion.VERSION2, client_id="OMG", protocol=paho.MQTTv5)
+    await asyncio.to_thread(receiver.connect, "127.0.0.1", broker.port)
+    receiver.loop_start()
+
+    def publish(payload: str, *, topic: str = "BTtoMQTT/A4C138565384", retain: bool = False) -> None:
+        receiver.publish(f"home/OMG/{topic}", payload, qos=1, retain=retain).wait_for_publish(10)
+
+    async def relay(service_data: bytes, rssi: int) -> None:
+        said = {"id": "A4:C1:38:56:53:84", "rssi": rssi, "servicedatauuid": "0xfcd2", "servicedata": service_data.hex()}
+        await asyncio.to_thread(publish, json.dumps(said))
+
+    await asyncio.to_thread(publish, "online", topic="LWT", retain=True)
+    try:
+        async with district(tmp_path) as platform:
+            gateway.configure(CONFIG + RELAYED, platform=platform.port, broker=broker.port)
+            await gateway.start()
+            every = [*HEARING, ("attic", True)]
+            await gateway.until("hearing", lambda said: links(said) == every)
+
+            first = air.press(hci0=-71)
+            await gateway.until("heard", lambda said: said["devices"][0]["heard"] == 1)
+            await relay(first, -50)  # later, and louder
+            status = await gateway.until("heard", lambda said: said["devices"][0]["heard"] == 2)
+            assert [one["link"] for one in status["devices"][0]["receivers"]] == ["attic", "hall"]
+
+            second = (
+                air.press()
+            )  # behind the wall: the receiver alone hears it, and publishes while the gateway is dead
+            await gateway.end(signal.SIGKILL)
+            await relay(second, -60)
+            await gateway.start()
+            await gateway.until("hearing", lambda said: links(said) == every)
+            await relay(first, -50)  # from its queue, once more
+
+            def is_all_told() -> bool:
+                return len(taken(tmp_path, "alarm.raised")) >= 2
+
+            await eventually(is_all_told, f"told: {(tmp_path / 'platform-district.jsonl').read_text()}")
+            await gateway.until("heard", lambda said: said["devices"][0]["heard"] >= 2)
+            await asyncio.to_thread(publish, "offline", topic="LWT", retain=True)
+            status = await gateway.until("deaf", lambda said: links(said) == [*HEARING, ("attic", False)])
+            assert [(one["code"], one["subject"]) for one in status["problems"]] == [("GW-MQS-04", "attic")]
+            await asyncio.to_thread(publish, "online", topic="LWT", retain=True)
+            await gateway.until("hearing", lambda said: links(said) == every)
+            await eventually(
+                lambda: len(taken(tmp_path, "gateway.gap")) == 7, "seven gaps: two starts of three, one alone"
+            )
+    finally:
+        await asyncio.to_thread(receiver.disconnect)
+        receiver.loop_stop()
+        await broker.stop(kill=True)
+    calls = taken(tmp_path, "alarm.raised")
+    assert [(one["presses"], one["counter"], one["verified"]) for one in calls] == [(1, 1001, True), (2, 1002, True)]
+    (gap,) = [one for one in taken(tmp_path, "gateway.gap") if one["reason"] == "link-down"]
+    assert (gap["link"], gap["others_hearing"]) == ("attic", ["hall", "stairs"])
 
 
 async def test_a_deaf_radio_hides_neither_a_press_nor_its_own_deafness(

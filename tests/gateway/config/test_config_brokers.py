@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from drivers.protocols.published_adverts import Form
 from gateway.config import Mqtt, Settings, inspect
 from gateway.errors import Finding
 
@@ -148,3 +149,42 @@ def test_an_address_that_is_no_topic_is_told_at_its_place(
     broker = '[[mqtt]]\nid = "z"\nurl = "mqtt://127.0.0.1"\n'
     _settings, told = with_broker(f'{broker}[[device]]\nid = "x"\nlink = "z"\n{table}\n')
     assert ("GW-CFG-15", place, "set-aside") in told
+
+
+RELAY = '[[mqtt]]\nid = "up"\nurl = "mqtt://127.0.0.1"\n'
+BUTTON = (
+    '[[device]]\nid = "call"\nmodel = "ingics-ibs"\nlink = "up"\naddress = "E8:56:71:5A:54:F5"\nallow_plain = true\n'
+)
+
+
+def test_a_receiver_that_publishes_adverts_is_a_radio(with_broker: Callable[[str], Seen]) -> None:
+    fields = 'advert_form = "minew"\nadvert_fields = { adverts = "devices" }\n'
+    settings, told = with_broker(f'{RELAY}adverts = "gw/+/status"\n{fields}{BUTTON}')
+    assert told == []
+    assert [one.link for one in settings.devices] == ["up"]
+    assert settings.mqtt[0].form == Form("mac", name="bleName", adverts="devices", raw="rawData")
+
+
+@pytest.mark.parametrize(
+    ("lines", "finding"),
+    [
+        ('adverts = "home/a+"', ("GW-CFG-07", "adverts", "set-aside")),
+        ('adverts = "a/#"\nadvert_form = "ruuvi"', ("GW-CFG-07", "advert_form", "set-aside")),
+        ('adverts = "a/#"\nadvert_fields = { adress = "mac" }', ("GW-CFG-07", "adress", "set-aside")),
+    ],
+    ids=["no filter", "no form", "no field"],
+)
+def test_a_receiver_that_could_not_be_read_is_set_aside(
+    with_broker: Callable[[str], Seen], lines: str, finding: tuple[str, str, str]
+) -> None:
+    settings, told = with_broker(f"{RELAY}{lines}\n{BUTTON}")
+    assert (settings.mqtt, settings.devices) == ((), ())
+    assert finding in told
+    assert ("GW-CFG-32", "link", "set-aside") in told
+
+
+def test_a_device_of_the_air_is_not_heard_on_a_broker_without_adverts(with_broker: Callable[[str], Seen]) -> None:
+    settings, told = with_broker(f'{RELAY}advert_fields = {{ address = "mac" }}\n{BUTTON}')
+    assert settings.devices == ()
+    assert ("GW-CFG-12", "link", "set-aside") in told
+    assert ("GW-CFG-35", "advert_fields", "kept") in told
