@@ -153,12 +153,14 @@ class Dispatch:
         due_at = (self._lanes.next_try(), self._flights.next_time(), self._drain.next_time(now), stale_at)
         times = [due for due in due_at if due is not None]
         times += [one.copy_at for one in self._flights.alarms() if self._alarm_paths.beside(one) is not None]
-        wait = max(0.0, min(times) - now) if times else None
+        # Not a time-out, which costs several times as much: this is done for each message.
+        loop = asyncio.get_running_loop()
+        timer = loop.call_later(max(0.0, min(times) - now), self._wake.set) if times else None
         try:
-            async with asyncio.timeout(wait):
-                await self._wake.wait()
-        except TimeoutError:
-            pass
+            await self._wake.wait()
+        finally:
+            if timer is not None:
+                timer.cancel()
 
     def _pump(self) -> bool:
         """Fill the window; True when a lane ran dry although more is stored, so that it is worth reading on at once."""

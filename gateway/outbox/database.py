@@ -16,6 +16,7 @@ import sqlite3
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Final, TypeVar
 
@@ -226,12 +227,39 @@ class Database:
         return await self.in_reader(lambda: question(reader))
 
     def in_writer(self, work: Callable[[], T]) -> asyncio.Future[T]:
-        """Do something in the thread that writes."""
-        return asyncio.get_running_loop().run_in_executor(self._writer, work)
+        """Do something in the thread that writes; it is done even if nobody waits for it any more.
+
+        Without the chain of futures that `run_in_executor` makes: three turns of the loop between a commit and whoever waits.
+        """
+        loop = asyncio.get_running_loop()
+        done: asyncio.Future[T] = loop.create_future()
+
+        def job() -> None:
+            try:
+                result = work()
+            except BaseException as error:  # noqa: BLE001 - whoever waits is told, whatever it is
+                told = partial(_refuse, done, error)
+            else:
+                told = partial(_settle, done, result)
+            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
+                loop.call_soon_threadsafe(told)
+
+        self._writer.submit(job)
+        return done
 
     def in_reader(self, work: Callable[[], T]) -> asyncio.Future[T]:
         """Do something in the thread that reads."""
         return asyncio.get_running_loop().run_in_executor(self._reader, work)
+
+
+def _settle(done: asyncio.Future[T], result: T) -> None:
+    if not done.done():
+        done.set_result(result)
+
+
+def _refuse(done: asyncio.Future[T], error: BaseException) -> None:
+    if not done.done():
+        done.set_exception(error)
 
 
 def _behind(former: str, place: dict[str, object], *, folder: Path) -> dict[str, object]:

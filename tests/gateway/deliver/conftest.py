@@ -58,6 +58,17 @@ class PatientLoop(asyncio.SelectorEventLoop):
     def time(self) -> float:
         return self.patience.now
 
+    def patient(self, ask: Callable[..., asyncio.Future[Any]]) -> Callable[..., asyncio.Future[Any]]:
+        """Let no time pass while a thread is at what it was asked."""
+
+        def asked(work: Callable[[], Any]) -> asyncio.Future[Any]:
+            self.patience.jobs += 1
+            future = ask(work)
+            future.add_done_callback(self._job_done)
+            return future
+
+        return asked
+
     def run_in_executor(self, executor: Executor | None, func: Callable[..., Any], *args: Any) -> Any:  # type: ignore[override]  # typeshed has type variables here
         self.patience.jobs += 1
         future = super().run_in_executor(executor, func, *args)
@@ -209,6 +220,9 @@ class Bench:
 
     async def open(self, *, deliver: bool = True) -> None:
         self.outbox = Outbox(self.path, self.routes, clock=self.clock)
+        loop = asyncio.get_running_loop()
+        assert isinstance(loop, PatientLoop)
+        self.outbox._database.in_writer = loop.patient(self.outbox._database.in_writer)  # type: ignore[method-assign]  # time waits for it
         await self.outbox.open()
         self.tasks = [asyncio.create_task(self.outbox.run())]
         self.health = Health(self.clock)
