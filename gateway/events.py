@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from fnmatch import fnmatchcase
 from functools import lru_cache
-from typing import Final
+from typing import Final, NamedTuple
 
 import uuid_utils
 
@@ -96,10 +96,10 @@ class Event:
         return lane_of(self.noun)
 
 
-@dataclass(frozen=True, slots=True)
-class Stored:
+class Stored(NamedTuple):
     """One event as the outbox holds it. `route` maps each destination that wants it to its delivery sequence.
 
+    A named tuple, for one is made of every row of every commit, which takes a fifth of the time of a frozen dataclass.
     `seq` 0 is an alarm that a failing disk has not stored yet: it has no number, and `recorded_ms` is when it was sent.
     """
 

@@ -7,7 +7,6 @@ The minimal form is for an alarm that a platform refuses as it is: what it is, w
 from __future__ import annotations
 
 import json
-from dataclasses import replace
 from typing import Any, Final
 
 from gateway.clock import SYNCED, Boots, Clock, Stamp, Told, iso
@@ -64,7 +63,7 @@ class Wording:
         historic = row.lane is Lane.A and least_ms > HISTORIC_AFTER_MS
         told = self._told(row.at, now)
         if told is not None and row.noun == "gateway.gap":
-            row = replace(row, body=self._gap_retold(row))
+            row = row._replace(body=self._gap_retold(row))
         how = Sending(
             self._destination, self.streamid, age_ms, attempt, buffered=buffered, historic=historic, least_age_ms=least_ms,
             told=told,
@@ -102,7 +101,7 @@ def minimal(row: Stored) -> Stored:
     kept: dict[str, Any] = {name: whole[name] for name in _ATTRIBUTES if name in whole}
     data = {name: _short(whole["data"][name]) for name in _ESSENTIALS if name in whole["data"]}
     kept["data"] = {**data, "minimal": True}  # last: the sending splices into it
-    return replace(row, body=json.dumps(kept, separators=(",", ":")))
+    return row._replace(body=json.dumps(kept, separators=(",", ":")))
 
 
 def _short(value: Any) -> Any:

@@ -12,7 +12,7 @@ from typing import Final
 from gateway.events import Lane
 from gateway.outbox.connection import TABLES
 
-AT_ONCE: Final = (64, 8, 1)
+AT_ONCE: Final = (64, 16, 4, 2, 1)
 _COLUMNS: Final = 11
 _ROW: Final = f"({','.join('?' * _COLUMNS)})"
 _STATEMENTS: Final = {
@@ -28,9 +28,9 @@ class Inserts:
     def __init__(self) -> None:
         self._values: dict[Lane, list[object]] = {lane: [] for lane in Lane}
 
-    def add(self, lane: Lane, row: tuple[object, ...]) -> None:
-        """Add one row: a value for each column."""
-        self._values[lane] += row
+    def of(self, lane: Lane) -> list[object]:
+        """Return the values of a lane, to be extended by one for each column of a row."""
+        return self._values[lane]
 
     def run(self, connection: sqlite3.Connection) -> None:
         """Insert them. Raises sqlite3.Error; also whatever a value raises that cannot be stored."""

@@ -169,7 +169,7 @@ class Outbox(Holding):
             if write.drops or write.letters:  # they name rows of another database
                 write = replace(write, drops=(), letters=())
             if write.dead:
-                dead = [replace(one, row=replace(one.row, seq=OF_ANOTHER_STREAM)) for one in write.dead]
+                dead = [replace(one, row=one.row._replace(seq=OF_ANOTHER_STREAM)) for one in write.dead]
                 write = replace(write, dead=tuple(dead))
             if write.facts:  # how far the rescue of the one before it had come
                 write = replace(write, facts=tuple(fact for fact in write.facts if fact[0] != "rescue"))
@@ -407,9 +407,9 @@ class Outbox(Holding):
             slow.cancel()
         intake.settle()
         self._stock.note_deleted(deleted, upto=delete, step=DELETE_STEP)
+        for rows in stored:
+            self._stock.add(rows)
         for (write, _lanes), rows in zip(batch, stored, strict=True):
-            for row in rows:
-                self._stock.add(row)
             for drop in write.drops:
                 self._stock.drop(drop.lane, drop.rows)
             if write.on_commit:

@@ -140,23 +140,26 @@ class Stock:
         """Return up to which sequence rows of a lane may be there for a destination: what comes after is for others."""
         return self.last[lane] if lane in self._uncounted else self._wanted_to.get((destination, lane), 0)
 
-    def add(self, row: Stored) -> None:
-        """A row is durable."""
-        lane = row.lane
-        recent = self._recent[lane]
-        recent.append(row)
-        if len(recent) > RECENT_ROWS:
-            self._recent_from[lane] = recent.popleft().seq
-        self.last[lane] = row.seq
-        self.rows[lane] += 1
-        for destination, number in row.route.items():
-            self.pending[destination, lane] += 1
-            self._want(destination, lane, row.seq)
-            self.routed[destination] = number
-        if lane is Lane.D:
-            behind = self._behind[row.device]
-            behind[0] -= 1
-            behind[1] = row.seq
+    def add(self, rows: Iterable[Stored]) -> None:
+        """Rows are durable; they come in the order of their sequence."""
+        last, counted, pending, wanted_to = self.last, self.rows, self.pending, self._wanted_to
+        for row in rows:
+            seq, lane = row.seq, row.lane
+            recent = self._recent[lane]
+            recent.append(row)
+            if len(recent) > RECENT_ROWS:
+                self._recent_from[lane] = recent.popleft().seq
+            last[lane] = seq
+            counted[lane] += 1
+            for destination, number in row.route.items():
+                key = (destination, lane)
+                pending[key] += 1
+                wanted_to[key] = seq
+                self.routed[destination] = number
+            if lane is Lane.D:
+                behind = self._behind[row.device]
+                behind[0] -= 1
+                behind[1] = seq
 
     def drop(self, lane: Lane, rows: Sequence[Stored]) -> None:
         """Rows gave way to the quota, or have expired: no destination waits for them any more."""
@@ -290,10 +293,13 @@ class Stock:
             leaving = min(leaving, self.held_from - 1)
         found = {}
         for lane in LANES:
-            upto, done = min(self._floor(lane), leaving), self._deleted[lane]
+            done = self._deleted[lane]
+            if not self.rows[lane] or leaving - done < (KEEP_STEP if self.retain and done >= self._shed_to else 1):
+                continue  # asked for each commit: nearly always there is nothing yet
+            upto = min(self._floor(lane), leaving)
             if lane in self._uncounted:  # what leaves uncounted would be missing in the count
                 upto = min(upto, self._uncounted[lane][0])
-            if self.rows[lane] and upto - done >= (KEEP_STEP if self.retain and upto > self._shed_to else 1):
+            if upto - done >= (KEEP_STEP if self.retain and upto > self._shed_to else 1):
                 found[lane] = upto
         return found
 

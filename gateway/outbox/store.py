@@ -398,7 +398,7 @@ class Store:
         only, delivery, sequence = write.only, work.delivery, work.sequence
         boot, number = "", 0
         for event, lane in zip(write.events, lanes, strict=True):
-            at, noun, device = event.at, event.noun, event.device
+            at, noun, event_id, device, body = event.at, event.noun, event.id, event.device, event.body
             if at.boot != boot:
                 boot, number = at.boot, self._boot_number(at.boot, boots)
             sequence += 1
@@ -407,11 +407,10 @@ class Store:
             route: dict[str, int] = {}
             for destination in (only,) if only else self._wanted.get(noun) or self._destinations_for(noun):
                 route[destination] = delivery[destination] = delivery[destination] + 1
-            inserts.add(
-                lane, (sequence, event.id, noun, device, now_ms, at.wall_ms, at.mono_ms, number, at.clock,
-                _route_text(route), event.body),
-            )  # fmt: skip
-            rows.append(Stored(sequence, lane, event.id, noun, device, now_ms, at, route, event.body))
+            inserts.of(lane).extend((
+                sequence, event_id, noun, device, now_ms, at.wall_ms, at.mono_ms, number, at.clock, _route_text(route), body,
+            ))  # fmt: skip
+            rows.append(Stored(sequence, lane, event_id, noun, device, now_ms, at, route, body))
         if rows:
             last = rows[-1].at
             work.sequence, work.recorded = sequence, Stamp(now_ms, last.mono_ms, last.boot, last.clock)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 import pytest
 from hypothesis import settings
@@ -165,7 +165,7 @@ def test_a_batch_holds_no_more_bytes_than_asked_for() -> None:
 def test_what_is_said_of_a_clock_that_was_not_set_has_its_room() -> None:
     # 680 bytes, 320 of envelope and 120 of what is known of the clock: 57 of them make 63,840 bytes.
     unset = Stamp(0, 0, "boot", "unsynced")
-    lane = queue(*(replace(row(n, body="x" * 680), at=unset) for n in range(1, 101)))
+    lane = queue(*(row(n, body="x" * 680)._replace(at=unset) for n in range(1, 101)))
     assert len(taken(lane, size=64_000)) == 57
 
 

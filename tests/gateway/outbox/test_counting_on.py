@@ -105,8 +105,7 @@ def test_a_row_that_gives_way_while_it_is_sent_takes_no_other_with_it() -> None:
     rows = [
         Stored(seq, Lane.C, f"id-{seq}", "telemetry.meter", "m1", 0, at, {"district": seq}, "{}") for seq in range(1, 5)
     ]
-    for row in rows:
-        stock.add(row)
+    stock.add(rows)
     stock.drop(Lane.C, rows[:2])
     stock.confirm("district", Lane.C, seq=2, ahead=list, done=2)
     assert (stock.delivered(Lane.C), stock.deletable()) == (2, {Lane.C: 2})
