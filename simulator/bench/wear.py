@@ -33,6 +33,7 @@ ALONE: Final = 800
 GROUP: Final = 10
 GROUPS: Final = 150
 WARM: Final = 6_000
+COOL: Final = 300  # commits of four pages: more than a WAL of 1,024 pages holds
 WINDOW: Final = 1_000
 RAW: Final = 600
 RAW_WARM: Final = 1_200
@@ -194,20 +195,24 @@ class _Bench:
         return meter_line(n, numbered=False)
 
     async def _warm(self) -> None:
-        """Fill the WAL once, so that it is used again in place."""
+        """Fill the WAL once, so that it is used again in place; then let the checkpoint pass that the burst has left."""
         numbers = range(self._n + 1, self._n + 1 + WARM)
         await self._talker.burst(lambda n: meter_line(n, numbered=True), numbers, window=WINDOW)
         self._n += WARM
+        await self._say(group=1, count=COOL)
 
     async def _numbered(self, what: str, *, group: int, count: int) -> None:
         """`count` times `group` lines in one piece, and the next when all are acknowledged."""
         before = self._card.written()
+        await self._say(group=group, count=count)
+        self._found.append((what, "numbered", self._card.written().since(before), count * group))
+
+    async def _say(self, *, group: int, count: int) -> None:
         for _ in range(count):
             acked = self._talker.acked
             self._talker.say(*(meter_line(self._n + 1 + at, numbered=True) for at in range(group)))
             self._n += group
             await self._talker.acknowledged(acked + group)
-        self._found.append((what, "numbered", self._card.written().since(before), count * group))
 
     async def _paced(
         self, what: str, kind: str, line: Callable[[int], str], *, count: int, group: int = 1, pace_s: float = PACE_S,
