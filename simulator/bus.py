@@ -31,7 +31,8 @@ from typing import Any, Final, TextIO
 
 from simulator.call_systems import CallQuirks, CallSystem
 from simulator.line_devices import FIELD_NAMES, LineSource, TcpPort
-from simulator.meters import Answer, Meter, Quirks, Request, RequestReader, frame
+from simulator.meters import Answer, Meter, Quirks, Request, frame
+from simulator.meters_698 import LineReader, Meter698
 from simulator.meters_1997 import Meter1997
 from simulator.pty_port import PtyPort, noise
 from simulator.radars import FallRadar, MicradarRadar, RadarQuirks
@@ -82,7 +83,7 @@ class MeterBus:
         bits_per_byte: int = 10, on_exchange: Callable[[Exchange], None] | None = None,
     ) -> None:  # fmt: skip
         """Put meters on a pty with the name `path`. `echo`: the master's adapter hears what it sends."""
-        self._readers = {one.baud or baud: RequestReader() for one in meters} or {baud: RequestReader()}
+        self._readers = {one.baud or baud: LineReader() for one in meters} or {baud: LineReader()}
         self.port = PtyPort(
             path=path, baud=baud, on_data=self._heard, bits_per_byte=bits_per_byte, follows=set(self._readers) != {baud}
         )
@@ -304,9 +305,12 @@ async def play_calls(scenario: Mapping[str, Any], link: str, system: CallSystem)
             system.call(emission["device"], beds[emission["device"]])
 
 
+_MODELS: Final[Mapping[str, type[Meter]]] = {"dlt645-1997": Meter1997, "dlt698-45": Meter698}
+
+
 def _meter(device: Mapping[str, Any], scenario: Mapping[str, Any]) -> Meter:
     try:
-        make = Meter1997 if device.get("model") == "dlt645-1997" else Meter
+        make = _MODELS.get(device.get("model", ""), Meter)
         return make(
             device=device["id"],
             address=device["address"],

@@ -9,17 +9,21 @@ allows 20 to 500); energy is counted in whole watt-seconds, a register in 0.01 k
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from datetime import datetime, timedelta, timezone
 from random import Random
 from typing import Final
 from zlib import crc32
 
 OFFSET: Final = 0x33
 READ: Final = 0x11
+READ_NEXT: Final = 0x12
 READ_ADDRESS: Final = 0x13
 FROM_METER: Final = 0x80
 REFUSED: Final = 0x40
+MORE: Final = 0x20
+PART_BYTES: Final = 8
 NO_SUCH_DATA: Final = 0x02
 ANY: Final = 0xAA
 MAX_HELD: Final = 512
@@ -28,6 +32,7 @@ DELAY_S: Final = (0.020, 0.060)
 TARIFF_OF_HOUR: Final = "444444432223333333211234"
 _UTC_PLUS_8_S: Final = 8 * 3600
 _WATT_SECONDS_PER_COUNT: Final = 36_000  # 0.01 kWh
+_DAY_S: Final = 86_400
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +42,7 @@ class Request:
     address: bytes
     control: int
     data: bytes
+    protocol: str = "645"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +84,10 @@ class Quirks:
 
     `stray` puts 00 and FF around each reply; `late_s` comes on top of the reply delay; `foreign` sends another meter's
     reply first; `answers` is the share of requests that it answers at all; `spare` ends the blocks of a 1997 meter with
-    zeros for tariffs that it does not have.
+    zeros for tariffs that it does not have. `split` gives what is longer than 8 bytes in several frames; `no_blocks` refuses
+    blocks (a 698.45 meter: lists); `mute` is silent to what it does not know, instead of refusing it; `zeros` fills phases that
+    it does not have with zeros instead of FF; `damaged` has a nibble above 9 in each second voltage; `nameless` answers a
+    wildcard with the wildcard; `status` are the bits that are set in its seven status words.
     """
 
     silent: bool = False
@@ -87,6 +96,66 @@ class Quirks:
     foreign: bool = False
     answers: float = 1.0
     spare: bool = False
+    split: bool = False
+    no_blocks: bool = False
+    mute: bool = False
+    zeros: bool = False
+    damaged: bool = False
+    nameless: bool = False
+    status: Sequence[int] = (0,) * 7
+
+
+class Records:
+    """What a meter keeps beside its registers: its name and clock, its status, and the energies of past midnights.
+
+    Limit: 62 midnights; the three before `start` are reckoned from the mean load.
+    """
+
+    def __init__(self, address: bytes, status: Sequence[int], energy: list[int], *, watts: int, start: int) -> None:
+        """Reckon what was before `start`."""
+        self._address = address
+        self._status = b"".join((word & 0xFFFF).to_bytes(2, "little") for word in status)
+        self._midnights: list[tuple[int, list[int]]] = []
+        midnight = (start + _UTC_PLUS_8_S) // _DAY_S * _DAY_S - _UTC_PLUS_8_S
+        past, at = list(energy), start
+        while len(self._midnights) < 3:
+            hour = (at - 1 + _UTC_PLUS_8_S) // 3600 * 3600 - _UTC_PLUS_8_S
+            past[int(TARIFF_OF_HOUR[(hour + _UTC_PLUS_8_S) // 3600 % 24]) - 1] -= watts * (at - hour)
+            at = hour
+            if at == midnight:
+                self._midnights.insert(0, (at, list(past)))
+                midnight -= _DAY_S
+
+    def freeze(self, midnight: int, energy: list[int]) -> None:
+        """Keep the energies of a midnight."""
+        self._midnights = [*self._midnights, (midnight, list(energy))][-62:]
+
+    def frozen(self, identifier: int) -> tuple[Value, ...] | None:
+        """Return the energies of a past midnight: 05060101 is the last."""
+        back = identifier & 0xFF
+        if identifier >> 8 != 0x050601 or not 1 <= back <= len(self._midnights):
+            return None
+        counts = [one // _WATT_SECONDS_PER_COUNT for one in self._midnights[-back][1]]
+        pairs = zip(("", "T1/", "T2/", "T3/", "T4/"), (sum(counts), *counts), strict=True)
+        return tuple(Value("energy_active_import", f"{tariff}D{back}", count, 4, 2) for tariff, count in pairs)
+
+    def data(self, identifier: int, *, now: float) -> bytes | None:
+        """Return what stands under an identifier that is no register; None where there is nothing."""
+        local = datetime.fromtimestamp(int(now), tz=timezone(timedelta(seconds=_UTC_PLUS_8_S)))
+        back = identifier & 0xFF
+        if identifier >> 8 == 0x050600 and 1 <= back <= len(self._midnights):
+            then = datetime.fromtimestamp(self._midnights[-back][0], tz=local.tzinfo)
+            return bytes.fromhex(then.strftime("%y%m%d%H%M"))[::-1]
+        if 0x04000501 <= identifier <= 0x04000507:
+            return self._status[2 * back - 2 : 2 * back]
+        return {
+            0x04000101: bytes.fromhex(local.strftime("%y%m%d0%w"))[::-1],
+            0x04000102: bytes.fromhex(local.strftime("%H%M%S"))[::-1],
+            0x04000401: self._address,
+            0x04000402: self._address,
+            0x04000404: b"\0\0V022",
+            0x040005FF: self._status,
+        }.get(identifier)
 
 
 def frame(address: bytes, control: int, data: bytes) -> bytes:
@@ -173,34 +242,82 @@ class Meter:
             0x02800002: self._frequencies,
         }
         self._energy = [self.random.randrange(10_000, 90_000) * _WATT_SECONDS_PER_COUNT for _ in range(4)]
+        self._called = self.address
+        self._parts: list[bytes] = []
+        self._of: tuple[bytes, tuple[Value, ...]] = (b"", ())
+        self.records = Records(self.address, self.quirks.status, self._energy, watts=self._watts, start=int(start))
 
     def answer(self, request: Request, *, now: float) -> Answer | None:
         """Return the reply to a request at `now` (seconds since 1970), None when it is not for this meter."""
-        if not self._is_for_me(request.address):
+        if request.protocol != "645" or not self._is_for_me(request.address):
             return None
+        self._called = request.address if self.quirks.nameless and ANY in request.address else self.address
         if request.control == READ_ADDRESS:
             return self._answer(READ_ADDRESS, self.address)
+        if request.control == READ_NEXT:
+            return self._next(request.data)
         if request.control != READ:
             return None
-        values = self.values(int.from_bytes(request.data[:4], "little"), now=now) if len(request.data) == 4 else None
-        if values is None:
-            return self._answer(READ | REFUSED, bytes([NO_SUCH_DATA]))
-        return self._answer(READ, request.data + b"".join(value.encoded() for value in values), values)
+        identifier = int.from_bytes(request.data[:4], "little")
+        values = self.values(identifier, now=now) if len(request.data) == 4 else None
+        kept = self.records.data(identifier, now=now) if values is None and len(request.data) == 4 else None
+        if values is None and kept is None:
+            return self._refused(READ)
+        return self._whole(request.data, self.packed(values or ()) if kept is None else kept, values or ())
+
+    def _refused(self, function: int) -> Answer | None:
+        return None if self.quirks.mute else self._answer(function | REFUSED, bytes([NO_SUCH_DATA]))
+
+    def packed(self, values: tuple[Value, ...]) -> bytes:
+        """Return values as they are sent, with what is wrong with this meter's memory."""
+        fields = [value.encoded() for value in values]
+        for at, value in enumerate(values):
+            if value.number is None and self.quirks.zeros:
+                fields[at] = bytes(value.size)
+            if (
+                self.quirks.damaged
+                and value.quantity == "voltage"
+                and value.channel == "B"
+                and value.number is not None
+            ):
+                fields[at] = bytes([fields[at][0] | 0x0A]) + fields[at][1:]
+        return b"".join(fields)
+
+    def _whole(self, asked: bytes, data: bytes, values: tuple[Value, ...]) -> Answer:
+        """Answer in one frame, or begin an answer of several."""
+        if not self.quirks.split or len(data) <= PART_BYTES:
+            return self._answer(READ, asked + data, values)
+        self._parts = [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]
+        self._of = (asked, values)
+        return self._answer(READ | MORE, asked + self._parts[0])
+
+    def _next(self, data: bytes) -> Answer | None:
+        """Answer 12H: the part of that number, which stands behind it."""
+        asked, values = self._of
+        if len(data) != 5 or data[:4] != asked or not 1 <= data[4] < len(self._parts):
+            return self._refused(READ_NEXT)
+        last = data[4] == len(self._parts) - 1
+        content = asked + self._parts[data[4]] + data[4:]
+        return self._answer(READ_NEXT | (0 if last else MORE), content, values if last else ())
 
     def _is_for_me(self, asked: bytes) -> bool:
         return all(one in (own, ANY) for one, own in zip(asked, self.address, strict=True))
 
     def _answer(self, function: int, data: bytes, values: tuple[Value, ...] = ()) -> Answer:
-        return Answer(frame(self.address, function | FROM_METER, data), data, values)
+        return Answer(frame(self._called, function | FROM_METER, data), data, values)
 
     def values(self, identifier: int, *, now: float) -> tuple[Value, ...] | None:
         """Return the registers of a data identifier (annex A), None when this meter has none. 0x0001FF00: a block."""
         group, part = identifier & 0xFFFF00FF, identifier >> 8 & 0xFF
+        self._advance(int(now))
+        if (frozen := self.records.frozen(identifier)) is not None:
+            return frozen
         build = self._groups.get(group)
         if build is None:
             return None
-        self._advance(int(now))
         whole = build()
+        if part == 0xFF and self.quirks.no_blocks:
+            return None
         if part == 0xFF and len(whole) > 1:
             # Voltage and current have no total: their blocks begin with phase A.
             return whole if whole[0].number is not None or whole[0].channel else whole[1:]
@@ -216,6 +333,8 @@ class Meter:
         for second in range(self._second, now):
             hour = (second + _UTC_PLUS_8_S) // 3600 % 24
             self._energy[int(TARIFF_OF_HOUR[hour]) - 1] += self._load(second)
+            if (second + 1 + _UTC_PLUS_8_S) % _DAY_S == 0:
+                self.records.freeze(second + 1, self._energy)
         self._second = max(self._second, now)
 
     def _load(self, second: int) -> int:

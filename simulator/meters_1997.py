@@ -11,14 +11,17 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from typing import Any, Final
 
-from simulator.meters import FROM_METER, NO_SUCH_DATA, REFUSED, Answer, Meter, Request, Value, frame
+from simulator.meters import ANY, MORE, PART_BYTES, Answer, Meter, Request, Value
 
 READ_1997: Final = 0x01
+NEXT_1997: Final = 0x02
 BLOCK: Final = 0x0F
 BLOCK_END: Final = b"\xaa"
 BROADCAST: Final = b"\x99" * 6
 _SPARE: Final = bytes(8)
 _MAX_CURRENT: Final = 9999
+# What both editions keep: the identifier here -> that of 2007.
+_KEPT: Final = {0xC010: 0x04000101, 0xC011: 0x04000102, 0xC032: 0x04000402}
 
 
 class Meter1997(Meter):
@@ -27,6 +30,7 @@ class Meter1997(Meter):
     def __init__(self, **options: Any) -> None:
         """Make a meter with the options of `Meter`."""
         super().__init__(**options)
+        self._given = 0
         # DI1 and the upper half of DI0 -> the group's values, in the order of the lower half from its first on.
         self._groups_1997: Mapping[int, tuple[Callable[[], tuple[Value, ...]], int]] = {
             0x9000: (self._combined, 0),
@@ -39,18 +43,36 @@ class Meter1997(Meter):
 
     def answer(self, request: Request, *, now: float) -> Answer | None:
         """Return the reply to a request at `now` (seconds since 1970), None when it is not for this meter."""
-        if request.control != READ_1997 or not (request.address == BROADCAST or self._is_for_me(request.address)):
+        known = request.address == BROADCAST or self._is_for_me(request.address)
+        if request.protocol != "645" or request.control not in (READ_1997, NEXT_1997) or not known:
             return None
-        values = self.values(int.from_bytes(request.data[:2], "little"), now=now) if len(request.data) == 2 else None
-        if values is None:
-            return self._reply(READ_1997 | REFUSED, bytes([NO_SUCH_DATA]))
+        self._called = request.address if self.quirks.nameless and ANY in request.address else self.address
+        if request.control == NEXT_1997:
+            return self._next_1997(request.data)
+        identifier = int.from_bytes(request.data[:2], "little")
+        values = self.values(identifier, now=now) if len(request.data) == 2 else None
+        kept = self.records.data(_KEPT.get(identifier, 0), now=now) if values is None else None
+        if values is None and kept is None:
+            return self._refused(READ_1997)
         end = b""
         if self.quirks.spare and request.data[0] & BLOCK == BLOCK:
             end = (_SPARE if request.data[1] == 0x90 else b"") + BLOCK_END
-        return self._reply(READ_1997, request.data + b"".join(value.encoded() for value in values) + end, values)
+        data = self.packed(values or ()) + end if kept is None else kept
+        if not self.quirks.split or len(data) <= PART_BYTES:
+            return self._answer(READ_1997, request.data + data, values or ())
+        self._parts = [data[at : at + PART_BYTES] for at in range(0, len(data), PART_BYTES)]
+        self._of, self._given = (request.data, values or ()), 1
+        return self._answer(READ_1997 | MORE, request.data + self._parts[0])
 
-    def _reply(self, function: int, data: bytes, values: tuple[Value, ...] = ()) -> Answer:
-        return Answer(frame(self.address, function | FROM_METER, data), data, values)
+    def _next_1997(self, asked: bytes) -> Answer | None:
+        """Answer 02: the part after the one that was given last; parts have no numbers."""
+        of, values = self._of
+        if asked != of or self._given >= len(self._parts):
+            return self._refused(NEXT_1997)
+        part = self._parts[self._given]
+        self._given += 1
+        last = self._given == len(self._parts)
+        return self._answer(NEXT_1997 | (0 if last else MORE), asked + part, values if last else ())
 
     def values(self, identifier: int, *, now: float) -> tuple[Value, ...] | None:
         """Return the registers of a data identifier, None when this meter has none. 0x901F: a block."""
@@ -61,7 +83,7 @@ class Meter1997(Meter):
         build, first = group
         whole, part = build(), identifier & 0x0F
         if part == BLOCK:
-            return whole
+            return None if self.quirks.no_blocks else whole
         one = whole[part - first] if 0 <= part - first < len(whole) else None
         return None if one is None or one.number is None else (one,)
 

@@ -86,7 +86,7 @@ def test_it_does_not_know_the_other_edition() -> None:
 
 
 def test_a_register_that_it_does_not_have_is_refused_as_published() -> None:
-    body = bytes.fromhex("68aaaaaaaaaaaa680102") + bytes([0x65, 0xF3])
+    body = bytes.fromhex("68aaaaaaaaaaaa680102") + bytes([0x66, 0xF3])
     assert ask(meter(), (body + bytes([sum(body) & 0xFF, 0x16])).hex()) == "6895320600000068c101359416"
 
 
