@@ -118,6 +118,7 @@ def _add_faults(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows to FILE too")
     parser.add_argument("--only", default="", metavar="TEXT", help="only rows with TEXT in their name")
     parser.add_argument("--quick", action="store_true", help="a short selection")
+    parser.add_argument("--lines", action="store_true", help="call systems, receivers and a radar instead of the radio")
     parser.set_defaults(command=_faults)
 
 

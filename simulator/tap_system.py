@@ -23,6 +23,8 @@ from simulator.pty_port import PtyPort
 
 BAUD: Final = 1200
 ANSWER_S: Final = 4.0
+# TAP 1.8: a terminal that does not ask ID= within this is begun with again.
+BEGIN_S: Final = 2.0
 POLL_S: Final = 1.0
 LOG_ON: Final = b"\x1bPG1\r"
 ASKS_ID: Final = b"ID="
@@ -79,7 +81,7 @@ class TapSystem:
                 if not self._waiting:
                     self._work.clear()
                     await self._work.wait()
-                if not (await self._ask(b"\r", ASKS_ID) and await self._ask(LOG_ON, WELCOME)):
+                if not (await self._ask(b"\r", ASKS_ID, within_s=BEGIN_S) and await self._ask(LOG_ON, WELCOME)):
                     await asyncio.sleep(POLL_S)
                     continue
                 while self._waiting and await self._hand_over(self._waiting[0]):
@@ -100,13 +102,13 @@ class TapSystem:
         self._record({**row, "n": None, "session": None, "value": None})
         return True
 
-    async def _ask(self, data: bytes, answer: bytes) -> bool:
+    async def _ask(self, data: bytes, answer: bytes, *, within_s: float = ANSWER_S) -> bool:
         """Send something and wait for an answer; tell whether it came."""
         self._held = b""
         if not await self.port.send(data):
             return False
         try:
-            async with asyncio.timeout(ANSWER_S):
+            async with asyncio.timeout(within_s):
                 while answer not in self._held:
                     self._news.clear()
                     await self._news.wait()
