@@ -12,7 +12,7 @@ from email.utils import parsedate_to_datetime
 from enum import Enum
 from typing import Any, Final
 
-from gateway.uplinks.uplink import Ack, AckStatus
+from gateway.uplinks.uplink import STATUSES, Ack
 
 MAX_RETRY_AFTER_S: Final = 3600.0
 _QUOTE_CHARACTERS: Final = 160
@@ -102,7 +102,8 @@ def _ack(entry: Any) -> Ack | None:
     try:
         delay = entry.get("retry_after_ms")
         after = None if delay is None else min(max(0.0, float(delay) / 1000), MAX_RETRY_AFTER_S)  # NaN gives 0
-        return Ack(str(entry["id"]), AckStatus(entry["status"]), _clean(str(entry.get("code") or "")), after)
+        code = entry.get("code")
+        return Ack(str(entry["id"]), STATUSES[entry["status"]], _clean(str(code)) if code else "", after)
     except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
         return None
 

@@ -14,7 +14,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from gateway.events import Lane
+from gateway.events import Lane, id_and_device
 from gateway.profiles import Decision, MappingError, Meaning, Profile
 from gateway.profiles.profile import Place, Said
 from gateway.uplinks.http_answers import Verdict, read_results, verdict
@@ -219,8 +219,8 @@ class ProfileSpeech:
 
 
 def _worded(text: str, said: Said | None = None) -> Worded:
-    content = json.loads(text)
-    return Worded(content["id"], content["partitionkey"], said or Said(content["id"], "", text))
+    event_id, device = id_and_device(text)
+    return Worded(event_id, device, said or Said(event_id, "", text))
 
 
 def _judged(decision: Decision, names: dict[str, str]) -> Judged:

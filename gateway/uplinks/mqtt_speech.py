@@ -22,7 +22,7 @@ from gateway.profiles import MappingError, Meaning, Profile
 from gateway.profiles.answers import found
 from gateway.profiles.mapping import rendered_text
 from gateway.profiles.profile import Place
-from gateway.uplinks.uplink import Ack, AckStatus, unsaid
+from gateway.uplinks.uplink import STATUSES, Ack, AckStatus, unsaid
 
 MOST_ASKED: Final = 1_000
 _FIRST_NUMBERS: Final = 2**31  # Alink takes up to 2^32 - 1: room for as many messages again
@@ -216,7 +216,7 @@ def parse_acks(payload: bytes) -> tuple[list[Ack], int]:
         try:
             delay = entry.get("retry_after_ms")
             after = None if delay is None else min(max(0.0, float(delay) / 1000), _MAX_RETRY_AFTER_S)  # NaN gives 0
-            acks.append(Ack(str(entry["id"]), AckStatus(entry["status"]), str(entry.get("code") or "")[:200], after))
+            acks.append(Ack(str(entry["id"]), STATUSES[entry["status"]], str(entry.get("code") or "")[:200], after))
         except (AttributeError, KeyError, TypeError, ValueError, OverflowError):
             bad += 1
     return acks, bad

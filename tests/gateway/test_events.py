@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from gateway.clock import Stamp, Told
 from gateway.deliver.by_device import ENVELOPE_BYTES, UNSET_CLOCK_BYTES
-from gateway.events import Lane, Origin, Sending, Stored, new_event, new_id, sending_text, wants
+from gateway.events import Lane, Origin, Sending, Stored, id_and_device, new_event, new_id, sending_text, wants
 
 ORIGIN = Origin("cq-kaizhou", "hanfeng", "gw-01", ("cq", "kaizhou", "hanfeng"))
 NOON = Stamp(1_800_000_000_123, 77_000, "boot-1", "synced")
@@ -276,3 +276,18 @@ def test_what_is_no_number_leaves_as_null_and_costs_nothing_beside_it() -> None:
     event = new_event("alarm.raised", ORIGIN, device="call-201", at=NOON, data=data)
     told = json.loads(event.body, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))["data"]
     assert (told["kind"], told["height"], told["path"]) == ("call", None, [1.5, None, {"low": None}])
+
+
+@pytest.mark.parametrize("device", ["m1", "gw", "呼-1", 'a"b', "a\\b"])
+def test_id_and_device_of_what_goes_out_are_those_of_the_whole_text(device: str) -> None:
+    data = {"id": "other", "partitionkey": "other", "text": '"partitionkey":"x"'}
+    event = new_event("telemetry.meter", ORIGIN, device=device, at=NOON, data=data)
+    how = Sending("d", "stream-1", age_ms=1333, attempt=1, buffered=False)
+    text = sending_text(stored(event), how)
+    assert id_and_device(text) == (json.loads(text)["id"], json.loads(text)["partitionkey"]) == (event.id, device)
+
+
+def test_id_and_device_of_an_event_that_another_version_wrote_are_found_all_the_same() -> None:
+    assert id_and_device('{"partitionkey": "m1", "id": "x"}') == ("x", "m1")
+    with pytest.raises(ValueError, match="Expecting"):
+        id_and_device("no event")
