@@ -142,7 +142,7 @@ class MqttSession:
         self._heard_at = time.monotonic()
         self._is_open = False
         # paho is reading, and calls us from there: it must not be made to write then. Or it is handed a message.
-        self._is_reading = self._is_publishing = False
+        self._is_reading = self._is_publishing = self._is_writing = False
         self._tls: ssl.SSLContext | None = None
         self._thread = threading.get_ident()
         self._said = ""
@@ -431,8 +431,13 @@ class MqttSession:
             self._lost("connection lost")
         elif self._is_too_long():
             self._lost(_TOO_LONG)
-        elif self._socket is not None and getattr(self._socket, "pending", lambda: 0)():
-            self._loop.call_soon(self._read)  # TLS holds bytes that the selector cannot see
+        else:
+            if self._client.want_write():  # what paho answers goes now, and not with the next turn of the loop
+                self._write()
+                if self._client.want_write():
+                    self._want_write()
+            if self._socket is not None and getattr(self._socket, "pending", lambda: 0)():
+                self._loop.call_soon(self._read)  # TLS holds bytes that the selector cannot see
 
     def _is_too_long(self) -> bool:
         """Is a message that is half here longer than may be? For an inbox no length is: what is too much is let go."""
@@ -443,7 +448,8 @@ class MqttSession:
         return False
 
     def _want_write(self) -> None:
-        if self._socket is not None:
+        if self._socket is not None and not self._is_writing:
+            self._is_writing = True
             self._loop.add_writer(self._socket, self._write)
 
     def _write(self) -> None:
@@ -451,7 +457,7 @@ class MqttSession:
             self._lost("connection lost")
 
     def _register_write(self, *_paho: Any) -> None:
-        if self._is_publishing:
+        if self._is_publishing or self._is_reading:
             return
         if threading.get_ident() == self._thread:
             self._want_write()
@@ -459,7 +465,8 @@ class MqttSession:
             self._loop.call_soon_threadsafe(self._want_write)
 
     def _no_write(self) -> None:
-        if self._socket is not None:
+        if self._socket is not None and self._is_writing:
+            self._is_writing = False
             self._loop.remove_writer(self._socket)
 
     async def _keep_alive(self) -> None:
