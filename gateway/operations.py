@@ -11,10 +11,12 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 import structlog
 
+from drivers.kit import QUANTITIES
 from gateway import __version__
 from gateway.alarms import AlarmBook, Change
 from gateway.clock import Stamp, SystemClock, iso
@@ -29,6 +31,8 @@ from gateway.outbox import DeadLetters, Letter, Outbox, Replays
 from gateway.problems import describe
 
 MAX_PAIRING: Final = 256
+MAX_METER_ROWS: Final = 1_000
+MAX_DIALS: Final = 16
 _log = structlog.get_logger("control")
 
 
@@ -70,6 +74,9 @@ class Operations:
             "outbox.show": self._show,
             "outbox.requeue": self._requeue,
             "outbox.replay": self._replay,
+            "meters.list": self._meters,
+            "meters.days": self._meter_days,
+            "meters.compare": self._compare,
         }
 
     def listen(self, take: Callable[[Mapping[str, object]], None], request: Mapping[str, Any]) -> Callable[[], None]:
@@ -181,6 +188,40 @@ class Operations:
             "replayed": done.count, "missing": done.missing,
         }  # fmt: skip
 
+    async def _meters(self, _request: Mapping[str, Any]) -> object:
+        """Return the devices with registers that are watched, with what these showed last."""
+        found = []
+        for desk in self._rooms.collector.desks.values():
+            number, ms, last = self._rooms.collector.registers.last(desk.id)
+            if last:
+                told = {"id": desk.id, "model": desk.model, "room": desk.room, "address": desk.address, "meter": number}
+                registers = {name: format(value, "f") for name, value in last.items()}
+                ratio = format(desk.ratio("energy_active_import"), "f")
+                found.append({**told, "t": ms, "registers": registers, "ratio": ratio})
+        return found
+
+    async def _meter_days(self, request: Mapping[str, Any]) -> object:
+        """Return what is kept of one meter from one day to another."""
+        device, first, last = (_text(request, name) for name in ("device", "first", "last"))
+        rows = await self._rooms.outbox.read(lambda reader: reader.meter_days(device, first, last))
+        return [{"day": one.day, "kind": one.kind, **_dict(one.doc)} for one in rows[:MAX_METER_ROWS]]
+
+    async def _compare(self, request: Mapping[str, Any]) -> object:
+        """Store what a person has read off a meter. Raises ControlError."""
+        device, by = _text(request, "device"), _text(request, "by")
+        written = request.get("registers")
+        shown = {}
+        for name, value in (written if isinstance(written, dict) else {}).items():
+            try:
+                shown[str(name)] = number = Decimal(str(value))
+            except InvalidOperation:
+                number = Decimal("NaN")
+            if not number.is_finite() or number < 0 or str(name).partition(" ")[0] not in QUANTITIES:
+                raise ControlError("GW-CTL-03", device, reason="@refusal.no-reading", what=f"{name} = {value}"[:80])
+        if not shown or len(shown) > MAX_DIALS:
+            raise ControlError("GW-CTL-03", device, reason="@refusal.no-reading", what="registers")
+        return self._rooms.collector.compare(device, shown, by)
+
     async def _settle_problems(self, destination: str) -> None:
         """What was told of refusals is over when nobody's letters are left; a new refusal is told anew."""
         count, alarms = await self._letters.left(destination)
@@ -222,6 +263,12 @@ def _shown(letter: Letter) -> dict[str, object]:
         "destination": letter.destination, "sequence": letter.seq, "id": letter.id, "type": letter.noun,
         "device": letter.device, "code": letter.code, "reason": letter.reason, "at": iso(letter.at_ms),
     }  # fmt: skip
+
+
+def _dict(doc: str) -> dict[str, object]:
+    """Return a stored document; {} where it is none."""
+    content = _content(doc)
+    return content if isinstance(content, dict) else {}
 
 
 def _content(body: str) -> object:

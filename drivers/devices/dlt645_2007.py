@@ -158,6 +158,11 @@ def talk(target: Target) -> Generator[Ask, bytes, Polled]:
     return found.end((*readings, *signals(readings)))
 
 
+def history(target: Target, days: int) -> Target:
+    """Return the target that reads the last `days` midnights, too."""
+    return replace(target, daily_freezes=max(target.daily_freezes, min(days, MAX_DAILY_FREEZES)))
+
+
 def _freezes(found: Conversation, target: Target) -> Generator[Ask, bytes, None]:
     """Read the energies that the meter froze at midnight, each with the time of its freeze.
 
@@ -204,6 +209,7 @@ DRIVER = Answers(
     talk=talk,
     line=LineSettings(baud=2400, bits=8, parity="E", stop=1),
     sender=dlt645.sender,
+    history=history,
     vectors=(
         AnswerVector(
             source="C source of a PLC collector, serial log of 2014-11-28, meter 000000193600",

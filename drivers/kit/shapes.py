@@ -228,7 +228,9 @@ class Answers:
     it has to tell what could not be taken of it; its `address` is the gateway's to fill in).
     It raises Rejected when the device answers what cannot be a reading; NoReply passes through it.
     `sender(frame)`: the address in a whole frame that a device has sent, as the configuration writes it; "" where it names
-    nobody or is no device's. It helps to find who speaks without being asked.
+    nobody or is no device's. It helps to find who speaks without being asked, and shows that a meter was replaced.
+    `history(target, days)`: the target whose poll reads, beside everything else, what the meter froze at the last `days`
+    midnights, on channels that end in "D1", "D2".. and with the time of each; None where the protocol has none.
     """
 
     model: str
@@ -240,6 +242,7 @@ class Answers:
     line: LineSettings = LineSettings()
     every_s: float = 900.0
     sender: Callable[[bytes], str] | None = None
+    history: Callable[[Any, int], Any] | None = None
 
 
 Driver = Advertises | Streams | Answers

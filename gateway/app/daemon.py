@@ -16,6 +16,7 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Final
 
 import structlog
@@ -336,6 +337,7 @@ class _App:
             self._origin, desks, outbox=self._outbox, alarms=self._alarms, judge=judge, health=self._health,
             clock=self._clock, announce=self._announce,
         )  # fmt: skip
+        self._collector.registers.load(marks)
         self._hearing = self._hearing_of(desks, marks)
         self._collector.on_refused = self._hearing.on_refused
         for alarm in self._alarms.load(row.doc for row in await self._outbox.alarms()):
@@ -378,6 +380,7 @@ class _App:
                 one.calls_on, one.alarms_on, one.every_s, map=one.map,
                 wired=one.link in trusted and not isinstance(one.driver, Advertises),
                 line=one.line(lines[one.link]) if one.link in lines else None,
+                ct=Decimal(str(one.ct)), pt=Decimal(str(one.pt)),
             )
             for one in self._settings.devices
         }  # fmt: skip
@@ -422,6 +425,7 @@ class _App:
         self._timekeeping.found()
         self._counting.found()
         self._judge.recall(marks)
+        self._collector.registers.load(marks)
         self._hearing.recall(marks, until=self._began)
         for alarm in self._alarms.recall(row.doc for row in alarms):
             self._announce(Change(alarm, None))

@@ -77,6 +77,8 @@ def parser(lang: str) -> argparse.ArgumentParser:
     _flag(outbox, "--dead", "option-dead")
     _outbox(outbox, command)
 
+    _meters(command(commands, "meters", "help-meters"), command)
+
     _diagnose(command(commands, "diagnose", "help-diagnose"))
 
     alarm = command(commands, "alarm", "help-alarm")
@@ -119,6 +121,24 @@ def _outbox(outbox: _Parser, command: Callable[[Any, str, str], _Parser]) -> Non
         replay.own.add_argument(
             f"--{name}", dest=f"seq_{name}", type=int, metavar="SEQ", required=True, help=text(f"cli.{key}", lang)
         )
+
+
+def _meters(meters: _Parser, command: Callable[[Any, str, str], _Parser]) -> None:
+    lang = meters.lang
+    below = meters.add_subparsers(
+        dest="action", metavar=text("cli.command", lang), required=True, title=text("cli.positionals", lang)
+    )
+    report = command(below, "report", "help-meters-report")
+    report.own.add_argument("--month", metavar="YYYY-MM", default="", help=text("cli.option-month", lang))
+    report.own.add_argument("--device", metavar="ID", default="", help=text("cli.option-meter", lang))
+    report.own.add_argument("--csv", metavar="FILE", default="", help=text("cli.option-csv", lang))
+    report.own.add_argument("--svg", metavar="FILE", default="", help=text("cli.option-svg", lang))
+    compare = command(below, "compare", "help-meters-compare")
+    compare.own.add_argument("device", metavar="ID", help=text("cli.option-meter", lang))
+    compare.own.add_argument(
+        "--dial", metavar="REGISTER=VALUE", action="append", default=[], help=text("cli.option-dial", lang)
+    )
+    compare.own.add_argument("--by", help=text("cli.option-by", lang))
 
 
 def _diagnose(diagnose: _Parser) -> None:

@@ -34,6 +34,7 @@ DEFAULT_DATA_DIR: Final = "/var/lib/daycare-gateway"
 WATCH_EVERY_S: Final = 2.0
 
 WELL: Final = 0
+WARNINGS: Final = 1
 PROBLEMS: Final = 2
 NOT_DONE: Final = 3
 
@@ -274,6 +275,26 @@ def _alarm(arguments: argparse.Namespace, paper: Paper) -> int:
     return WELL
 
 
+def _meters(arguments: argparse.Namespace, paper: Paper) -> int:
+    from gateway.cli import metering
+
+    errors, control = Paper(paper.lang, sys.stderr), _control_path(arguments)
+    try:
+        with _readable():
+            if arguments.action == "report":
+                today = metering.today()
+                return WELL if metering.report(arguments, paper, control=control, today=today) else WARNINGS
+            metering.compare(arguments, paper, control=control, by=arguments.by or _login(), ask=input)
+            return WELL
+    except metering.NotThere as error:
+        errors.print(str(error))
+    except OSError as error:
+        errors.print(errors.say("record-refused", file=error.filename or "", reason=error.strerror or error))
+    except EOFError:
+        errors.print()
+    return NOT_DONE
+
+
 def _diagnose(arguments: argparse.Namespace, paper: Paper) -> int:
     from gateway.cli import diagnosing
 
@@ -293,6 +314,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, Paper], int]]] = {
     "outbox": _outbox,
     "alarm": _alarm,
     "diagnose": _diagnose,
+    "meters": _meters,
 }
 
 

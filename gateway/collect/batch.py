@@ -16,7 +16,7 @@ from gateway.alarms import Change, document
 from gateway.clock import Stamp
 from gateway.collect.desk import Desk
 from gateway.events import Event, Origin, encoded, event_of, new_event, quoted
-from gateway.outbox import AlarmRow, Mark, Number, Write
+from gateway.outbox import AlarmRow, Mark, MeterDay, Number, Write
 
 _METER: Final = (
     "energy_",
@@ -45,6 +45,7 @@ _NOUN_OF_SIGNAL: Final = {
 }
 # A noun for all that a sensor finds: what is not above, and that a hazard has passed.
 _FOUND: Final = "sensor.changed"
+_NOTHING: Final[Mapping[tuple[str, str], str]] = {}
 
 
 @dataclass(slots=True)
@@ -67,6 +68,7 @@ class Batch:
     each_level_calls: bool = False
     link: str = ""
     counted: bool = False
+    days: list[MeterDay] = field(default_factory=list)
 
     @property
     def unordered_by(self) -> str:
@@ -76,7 +78,7 @@ class Batch:
     @property
     def is_empty(self) -> bool:
         """Is there nothing to store?"""
-        return not (self.events or self.marks or self.numbers)
+        return not (self.events or self.marks or self.numbers or self.days)
 
     def keep(self, mark: Mark | None) -> None:
         """Store what was judged, if something was."""
@@ -110,13 +112,13 @@ class Batch:
             data["detail"] = signal.detail
         self.tell(noun, data, correlation=correlation)
 
-    def tell_readings(self, readings: Sequence[Reading]) -> None:
-        """Add one event for all readings of the message.
+    def tell_readings(self, readings: Sequence[Reading], more: Mapping[tuple[str, str], str] = _NOTHING) -> None:
+        """Add one event for all readings of the message; `more`: JSON members of a register, by quantity and channel.
 
         They are nearly all that comes, so their text is put together from pieces; `tell` would give the same.
         """
         is_meter = all(_is_of_meter(reading.quantity) for reading in readings)
-        registers = ",".join([_register(reading) for reading in readings])
+        registers = ",".join([_register(one, more.get((one.quantity, one.channel), "")) for one in readings])
         place = _place(self.desk.room, self.desk.bed, not self.doubts)
         facts = "".join([f",{quoted(name)}:{_text(fact)}" for name, fact in self.facts.items()])
         noun = "telemetry.meter" if is_meter else "telemetry.environment"
@@ -127,7 +129,8 @@ class Batch:
         """Return all of it as one write."""
         callback = None if on_durable is None else lambda _rows: on_durable()
         return Write(
-            tuple(self.events), tuple(self.marks), self.numbers, tuple(self.alarms), on_commit=callback, on_failed=on_failed
+            tuple(self.events), tuple(self.marks), self.numbers, tuple(self.alarms), days=tuple(self.days),
+            on_commit=callback, on_failed=on_failed,
         )  # fmt: skip
 
 
@@ -153,12 +156,12 @@ def _text(fact: object) -> str:
     return quoted(fact) if isinstance(fact, str) else encoded(fact)
 
 
-def _register(reading: Reading) -> str:
+def _register(reading: Reading, more: str) -> str:
     before, after = _around(reading.quantity, reading.channel)
     value = format(reading.value, "f")  # digits, a sign and a point
     if reading.device_time is None:
-        return f"{before}{value}{after}}}"
-    return f'{before}{value}{after},"device_time":{encoded(reading.device_time.isoformat())}}}'
+        return f"{before}{value}{after}{more}}}"
+    return f'{before}{value}{after},"device_time":{encoded(reading.device_time.isoformat())}{more}}}'
 
 
 @lru_cache(maxsize=1024)

@@ -20,7 +20,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import Final
+from decimal import Decimal
+from typing import Any, Final
 
 import structlog
 
@@ -44,7 +45,9 @@ from gateway.collect.batch import Batch, alarm_row
 from gateway.collect.desk import Desk
 from gateway.collect.judge import Judge, Judged, Verdict
 from gateway.collect.listening import Listeners
+from gateway.collect.registers import Registers
 from gateway.collect.whose import Whose
+from gateway.errors import ControlError
 from gateway.events import Origin, new_event
 from gateway.health import Health
 from gateway.links.state import HeardAdvert
@@ -90,6 +93,7 @@ class Collector:
         self._clock = clock
         self._announce = announce
         self.listeners = Listeners()
+        self.registers = Registers()
         # Called with link and stamp when a full queue costs an input that nobody sends again.
         self.on_refused: Callable[[str, Stamp], None] = lambda _link, _at: None
 
@@ -451,7 +455,32 @@ class Collector:
             kinds = "" if isinstance(desk.driver, Advertises) else f" {sorted({one.quantity for one in readings})}"
             if not desk.is_due(f"readings{kinds}", self._clock.monotonic(), every_s=every_s):
                 return
-        batch.tell_readings(readings)
+        if batch.numbers or isinstance(desk.driver, Advertises):
+            batch.tell_readings(readings)  # a source that resends, or the radio: no meter whose registers are a bill
+            return
+        taken = self.registers.take(desk, readings, batch.at, now=self._clock.monotonic())
+        if desk.meter_number:
+            batch.facts["meter"] = desk.meter_number
+        batch.tell_readings(taken.readings, taken.more)
+        for noun, data in taken.told:
+            batch.tell(noun, data)
+        batch.days += taken.days
+        batch.keep(taken.mark)
+
+    def compare(self, device: str, shown: Mapping[str, Decimal], by: str) -> dict[str, Any]:
+        """A person has read the dial of a meter: store it with the difference to what was read. Raises ControlError."""
+        desk = self.desks.get(device)
+        if desk is None or isinstance(desk.driver, Advertises):
+            raise ControlError("GW-CTL-03", device, reason="@refusal.unknown-meter")
+        at = self._clock.stamp()
+        doc, taken = self.registers.dial(desk, shown, by, at)
+        batch = Batch(desk, at, self._origin)
+        batch.tell("test.completed", {"kind": "dial-compared", "test": False, "by": by, "registers": doc["registers"]})
+        batch.days += taken.days
+        batch.keep(taken.mark)
+        if not self._submit(batch, None):
+            raise ControlError("GW-CTL-03", device, reason="@refusal.not-stored")
+        return doc
 
     def _changed(self, batch: Batch, change: Change) -> None:
         self._raised += 1

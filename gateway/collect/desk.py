@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from decimal import Decimal
 from typing import Any, Final
 
 from drivers.kit import RAISING, Advertises, Answers, LineSettings, Reason, SignalKind, Streams
@@ -16,6 +17,14 @@ from gateway.clock import Clock
 
 ADVERT_READINGS_S: Final = 900.0
 MAX_TOLD: Final = 64
+_BEHIND_TRANSFORMERS: Final = (
+    "energy_active",
+    "energy_reactive",
+    "energy_apparent",
+    "power_active",
+    "power_reactive",
+    "power_apparent",
+)
 NEAR_S: Final = 60.0
 
 
@@ -45,6 +54,11 @@ class Desk:
     every_s: float | None = None
     # How its line is set while it is asked, where a line serves several; None: as the line was opened.
     line: LineSettings | None = None
+    # Current and voltage transformers before the meter, as ratios.
+    ct: Decimal = Decimal(1)
+    pt: Decimal = Decimal(1)
+    # What the meter calls itself in its replies; "" while nobody knows.
+    meter_number: str = ""
     wired: bool = False
     # The driver's options as they stand in the configuration, for people who want to see a frame as its driver does.
     map: Mapping[str, object] = field(default_factory=dict)
@@ -81,6 +95,14 @@ class Desk:
     def level_hold_s(self) -> float:
         """How long a level lasts that is not repeated."""
         return 25.0 if isinstance(self.driver, Answers) else self.driver.level_hold_s
+
+    def ratio(self, quantity: str) -> Decimal:
+        """By what a reading of this quantity is to be multiplied, for the transformers before the meter."""
+        if quantity.startswith("current"):
+            return self.ct
+        if quantity.startswith("voltage"):
+            return self.pt
+        return self.ct * self.pt if quantity.startswith(_BEHIND_TRANSFORMERS) else Decimal(1)
 
     def hear(self, clock: Clock) -> None:
         """Note that the device has spoken."""

@@ -153,7 +153,7 @@ class BusMaster:
     async def _talk(self, turn: Turn, exchange: list[tuple[bytes, bytes | None]]) -> Polled:
         driver = turn.desk.driver
         assert isinstance(driver, Answers)  # noqa: S101 - see __init__
-        talk = driver.talk(turn.desk.options)
+        talk = driver.talk(self._target(turn.desk, driver))
         framer = driver.framer()
         # Who is not known to be there is not asked three times.
         proven = turn.answered and not turn.doubtful
@@ -168,6 +168,8 @@ class BusMaster:
                     ask = talk.throw(silence)
                     continue
                 exchange.append((ask.request, frame))
+                if len(exchange) == 1:
+                    self._note_number(turn.desk, driver, frame)
                 proven = True
                 asked = ask
                 ask = talk.send(frame)
@@ -179,6 +181,21 @@ class BusMaster:
         finally:
             talk.close()
         raise NoReply(f"no end after {MAX_ASKS} requests")
+
+    def _target(self, desk: Desk, driver: Answers) -> Any:
+        """After an outage the meter is asked for its own midnights, too, once."""
+        days = self._collector.registers.missing(desk.id) if driver.history is not None else 0
+        if not days or driver.history is None:
+            return desk.options
+        self._collector.registers.asked(desk.id)
+        return driver.history(desk.options, days)
+
+    @staticmethod
+    def _note_number(desk: Desk, driver: Answers, frame: bytes) -> None:
+        """Keep what the meter calls itself; a reply with a wildcard in it says nothing."""
+        number = driver.sender(frame) if driver.sender is not None else ""
+        if number and "AA" not in number.upper():
+            desk.meter_number = number
 
     async def _hear_out(self, asked: Ask, then: Ask) -> None:
         """Let a late reply to the first of several tries pass, before something else is asked of the same device."""

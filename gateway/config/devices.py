@@ -272,6 +272,9 @@ class _Desk:
         if any(getattr(self._table, name) is not None for name in _LINE_KEYS) and not isinstance(driver, Answers):
             name = next(name for name in _LINE_KEYS if getattr(self._table, name) is not None)
             self._note(found.NO_EFFECT, name, reason="@hint.not-asked", **facts)
+        for name in ("ct", "pt"):
+            if getattr(self._table, name) != 1 and isinstance(driver, Advertises):
+                self._note(found.NO_EFFECT, name, reason="@hint.not-asked", **facts)
         if self._table.allow_plain and not isinstance(driver, Advertises):
             self._note(found.NO_EFFECT, "allow_plain", reason="@hint.not-radio", **facts)
 

@@ -91,6 +91,9 @@ Seconds = Annotated[StrictFloat | StrictInt, Field(ge=0, le=3600, description="s
 Interval = Annotated[StrictFloat | StrictInt | None, Field(ge=1, le=31 * 86_400, description="every")]
 
 
+Ratio = Annotated[StrictFloat | StrictInt, Field(ge=1, le=100_000, description="ratio")]
+
+
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
 class Gateway:
     """[gateway]: who this gateway is, and where it keeps its things."""
@@ -168,6 +171,8 @@ class DeviceTable:
     bits: Annotated[Literal[5, 6, 7, 8] | None, Field(description="bits")] = None
     parity: Annotated[Literal["N", "E", "O"] | None, Field(description="parity")] = None
     stop: Annotated[Literal[1, 2] | None, Field(description="stop")] = None
+    ct: Ratio = 1
+    pt: Ratio = 1
     map: Annotated[Mapping[str, object], Field(description="map")] = field(default_factory=dict)
 
 

@@ -7,9 +7,9 @@ from gateway.outbox.outbox import Outbox
 from gateway.outbox.quota import Quota
 from gateway.outbox.replay import Replays
 from gateway.outbox.rescue import Rescue
-from gateway.outbox.rows import AlarmRow, CursorRow, DeadLetter, Drop, Letter, Mark, Number, Route, Write
+from gateway.outbox.rows import AlarmRow, CursorRow, DeadLetter, Drop, Letter, Mark, MeterDay, Number, Route, Write
 
 __all__ = [
-    "AlarmRow", "CursorRow", "DeadLetter", "DeadLetters", "Drop", "Expiry", "Letter", "Mark", "Number", "NumberState", "Outbox",
-    "Quota", "Replays", "Rescue", "Route", "Write",
+    "AlarmRow", "CursorRow", "DeadLetter", "DeadLetters", "Drop", "Expiry", "Letter", "Mark", "MeterDay", "Number",
+    "NumberState", "Outbox", "Quota", "Replays", "Rescue", "Route", "Write",
 ]  # fmt: skip

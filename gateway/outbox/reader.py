@@ -13,7 +13,7 @@ from gateway.clock import Stamp
 from gateway.events import Lane, Stored
 from gateway.outbox.connection import TABLES, asks, connect
 from gateway.outbox.numbers import Ranges, within
-from gateway.outbox.rows import AlarmRow, Counted, CursorRow, Letter, Mark
+from gateway.outbox.rows import AlarmRow, Counted, CursorRow, Letter, Mark, MeterDay
 
 _COLUMNS: Final = "seq, id, noun, device, recorded_ms, wall_ms, mono_ms, boot, clock, route, body"
 _LAST: Final = 2**63 - 1
@@ -53,6 +53,12 @@ class Reader:
     def marks(self) -> list[Mark]:
         """Return every mark of every device."""
         return [Mark(*row) for row in self._connection.execute("SELECT device, key, value FROM mark")]
+
+    @asks
+    def meter_days(self, device: str, first: str, last: str) -> list[MeterDay]:
+        """Return what is kept of a meter from one day to another, in order."""
+        query = "SELECT device, day, kind, doc, n FROM meter_day WHERE device = ? AND day BETWEEN ? AND ? ORDER BY day, kind, n"
+        return [MeterDay(*row) for row in self._connection.execute(query, (device, first, last))]
 
     @asks
     def alarms(self) -> list[AlarmRow]:

@@ -56,6 +56,17 @@ class AlarmRow:
     doc: str
 
 
+@dataclass(frozen=True, slots=True)
+class MeterDay:
+    """What a meter showed on a day, or what happened to it, as JSON text. The first of a day, kind and `n` stays."""
+
+    device: str
+    day: str
+    kind: str
+    doc: str
+    n: int = 0
+
+
 OF_ANOTHER_STREAM: Final = 0
 """The sequence of a row whose stream has ended before its letter was stored."""
 
@@ -148,6 +159,7 @@ class Write:
     drops: tuple[Drop, ...] = ()
     only: str = ""
     letters: tuple[Key, ...] = ()
+    days: tuple[MeterDay, ...] = ()
     on_commit: Callable[[list[Stored]], None] | None = None
     on_failed: Callable[[], None] | None = None
 
@@ -155,6 +167,6 @@ class Write:
         """Return less of a write that cannot be stored: an event must not be lost for what comes with it. None: no less."""
         if not self.events or self.drops or self.letters:
             return None
-        if self.marks or self.numbers or self.facts or self.dead or self.on_commit:
+        if self.marks or self.numbers or self.facts or self.dead or self.days or self.on_commit:
             return Write(self.events, alarms=self.alarms)
         return Write(self.events) if self.alarms else None

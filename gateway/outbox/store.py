@@ -3,7 +3,7 @@
 WAL with synchronous=FULL: NORMAL loses the last commits at a power cut. The WAL is never truncated on purpose, because a
 growing WAL costs three times the bytes of one that is reused in place. Limits: one transaction holds at most what the
 outbox hands over (250 events) and deletes 500 rows a lane; of a device the last 8 sessions of numbers are kept, of a
-destination 10,000 dead letters (those of alarms are never dropped), and 1,000 closed alarms.
+destination 10,000 dead letters (those of alarms are never dropped), 1,000 closed alarms, and of a meter 400 days.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from gateway.outbox.inserts import Inserts
 from gateway.outbox.migration import migrate, refuse_newer
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
-from gateway.outbox.rows import OF_ANOTHER_STREAM, Accepted, CursorRow, DeadLetter, Mark, Route, Write
+from gateway.outbox.rows import OF_ANOTHER_STREAM, Accepted, CursorRow, DeadLetter, Mark, MeterDay, Route, Write
 from gateway.outbox.salvage import Salvaged
 from gateway.outbox.wal import hidden, torn
 from gateway.outbox.wal_index import WalIndex
@@ -37,6 +37,7 @@ _quoted: Final = lru_cache(maxsize=64)(json.dumps)
 _KEPT_SESSIONS: Final = 8
 _KEPT_CLOSED_ALARMS: Final = 1000
 _KEPT_DEAD_LETTERS: Final = 10_000
+_KEPT_METER_DAYS: Final = 400
 # What one write can do wrong by its content; every other error is the disk's or the file's.
 _CONTENT_ERRORS: Final = (
     sqlite3.DataError, sqlite3.IntegrityError, sqlite3.InterfaceError, sqlite3.NotSupportedError, sqlite3.ProgrammingError,
@@ -328,12 +329,28 @@ class Store:
             self._writer.executemany("DELETE FROM dead_letter WHERE destination = ? AND seq = ?", write.letters)
         if write.facts:
             self._put_facts(write.facts)
+        if write.days:
+            self._put_days(write.days)
         for drop in write.drops:
             self._writer.executemany(
                 f"DELETE FROM {TABLES[drop.lane]} WHERE seq = ?",  # noqa: S608 - a table of ours
                 [(row.seq,) for row in drop.rows],
             )
         return rows
+
+    def _put_days(self, days: Sequence[MeterDay]) -> None:
+        """Keep what meters showed; what is older than `_KEPT_METER_DAYS` rows of days before the newest leaves."""
+        for one in days:
+            done = self._writer.execute(
+                "INSERT OR IGNORE INTO meter_day VALUES (?, ?, ?, ?, ?)",
+                (one.device, one.day, one.kind, one.n, one.doc),
+            )
+            if done.rowcount and one.kind == "read":
+                self._writer.execute(
+                    "DELETE FROM meter_day WHERE device = ? AND day < (SELECT day FROM meter_day WHERE device = ? AND "
+                    "kind = 'read' ORDER BY day DESC LIMIT 1 OFFSET ?)",
+                    (one.device, one.device, _KEPT_METER_DAYS - 1),
+                )
 
     def _put_dead(self, dead: Sequence[DeadLetter], work: Counters) -> None:
         for one in dead:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -28,7 +29,7 @@ from drivers.kit import (
 from drivers.kit.framing import LineFramer
 from gateway.collect import BusMaster, Desk
 from gateway.collect.listening import Heard
-from gateway.errors import LinkDown
+from gateway.errors import ControlError, LinkDown
 
 Opener = Callable[[Iterable[Desk]], Awaitable[Any]]
 
@@ -373,3 +374,70 @@ async def test_an_echo_that_nobody_configured_is_told(bench: Any, *, expected: b
     bus.echo_seen, bus.echo_expected = True, expected
     master._look_at_line(master._turns[0])
     assert centre.problems == told
+
+
+async def test_what_a_meter_shows_first_on_a_day_is_kept_in_the_commit_of_its_event(bench: Any) -> None:
+    driver = Answers(
+        "meter", Title("", ""), LineFramer, lambda address, raw: address, _talk, (), sender=lambda _frame: "000000193600"
+    )  # fmt: skip
+    desk = meter("m1", driver=driver)
+    desk.ct = Decimal(20)
+    master, _, centre = await bench(lambda _request: b"kwh=12.50", desk)
+    await master._poll(master._turns[0])
+    assert await centre.told("registers", "meter") == [
+        (
+            "telemetry.meter",
+            [
+                {
+                    "quantity": "energy_active_import", "channel": "", "value": "250.00", "unit": "kWh", "raw": "12.50",
+                    "ratio": "20",
+                }
+            ],
+            "000000193600",
+        ),
+    ]  # fmt: skip
+    (row,) = await centre.outbox.read(lambda reader: reader.meter_days("m1", "2000-01-01", "2100-01-01"))
+    assert (row.device, row.kind, json.loads(row.doc)["r"]) == ("m1", "read", {"energy_active_import": "12.50"})
+    marks = [one for one in await centre.outbox.marks() if one.key == "registers"]
+    assert json.loads(marks[0].value)["last"] == {"energy_active_import": "12.50"}
+
+
+async def test_a_register_that_runs_backwards_is_published_as_held_and_told(bench: Any) -> None:
+    reply = [b"kwh=100"]
+    master, _, centre = await bench(lambda _request: reply[0], meter("m1"))
+    await master._poll(master._turns[0])
+    reply[0] = b"kwh=99"
+    await master._poll(master._turns[0])
+    nouns = [event[0] for event in await centre.told("kind")]
+    assert nouns == ["telemetry.meter", "telemetry.meter", "device.fault"]
+    ((_, registers),) = (await centre.told("registers"))[1:2]
+    assert (registers[0]["value"], registers[0]["quality"], registers[0]["highest"]) == ("99", "held", "100")
+
+
+async def test_after_an_outage_the_next_poll_asks_for_the_meter_s_own_midnights_once(bench: Any) -> None:
+    targets: list[Any] = []
+
+    def talk(target: Any) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+        targets.append(target)
+        return (yield from _talk("m1"))
+
+    driver = Answers(
+        "meter", Title("", ""), LineFramer, lambda address, raw: address, talk, (),
+        history=lambda target, days: (target, days),
+    )  # fmt: skip
+    master, _, centre = await bench(lambda _request: b"kwh=1", meter("m1", driver=driver))
+    await master._poll(master._turns[0])
+    centre.clock.go_on(3 * 86_400)
+    for _ in range(3):
+        await master._poll(master._turns[0])
+    assert targets == ["m1", "m1", ("m1", 3), "m1"]
+
+
+async def test_a_dial_is_stored_told_and_refused_for_what_is_no_meter(bench: Any) -> None:
+    master, _, centre = await bench(lambda _request: b"kwh=100", meter("m1"))
+    await master._poll(master._turns[0])
+    doc = centre.collector.compare("m1", {"energy_active_import": Decimal("100.4")}, "li")
+    assert doc["registers"] == {"energy_active_import": {"dial": "100.4", "read": "100", "difference": "0.4"}}
+    assert (await centre.told("kind"))[-1] == ("test.completed", "dial-compared")
+    with pytest.raises(ControlError):
+        centre.collector.compare("nobody", {"energy_active_import": Decimal(1)}, "li")

@@ -170,7 +170,7 @@ def test_a_database_of_the_first_schema_is_taken_over(open_store: Opener, commit
     )
     connection.close()
     store = open_store()
-    assert store._writer.execute("PRAGMA user_version").fetchone() == (2,)
+    assert store._writer.execute("PRAGMA user_version").fetchone() == (3,)
     assert (store.streamid, store.counters.sequence) == ("stream-1", 7)
     numbers = store.counters.numbers["d", ""]
     assert [numbers.state(n, 12345) for n in (1, 6, 9, 10)] == [DURABLE, NEW, DURABLE, NEW]

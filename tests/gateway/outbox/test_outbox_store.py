@@ -6,6 +6,7 @@ import contextlib
 import sqlite3
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import date, timedelta
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -15,7 +16,7 @@ import pytest
 from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Lane, Stored
-from gateway.outbox import AlarmRow, CursorRow, DeadLetter, Mark, Number, NumberState, Route, Write
+from gateway.outbox import AlarmRow, CursorRow, DeadLetter, Mark, MeterDay, Number, NumberState, Route, Write
 from gateway.outbox import store as store_module
 from gateway.outbox.connection import connect
 from gateway.outbox.rows import Counted, Drop
@@ -58,7 +59,7 @@ def test_a_newer_schema_is_refused_and_left_alone(open_store: Opener, tmp_path: 
     open_store()._writer.execute("PRAGMA user_version=99")
     with pytest.raises(StoreError) as caught:
         open_store()
-    assert (caught.value.code, caught.value.facts["found"], caught.value.facts["known"]) == ("GW-STO-05", 99, 2)
+    assert (caught.value.code, caught.value.facts["found"], caught.value.facts["known"]) == ("GW-STO-05", 99, 3)
     assert (tmp_path / "outbox.db").exists()
 
 
@@ -465,3 +466,17 @@ def test_numbers_go_on_after_the_newest_rows_of_a_destination_gave_way(
     commit(store, write())
     [row] = store.reader.fetch(Lane.C, 0, 10)
     assert (row.seq, row.route) == (3, {"district": 3, "city": 2})
+
+
+def test_the_first_of_a_meter_s_day_stays_and_four_hundred_days_are_kept(open_store: Opener, commit: Commit) -> None:
+    store = open_store()
+    first = date(2025, 1, 1)
+    days = [(first + timedelta(days=n)).isoformat() for n in range(450)]
+    for day in days:
+        commit(store, Write(days=(MeterDay("m1", day, "read", "{}"), MeterDay("m1", day, "swap", "{}", n=7))))
+        commit(store, Write(days=(MeterDay("m1", day, "read", "another"),)))
+    rows = store.reader.meter_days("m1", "2000-01-01", "2100-01-01")
+    assert {row.doc for row in rows} == {"{}"}
+    assert [row.day for row in rows if row.kind == "read"] == days[50:]
+    assert [row.day for row in rows if row.kind == "swap"] == days[50:]
+    assert store.reader.meter_days("m2", "2000-01-01", "2100-01-01") == []

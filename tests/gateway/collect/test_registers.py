@@ -1,0 +1,258 @@
+"""Registers are money: growing, rolling over, of another meter, held, and never silently anything else."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Generator
+from datetime import UTC, date, datetime
+from decimal import Decimal
+from typing import Any
+
+import pytest
+
+from drivers.kit import Answers, Ask, Observation, Reading, Title
+from drivers.kit.framing import LineFramer
+from gateway.clock import FLOORED, SYNCED, Stamp
+from gateway.collect import Desk
+from gateway.collect.registers import MAX_TOLD_A_DAY, Registers, Taken
+
+DAY_MS = 86_400_000
+NOON = int(datetime(2026, 11, 3, 12, tzinfo=UTC).timestamp() * 1000)
+ENERGY = "energy_active_import"
+
+
+def day_of(wall_ms: int) -> date:
+    return datetime.fromtimestamp(wall_ms / 1000, UTC).date()
+
+
+def _talk(_target: str) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+    yield Ask(b"", lambda _frame: True)
+    return ()
+
+
+DRIVER = Answers("meter", Title("", ""), LineFramer, lambda address, raw: address, _talk, ())
+
+
+def desk(**changes: Any) -> Desk:
+    return Desk("m1", "meter", "bus", "1", "", "", DRIVER, None, wired=True, **changes)
+
+
+def kwh(value: str, channel: str = "", when: datetime | None = None) -> Reading:
+    return Reading(ENERGY, Decimal(value), channel, when)
+
+
+class Site:
+    """One meter under watch; `poll` moves the time and gives what follows."""
+
+    def __init__(self, desk: Desk) -> None:
+        self.registers = Registers(day_of=day_of)
+        self.desk = desk
+        self.ms = NOON
+
+    def poll(self, *readings: Reading, after_ms: int = 900_000, clock: str = SYNCED) -> Taken:
+        self.ms += after_ms
+        at = Stamp(self.ms, self.ms - NOON, "boot", clock)
+        return self.registers.take(self.desk, readings, at, now=(self.ms - NOON) / 1000)
+
+
+@pytest.fixture
+def site() -> Site:
+    return Site(desk(meter_number="000000193600"))
+
+
+def rows(taken: Taken) -> list[tuple[str, str, Any]]:
+    return [(one.day, one.kind, json.loads(one.doc)) for one in taken.days]
+
+
+def test_the_first_reading_of_each_day_is_kept_with_the_meter_s_number(site: Site) -> None:
+    taken = site.poll(kwh("36.30"), kwh("2.56", "T1"), Reading("voltage", Decimal("231.0"), "A"))
+    assert rows(taken) == [
+        (
+            "2026-11-03",
+            "read",
+            {"t": NOON + 900_000, "meter": "000000193600", "r": {ENERGY: "36.30", f"{ENERGY} T1": "2.56"}},
+        )
+    ]
+    assert taken.more == {}
+    assert taken.told == []
+    assert site.poll(kwh("36.40")).days == []
+    assert [one[:2] for one in rows(site.poll(kwh("37.00"), after_ms=DAY_MS))] == [("2026-11-04", "read")]
+
+
+def test_a_register_that_runs_backwards_is_held_and_told_once_a_day_until_it_has_caught_up(site: Site) -> None:
+    site.poll(kwh("100.00"))
+    taken = site.poll(kwh("99.99"))
+    assert [one.value for one in taken.readings] == [Decimal("99.99")]
+    assert taken.more == {(ENERGY, ""): ',"quality":"held","highest":"100.00"'}
+    assert taken.told == [
+        (
+            "device.fault",
+            {"kind": "register-backwards", "quantity": ENERGY, "channel": "", "value": "99.99", "highest": "100.00"},
+        )
+    ]
+    assert [one[1] for one in rows(taken)] == ["held"]
+    again = site.poll(kwh("99.99"))
+    assert again.told == []
+    assert again.more != {}
+    assert [one[1] for one in rows(site.poll(kwh("50.00"), after_ms=DAY_MS))] == ["held"]  # no row of the bill
+    caught_up = site.poll(kwh("100.01"))
+    assert caught_up.more == {}
+    assert [one[1] for one in rows(caught_up)] == ["read"]
+
+
+def test_one_register_that_is_held_does_not_hold_the_others(site: Site) -> None:
+    site.poll(kwh("100.00"), kwh("60.00", "T1"))
+    taken = site.poll(kwh("101.00"), kwh("6.00", "T1"), after_ms=DAY_MS)
+    assert taken.more == {(ENERGY, "T1"): ',"quality":"held","highest":"60.00"'}
+    assert [one[2]["r"] for one in rows(taken) if one[1] == "read"] == [{ENERGY: "101.00"}]
+
+
+@pytest.mark.parametrize(
+    ("last", "first", "rolls"),
+    [
+        ("999999.10", "0.40", True),
+        ("99999.90", "1.00", True),
+        ("9999.90", "0.10", False),  # a meter with four digits does not exist: it was cleared, or it is another one
+        ("980000.00", "0.40", False),
+        ("999999.10", "20000.00", False),
+    ],
+)
+def test_a_register_rolls_over_at_its_end_only(site: Site, last: str, first: str, *, rolls: bool) -> None:
+    site.poll(kwh(last))
+    taken = site.poll(kwh(first))
+    assert [one[1] for one in rows(taken)] == ["rollover" if rolls else "held"]
+    assert site.registers.last("m1")[2][ENERGY] == Decimal(first if rolls else last)
+
+
+def test_another_number_is_another_meter_and_told_with_both_ends(site: Site) -> None:
+    site.poll(kwh("5000.00"))
+    site.desk.meter_number = "000000200001"
+    taken = site.poll(kwh("0.10"))
+    assert taken.told == [
+        (
+            "device.birth",
+            {
+                "kind": "meter-swapped",
+                "old": "000000193600",
+                "new": "000000200001",
+                "last": {ENERGY: "5000.00"},
+            },
+        )
+    ]
+    assert taken.more == {}
+    ((_, kind, doc),) = rows(taken)
+    assert (kind, doc["last"], doc["first"]) == ("swap", {ENERGY: "5000.00"}, {ENERGY: "0.10"})
+    assert site.registers.last("m1")[0] == "000000200001"
+
+
+def test_what_is_behind_transformers_is_published_as_it_flows_with_the_dial_beside_it() -> None:
+    site = Site(desk(ct=Decimal(20), pt=Decimal(100)))
+    taken = site.poll(
+        kwh("1.50"), Reading("current", Decimal("2.5"), "A"), Reading("voltage", Decimal("57.7"), "A"),
+        Reading("frequency", Decimal("50.00")),
+    )  # fmt: skip
+    assert [one.value for one in taken.readings] == [
+        Decimal("3000.00"), Decimal("50.0"), Decimal("5770.0"), Decimal("50.00"),
+    ]  # fmt: skip
+    assert taken.more == {
+        (ENERGY, ""): ',"raw":"1.50","ratio":"2000"',
+        ("current", "A"): ',"raw":"2.5","ratio":"20"',
+        ("voltage", "A"): ',"raw":"57.7","ratio":"100"',
+    }
+    ((_, _, doc),) = rows(taken)
+    assert (doc["r"], doc["ratio"]) == ({ENERGY: "1.50"}, "2000")
+
+
+def test_after_an_outage_the_meter_s_own_midnights_are_wanted_once(site: Site) -> None:
+    site.poll(kwh("10.00"))
+    assert site.registers.missing("m1") == 0
+    site.poll(kwh("20.00"), after_ms=3 * DAY_MS)
+    assert site.registers.missing("m1") == 3
+    site.registers.asked("m1")
+    assert site.registers.missing("m1") == 0
+
+
+def test_a_day_that_begins_with_a_reading_soon_after_midnight_needs_no_midnight_of_the_meter(site: Site) -> None:
+    site.poll(kwh("10.00"), after_ms=11 * 3_600_000)  # 23:00
+    site.poll(kwh("10.10"), after_ms=3_600_000 + 600_000)  # 00:10
+    assert site.registers.missing("m1") == 0
+    site.poll(kwh("10.20"), after_ms=DAY_MS + 3 * 3_600_000)  # 03:10 of the next day
+    assert site.registers.missing("m1") == 1
+
+
+def test_what_the_meter_froze_is_kept_under_its_day_and_marked_and_moves_nothing_else(site: Site) -> None:
+    site.poll(kwh("30.00"))
+    when = datetime(2026, 11, 2, 0, 0)  # noqa: DTZ001 - the meter's own clock has no zone
+    taken = site.poll(kwh("30.10"), kwh("21.00", "D1", when), kwh("4.00", "T1/D1", when), kwh("25.00", "S1"))
+    assert rows(taken) == [
+        (
+            "2026-11-02",
+            "freeze",
+            {
+                "time": "2026-11-02T00:00:00",
+                "meter": "000000193600",
+                "r": {ENERGY: "21.00", f"{ENERGY} T1": "4.00"},
+            },
+        )
+    ]
+    assert taken.more == {(ENERGY, "D1"): ',"quality":"freeze"', (ENERGY, "T1/D1"): ',"quality":"freeze"'}
+    assert site.registers.last("m1")[2] == {ENERGY: Decimal("30.10")}
+
+
+def test_a_clock_that_nobody_knows_dates_no_row(site: Site) -> None:
+    assert site.poll(kwh("30.00"), clock=FLOORED).days == []
+    assert [one[1] for one in rows(site.poll(kwh("30.10")))] == ["read"]
+
+
+def test_what_was_remembered_survives_a_restart(site: Site) -> None:
+    mark = site.poll(kwh("5000.00")).mark
+    assert mark is not None
+    site.registers = Registers(day_of=day_of)
+    site.registers.load([mark])
+    assert [one[0] for one in site.poll(kwh("4999.00")).told] == ["device.fault"]
+
+
+@pytest.mark.parametrize("value", ["", "[]", "{}", '{"number":"1","last":{"x":"y"},"ms":1,"day":""}'])
+def test_a_mark_that_cannot_be_read_is_none(value: str) -> None:
+    from gateway.outbox import Mark
+
+    registers = Registers(day_of=day_of)
+    registers.load([Mark("m1", "registers", value)])
+    assert registers.last("m1") == ("", 0, {})
+
+
+def test_a_mark_is_not_stored_with_every_poll(site: Site) -> None:
+    marks = [site.poll(kwh(f"{100 + n}.00"), after_ms=60_000).mark is not None for n in range(31)]
+    assert marks.count(True) == 3  # at once, and after each quarter of an hour
+
+
+def dial(site: Site, shown: str) -> tuple[Any, Taken]:
+    doc, taken = site.registers.dial(site.desk, {ENERGY: Decimal(shown)}, "li", Stamp(site.ms, 0, "boot", SYNCED))
+    return doc["registers"][ENERGY], taken
+
+
+def test_the_dial_is_stored_with_the_difference_and_ends_a_hold_where_it_shows_the_same(site: Site) -> None:
+    site.poll(kwh("100.00"))
+    site.poll(kwh("12.00"))
+    row, taken = dial(site, "12.05")
+    assert row == {"dial": "12.05", "read": "12.00", "difference": "0.05", "from": "100.00", "to": "12.00"}
+    assert [one[1] for one in rows(taken)] == ["dial"]
+    assert taken.mark is not None
+    assert site.poll(kwh("12.06")).more == {}
+
+
+def test_a_slip_of_the_finger_moves_no_register(site: Site) -> None:
+    site.poll(kwh("100.00"))
+    assert dial(site, "1000.0")[0] == {"dial": "1000.0", "read": "100.00", "difference": "900.00"}
+    assert site.registers.last("m1")[2] == {ENERGY: Decimal("100.00")}
+    site.poll(kwh("12.00"))
+    assert "to" not in dial(site, "120.0")[0]
+    assert site.poll(kwh("12.06")).more != {}
+
+
+def test_a_meter_that_rolls_over_all_day_fills_no_store(site: Site) -> None:
+    count = 0
+    for n in range(60):
+        taken = site.poll(kwh("999999.90" if n % 2 == 0 else "0.10"), after_ms=1000)
+        count += sum(one.kind == "rollover" for one in taken.days)
+    assert count == MAX_TOLD_A_DAY
