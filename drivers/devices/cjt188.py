@@ -8,7 +8,7 @@ One poll is one question; a letter a byte (all of it: `drivers.protocols.cjt188`
     68 T AAAAAAAAAAAAAA 81 2E 90 1F 00 VVVVVVVV U ... S 16  heat: energies, power, flow, volume, temperatures, hours
 
 The identifier goes out as 90 1F first, and as 1F 90 where that is not answered, or the other way round: as the dialect says.
-Channel "settlement" is what the meter kept of its last settlement day. What the meter has no value for (FF, or 99) is left
+Channel "S1" is what the meter kept of its last settlement day. What the meter has no value for (FF, or 99) is left
 out; what is no number, or has no sure unit, is told as refused and never guessed. The status word is published as it is;
 valve and battery are read from it only under a dialect that knows its bits. The valve is never operated: the protocol
 module cannot build such a frame.
@@ -74,6 +74,8 @@ ADDRESS: Final = Title(
 TIMEOUT_S: Final = 2.0
 RETRIES: Final = 1
 SETTLEMENT: Final = "settlement"
+# The last settlement day, as other meters call it.
+LAST: Final = "S1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -142,7 +144,7 @@ class _Found:
             is_water = cjt188_layouts.family(self._kind) == WATER
             quantity = _WATERS.get(self._kind, "volume") if is_water else "volume_gas"
             self._value(quantity, "total")
-            self._value(quantity, SETTLEMENT, SETTLEMENT)
+            self._value(quantity, SETTLEMENT, LAST)
         self._value("flow", "flow")
         if not self._said and self._refused:
             raise Rejected(Reason.IMPLAUSIBLE, "; ".join(self._refused))
@@ -167,7 +169,7 @@ class _Found:
         if self._kind in self._dialect.cooling_first:
             self._value("energy_cooling", "first")
         elif self._kind in self._dialect.settlement_first:
-            self._value(own, "first", SETTLEMENT)
+            self._value(own, "first", LAST)
         elif first is not None and first.number:
             self._refused.append(f"first slot = {first.number} {first.unit}: settlement, or cooling? name the dialect")
         self._value("power_heat", "power")
@@ -231,7 +233,7 @@ DRIVER = Answers(
             expect=Decoded(
                 (
                     Reading("energy_heat", Decimal("5328.19"), "", _UNIT_FIRST),
-                    Reading("energy_heat", Decimal("5328.19"), "settlement", _UNIT_FIRST),
+                    Reading("energy_heat", Decimal("5328.19"), "S1", _UNIT_FIRST),
                     Reading("power_heat", Decimal("0.00"), "", _UNIT_FIRST),
                     Reading("volume_heating", Decimal("1833.42"), "", _UNIT_FIRST),
                     Reading("temperature", Decimal("19.03"), "supply", _UNIT_FIRST),
@@ -267,7 +269,7 @@ DRIVER = Answers(
             expect=Decoded(
                 (
                     Reading("volume_water", Decimal("170.47"), "", _CENTURY_FIRST),
-                    Reading("volume_water", Decimal("148.51"), "settlement", _CENTURY_FIRST),
+                    Reading("volume_water", Decimal("148.51"), "S1", _CENTURY_FIRST),
                     Reading("status_word", Decimal(0), "", _CENTURY_FIRST),
                 )
             ),

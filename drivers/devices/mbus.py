@@ -298,7 +298,7 @@ def _channel(record: Record, part: str, *, told: bool) -> str:
     marks = [mark for mark in record.marks if not (told and mark == _NEGATIVE)]
     places = (("S", record.storage), ("T", record.tariff), ("U", record.unit))
     numbered = [f"{letter}{count}" for letter, count in places if count]
-    return ".".join(one for one in (part, *numbered, *marks, record.function) if one)
+    return "/".join(one for one in (part, *numbered, *marks, record.function) if one)
 
 
 def _hex(data: str) -> bytes:

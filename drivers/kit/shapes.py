@@ -196,6 +196,8 @@ class Streams:
     an [[mqtt]] link then and not over a line, and a frame is one message (`drivers.protocols.published`).
     `shows(frame)`: whether a frame shows that the protocol is spoken, where `decode` takes more than that; None: each does.
     `may_call`: a message of it that meets a bug of ours may be a call for help, so it raises one (unverified).
+    `keyed(options, key)`, where what it says may be encrypted, returns the options with the device's key (None: it has none)
+    of `key_bytes` bytes.
     """
 
     model: str
@@ -217,6 +219,8 @@ class Streams:
     topics: Callable[[str, Any], tuple[str, ...]] | None = None
     shows: Callable[[bytes], bool] | None = None
     may_call: bool = False
+    keyed: Callable[[Any, bytes | None], Any] | None = None
+    key_bytes: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

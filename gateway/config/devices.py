@@ -91,6 +91,8 @@ class _Desk:
         if driver is not None:
             options = self._options(driver)
             key = self._key(driver)
+            if isinstance(driver, Streams) and driver.keyed is not None and self._runs:
+                options = driver.keyed(options, key)
             self._pointless(driver)
         if driver is None or not self._runs:
             return None
@@ -218,13 +220,15 @@ class _Desk:
     def _key(self, driver: Driver) -> bytes | None:
         """Read the key. Where it cannot be had the device runs without it."""
         reference = self._table.key
-        if not isinstance(driver, Advertises) or driver.key_bytes is None:
+        if isinstance(driver, Answers) or driver.key_bytes is None:
             if reference is not None:
                 self._note(found.NO_EFFECT, "key", effect=found.KEPT, reason="@hint.no-key-model", model=driver.model)
             if isinstance(driver, Advertises):
                 self._plain(driver)
             return None
         if reference is None:
+            if isinstance(driver, Streams):
+                return None
             if not driver.plain:
                 self._note(found.KEY_NEEDED, "key", effect=found.KEPT, model=driver.model)
             elif self._entry.fits("key"):
@@ -237,7 +241,7 @@ class _Desk:
             return None
         if reference.too_open:
             self._note(found.SECRET_TOO_OPEN, "key", effect=found.KEPT, path=str(reference.home))
-        read = driver.read_key or bytes.fromhex
+        read = (driver.read_key if isinstance(driver, Advertises) else None) or bytes.fromhex
         return self._key_bytes(reference, content, length=driver.key_bytes, read=read)
 
     def _key_bytes(

@@ -20,7 +20,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from drivers.kit import Advert, Advertises, Answers, NoReply, Rejected, Streams
 from drivers.kit.catalogue import load, models, templates
-from drivers.kit.checks import crc8, crc16_modbus, xor8
+from drivers.kit.checks import crc8, crc16_arc, crc16_modbus, xor8
 from drivers.protocols import bthome, enocean_ble, mibeacon
 from drivers.protocols.mibeacon_products import PRODUCTS, product
 from drivers.protocols.modbus_maps import MAPS
@@ -218,6 +218,47 @@ def sealed_bridge(rng: random.Random) -> bytes:
     return b"\xaa\xb1" + bytes([count]) + rng.randbytes(2 * count) + symbols + b"\x55"
 
 
+def sealed_p1(rng: random.Random) -> bytes:
+    """Any lines of a telegram with a right check; now and then in a frame of an encrypted one, which no key opens."""
+    codes = (
+        "1-0:1.8.1",
+        "1-0:2.8.0",
+        "1-0:32.7.0",
+        "0-1:24.2.1",
+        "0-2:24.3.0",
+        "0-1:24.1.0",
+        "0-0:1.0.0",
+        "1-0:1.6.0",
+        "1-3:0.2.8",
+    )
+    values = (
+        "(000004.426*kWh)",
+        "(170102192002W)",
+        "(00.1*m3)",
+        "(999999999999S)",
+        "()",
+        "(-1*W)",
+        "(003)",
+        "(x)",
+        "(1*GJ)",
+        "(1)(m3)",
+    )
+    rows = [rng.choice(codes) + "".join(rng.choices(values, k=rng.randrange(4))) for _ in range(rng.randrange(8))]
+    body = ("/A5\r\n\r\n" + "\r\n".join(rows) + "\r\n!").encode()
+    if rng.random() < 0.2:
+        return (
+            b"\xdb\x08"
+            + rng.randbytes(8)
+            + b"\x82"
+            + (len(body) + 17).to_bytes(2, "big")
+            + b"\x30"
+            + rng.randbytes(4)
+            + body
+            + bytes(12)
+        )
+    return body + (f"{crc16_arc(body):04X}" if rng.random() < 0.9 else "").encode() + b"\r\n"
+
+
 SEALED: dict[str, Callable[[random.Random], bytes]] = {
     "espa444": sealed_espa,
     "micradar": sealed_micradar,
@@ -227,6 +268,7 @@ SEALED: dict[str, Callable[[random.Random], bytes]] = {
     "ev1527-board": sealed_ev1527,
     "sonoff-rf-bridge": sealed_bridge,
     "andar-radar": sealed_tinyframe,
+    "p1-port": sealed_p1,
 }
 
 SEALED_REPLIES: dict[str, Callable[[random.Random, bytes], bytes]] = {
@@ -306,6 +348,8 @@ def stream_case(driver: Streams, rng: random.Random) -> Case:
     """One frame into decode() and address_of(), and the same bytes into a framer that lives on."""
     samples = [vector.frame for vector in driver.vectors]
     options = [driver.options(vector.options) for vector in driver.vectors]
+    if driver.keyed is not None:
+        options.append(driver.keyed(options[0], bytes(16)))
     framer = driver.framer()
     fed = given_back = 0
 

@@ -83,7 +83,7 @@ def test_a_meter_that_knows_one_order_of_the_identifier_is_read(order: str) -> N
     decoded, asked = poll(*answers)
     assert decoded.observations[:2] == (
         Reading("volume_water", Decimal("147.00")),
-        Reading("volume_water", Decimal("146.00"), "settlement"),
+        Reading("volume_water", Decimal("146.00"), "S1"),
     )
     assert asked == (["901f"] if order == "901f" else ["901f", "1f90"])
 
@@ -169,8 +169,8 @@ def test_a_flow_that_contradicts_power_and_temperatures_is_refused(
 @pytest.mark.parametrize(
     ("kind", "dialect", "expected"),
     [
-        (0x20, "auto", ("energy_heat", "settlement")),
-        (0x21, "auto", ("energy_cooling", "settlement")),
+        (0x20, "auto", ("energy_heat", "S1")),
+        (0x21, "auto", ("energy_cooling", "S1")),
         (0x25, "auto", ("energy_cooling", "")),
         (0x27, "auto", ("energy_cooling", "")),
         (0x20, "sanext", ("energy_cooling", "")),

@@ -91,6 +91,7 @@ _DRIVERS: tuple[Driver, ...] = (
     _streams("broken", options=_broken_options),
     _streams("card-reader", poll=Poll(b"?", 1.0)),
     _streams("receiver", radio=True),
+    _streams("sealed-port", keyed=lambda options, key: (options, key), key_bytes=16),
     _streams("asked-receiver", radio=True, poll=Poll(b"?", 1.0)),
     _answers("meter", LineSettings(2400, 8, "E", 1)),
     _answers("fast-meter", LineSettings(9600, 8, "N", 1)),
