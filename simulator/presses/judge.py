@@ -7,6 +7,8 @@ A press that was heard is one `alarm.raised`, with the right device, counter and
 and no fewer, or everything of it lies inside a received `gateway.gap`. A press that was not heard raises nothing; one that met
 a deaf gateway lies in a gap. What an attacker sends again raises at most one alarm a time, and none that is verified: unless
 the gateway heard nothing of the press itself, for then this is the first that it hears of a press that was made (`by_echo`).
+A counter of 8 bits that nobody proves can be used up by an attacker: a press with the number that somebody said within the
+`MASKS_S` before counts as that one's repeat, and as `masked` here.
 
 Limits: an event may give a time 50 ms before its advert (two clocks). A gap begins with what was read last, and what was put
 on the bus after that dies with it: so it is widened by `TOLERANCE_S` at both ends, and at its beginning by the time that the last
@@ -24,6 +26,8 @@ from typing import Any, Final
 EARLY_S: Final = 0.05
 TOLERANCE_S: Final = 0.25
 LAGGING: Final = 5
+# How long the gateway takes an equal number of an unproven device for the same press, and how late it may read one.
+MASKS_S: Final = 62.0
 MAX_FACTS: Final = 20
 OFFENCES: Final = {
     "lost": "heard, raised by nothing, outside every gap",
@@ -34,7 +38,7 @@ OFFENCES: Final = {
     "deaf_untold": "adverts that met a deaf gateway outside every gap",
 }
 _COUNTED: Final = (
-    "presses", "heard", "once", "in_a_gap", "by_echo", "unheard", "radio_loss", "met_deaf", "replays", "replays_raised",
+    "presses", "heard", "once", "in_a_gap", "by_echo", "masked", "unheard", "radio_loss", "met_deaf", "replays", "replays_raised",
     "replays_repeat", "raised",
 )  # fmt: skip
 
@@ -97,7 +101,8 @@ def judge(said: Sequence[Said], raised: Iterable[Raised], gaps: Iterable[Window]
         if press.is_replay:
             _judge_replay(press, alarms, book)
         else:
-            _judge_press(press, alarms, windows, book, is_echoed=_is_echoed(press, sayings))
+            attacker = "by_echo" if _is_echoed(press, sayings) else "masked" if _is_masked(press, sayings) else ""
+            _judge_press(press, alarms, windows, book, attacker=attacker)
             if press.told and alarms:
                 first = min(press.told)
                 latencies["heard"].append(alarms[0].at - first)
@@ -165,8 +170,17 @@ def _is_echoed(press: Said, sayings: dict[tuple[str, int | None], list[Said]]) -
     return any(one.of == press.began and one.told for one in again)
 
 
+def _is_masked(press: Said, sayings: dict[tuple[str, int | None], list[Said]]) -> bool:
+    """Did an attacker say the number of a press shortly before, that nobody can prove?"""
+    if press.proves or press.counter is None or not press.told:
+        return False
+    first = press.told[0]
+    others = (one for one in sayings[press.device, press.counter] if one.is_replay and one.told)
+    return any(first - MASKS_S <= one.told[-1] < first for one in others)
+
+
 def _judge_press(
-    press: Said, alarms: Sequence[Raised], windows: Sequence[Window], book: _Book, *, is_echoed: bool
+    press: Said, alarms: Sequence[Raised], windows: Sequence[Window], book: _Book, *, attacker: str
 ) -> None:
     book.count(press, "presses")
     facts = {"protocol": press.protocol, "began": press.began, "counter": press.counter, "told": len(press.told)}
@@ -181,7 +195,7 @@ def _judge_press(
         book.offence("doubled", press.device, at=extra.at, alarm=extra.alarm, **facts)
     if alarms and (alarms[0].kind != press.kind or alarms[0].verified != press.proves):
         book.offence("wrong", press.device, kind=alarms[0].kind, verified=alarms[0].verified, **facts)
-    became = _became(press, alarms, windows, is_echoed=is_echoed)
+    became = _became(press, alarms, windows, attacker=attacker)
     if became == "lost":
         book.offence("lost", press.device, t=press.told[0], **facts)
     elif became == "phantom":
@@ -192,15 +206,15 @@ def _judge_press(
             book.count(press, "radio_loss")
 
 
-def _became(press: Said, alarms: Sequence[Raised], windows: Sequence[Window], *, is_echoed: bool) -> str:
-    """Say what became of a press: the name under which it is counted."""
+def _became(press: Said, alarms: Sequence[Raised], windows: Sequence[Window], *, attacker: str) -> str:
+    """Say what became of a press: the name under which it is counted. `attacker`: what one may have made of it."""
     if alarms:
-        return "once" if press.told or press.aside else "by_echo" if is_echoed else "phantom"
+        return "once" if press.told or press.aside else "by_echo" if attacker == "by_echo" else "phantom"
     if not press.told:
         return "unheard"
     if all(_inside(t, windows) for t in press.told):
         return "in_a_gap"
-    return "by_echo" if is_echoed else "lost"  # the attacker may have been heard before it
+    return attacker or "lost"  # who says it again may have been heard before it
 
 
 def _judge_replay(press: Said, alarms: Sequence[Raised], book: _Book) -> None:

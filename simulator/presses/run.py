@@ -18,6 +18,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,7 +28,7 @@ from simulator.dbus_daemon import DbusDaemon
 from simulator.demo import run_directory
 from simulator.presses.air import PressAir
 from simulator.presses.house import Member, furnish
-from simulator.presses.judge import OFFENCES, judge
+from simulator.presses.judge import OFFENCES, Said, judge
 from simulator.presses.troubles import Done, Flood, Troubles
 from simulator.presses.watch import Watch
 from simulator.processes import Children
@@ -152,6 +153,7 @@ async def _ended(
     await stage.stop_gateway()
     await stage.stop_platforms()
     watch.look()
+    _keep(stage.run, air.said)
     report = judge(air.said, watch.raised, watch.gaps)
     found = [f"{report[name]} {words}" for name, words in OFFENCES.items() if report[name]]
     left = None if status is None else sum(sum(one["pending"].values()) for one in status["destinations"])
@@ -172,6 +174,21 @@ async def _ended(
         "clean": not found,
         "reasons": found,
     }
+
+
+def _keep(run: Path, said: Sequence[Said]) -> None:
+    """Write down what was said, so that a kept run can be judged again."""
+    with (run / "said.jsonl").open("w", encoding="utf-8") as file:
+        file.writelines(json.dumps(asdict(one)) + "\n" for one in said)
+
+
+def judge_again(run: Path) -> dict[str, Any]:
+    """Judge a kept run anew. OSError, ValueError and TypeError where its ledgers cannot be read."""
+    with (run / "said.jsonl").open(encoding="utf-8") as file:
+        said = [Said(**json.loads(line)) for line in file]
+    watch = Watch(run / "platform-district.jsonl", score.control_socket(run), link=LINK, seed=0, closes=False)
+    watch.look()
+    return judge(said, watch.raised, watch.gaps)
 
 
 def _recoveries(done: Done) -> dict[str, Any]:
@@ -202,6 +219,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--devices", type=int, default=DEFAULT_DEVICES, help="side by side: about 11 presses/s for 100")
     parser.add_argument("--pause", type=float, default=20.0, metavar="S", help="between two troubles of the radio")
     parser.add_argument("--report", type=Path, metavar="FILE", help="write the report to FILE, as JSON")
+    parser.add_argument(
+        "--judge", type=Path, metavar="DIR", help="judge a run that was kept again, and print its counts"
+    )
     parser.add_argument("--keep", action="store_true", help="keep the directory of the run, and say where it is")
 
 
@@ -209,6 +229,10 @@ def main(options: argparse.Namespace) -> int:
     """Play, print, and return the exit status: 0 clean, 1 not clean. Raises what `play` raises."""
     if not 0 < options.count <= MAX_COUNT or options.pause < 0:
         raise ValueError(f"--count: 1 to {MAX_COUNT}; --pause: 0 or more")
+    if options.judge is not None:
+        found = judge_again(options.judge)
+        print(json.dumps(found, indent=1))
+        return UNCLEAN if any(found[name] for name in OFFENCES) else CLEAN
     # The bus dies under the pretended bluetoothd on purpose; dbus-fast logs a traceback for each reply that it costs.
     logging.getLogger().addHandler(logging.NullHandler())
     run, clean = run_directory(), False
@@ -231,7 +255,7 @@ def words(report: Mapping[str, Any]) -> str:
     lines = [
         f"{report['presses']} presses on {report['devices']} devices in {report['took_s']} s, seed {report['seed']}",
         f"heard {report['heard']}: raised once {report['once']}, inside a received gap {report['in_a_gap']}",
-        f"heard only when it was said again {report['by_echo']}",
+        f"heard only when it was said again {report['by_echo']}, its number used up by an attacker {report['masked']}",
         f"unheard {report['unheard']}: lost by the radio {report['radio_loss']}, met a deaf gateway {report['met_deaf']}",
         f"lost {report['lost']}, doubled {report['doubled']}, phantom {report['phantom']}, wrong {report['wrong']}",
         f"said again by an attacker {report['replays']}: raised, not verified {report['replays_raised']}",

@@ -28,7 +28,8 @@ _GAP: Final = "cn.eldercare.gateway.gap.v1"
 class Watch:
     """`raised` and `gaps` are what the platform knows; `open` how many alarms nobody has closed yet."""
 
-    def __init__(self, ledger: Path, socket: Path, *, link: str, seed: int) -> None:
+    def __init__(self, ledger: Path, socket: Path, *, link: str, seed: int, closes: bool = True) -> None:
+        """`closes` False: the run is over, nobody closes anything."""
         self.raised: list[Raised] = []
         self.gaps: list[Window] = []
         self.closed = self.resent = 0
@@ -36,6 +37,7 @@ class Watch:
         self._socket = socket
         self._link = link
         self._rng = random.Random(f"{seed}/staff")  # noqa: S311 - people's slowness, nothing secret
+        self._closes = closes
         self._read = 0
         self._open: set[str] = set()
         self._due: asyncio.Queue[str] = asyncio.Queue()
@@ -89,7 +91,7 @@ class Watch:
                 accepted=float(row["t"]),
             )
         )
-        if alarm not in self._open:
+        if self._closes and alarm not in self._open:
             self._open.add(alarm)
             delay = self._rng.uniform(*CLOSE_AFTER_S)
             asyncio.get_running_loop().call_later(delay, self._due.put_nowait, alarm)

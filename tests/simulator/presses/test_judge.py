@@ -88,6 +88,14 @@ def test_a_press_that_only_an_attacker_made_heard_is_no_phantom() -> None:
     assert (report["by_echo"], report["once"], report["replays_raised"]) == (1, 0, 0)
 
 
+@pytest.mark.parametrize(("after_s", "masked", "lost"), [(40.0, 1, 0), (70.0, 0, 1)])
+def test_a_number_that_nobody_proves_can_be_used_up_by_an_attacker(after_s: float, masked: int, lost: int) -> None:
+    old, replay = press(-900.0, proves=False), press(0.0, of=T - 900.0, proves=False)
+    alarms = [raised(-899.9, verified=False), raised(0.01, verified=False)]
+    report = judge([old, replay, press(after_s, proves=False)], alarms, [])
+    assert (report["masked"], report["lost"], report["replays_raised"]) == (masked, lost, 1)
+
+
 def test_a_tag_without_a_counter_is_known_by_the_moment() -> None:
     said = [press(at, counter=None, proves=False) for at in (0.0, 30.0)]
     report = judge(said, [raised(at, counter=None, verified=False) for at in (0.02, 30.02)], [])
