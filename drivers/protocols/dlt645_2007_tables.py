@@ -126,6 +126,9 @@ SINGLES: Final[Mapping[int, tuple[Field, str]]] = {
 STATUS_BLOCK: Final = 0x040005FF
 STATUS_WORDS: Final = tuple(range(0x04000501, 0x04000508))
 _STATUS_WORD: Final = Field("status_word", 2, binary=True)
+# What the State Grid added, in some meters' blocks behind the seven words: which keys are the makers' still.
+KEY_STATUS: Final = 0x04000508
+_KEY_STATUS: Final = Field("status_word", 4, binary=True)
 
 # A.5, texts: identifier -> name, bytes (None: any length), and whether it is digits.
 TEXTS: Final[Mapping[int, tuple[str, int, bool]]] = {
@@ -167,7 +170,9 @@ def layout(identifier: int) -> Layout:
     if single := SINGLES.get(identifier):
         return Layout((single[0],), (single[1],), whole=True)
     if identifier == STATUS_BLOCK:
-        return Layout((_STATUS_WORD,), tuple(str(number) for number in range(1, 8)))
+        return Layout((_STATUS_WORD,) * 7 + (_KEY_STATUS,), (*"1234567", "keys"))
+    if identifier == KEY_STATUS:
+        return Layout((_KEY_STATUS,), ("keys",), whole=True)
     if identifier in STATUS_WORDS:
         return Layout((_STATUS_WORD,), (str(identifier & 0xFF),), whole=True)
     group, kind, part, tail = identifier.to_bytes(4, "big")

@@ -382,6 +382,14 @@ def test_any_whole_reply_ends_a_poll(control: int, data: bytes) -> None:
         (0x0280000A, "15000000", [("meter_battery_time", "15", "", "min")]),
         (0x04000409, "001600", [("meter_constant_active", "1600", "", "1/kWh")]),
         (0x04000503, "1000", [("status_word", "16", "3", "1")]),
+        (0x04000508, "01000000", [("status_word", "1", "keys", "1")]),
+        # Some meters have the state of their keys behind the seven words (STM32 DL/T 645 master: L = 16H).
+        (
+            0x040005FF,
+            "0400" + "0000" * 6 + "ffff0000",
+            [("status_word", number, channel, "1") for number, channel in zip("4000000", "1234567", strict=True)]
+            + [("status_word", "65535", "keys", "1")],
+        ),
         (
             0x05060101,
             "3036000001000000",
