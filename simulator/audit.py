@@ -397,7 +397,8 @@ def _report(ledgers: Ledgers, roads: Sequence[_Road], book: Book) -> dict[str, A
         "corrupted": counts["corrupted"],
         "corrupted_numbers": counts["corrupted_numbers"],
         "doubled_by_corruption": counts["doubled_by_corruption"],
-        "streams": len({one.streamid for road in roads for one in road.taken.first.values()} - {""}),
+        # What no database took has no number, and a stream for the time being.
+        "streams": len({one.streamid for road in roads for one in road.taken.first.values() if one.sequence} - {""}),
         "held": counts["held"],
         "meter_replies": len(ledgers.polls),
         "devices": _devices(ledgers, book),

@@ -160,6 +160,14 @@ def test_what_a_destroyed_database_lost_without_a_word_is_lost() -> None:
     assert report["reasons"] == ["1 inputs lost"]
 
 
+def test_what_was_sent_before_a_database_could_be_opened_is_of_no_stream_of_its_own() -> None:
+    inputs = (line(1, at=T0 + 1), line(2, at=T0 + 9))
+    unstored = taken(2, at=T0 + 9, sequence=0, streamid="for the time being")
+    again = {"sequence": None, "data": {**unstored.event["data"], "stored": False}}
+    report = judged(inputs, (taken(1, at=T0 + 1), replace(unstored, event={**unstored.event, **again})))
+    assert report["streams"] == 1
+
+
 def test_a_new_stream_without_a_destroyed_database_is_told() -> None:
     inputs = (line(1, at=T0 + 1), line(2, at=T0 + 9))
     new = taken(2, at=T0 + 9, sequence=1, streamid="two")
