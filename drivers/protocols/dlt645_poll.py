@@ -4,6 +4,9 @@ A meter that refuses the block (total and all tariffs, all phases), or is silent
 several frames is put together. What of a register could not be read is told by its name and why (`Decoded.refused`), beside
 what could; a poll that brought nothing at all is rejected, and one that was silent from its first question is silence.
 
+Where the tariffs of an energy are more than its total, the block is asked for again: what comes twice is what the meter counts,
+what does not was garbled on the way.
+
 With a wildcard the first reply says who the meter is, and the rest is asked of that one: no poll mixes two meters.
 
 Limits: `MAX_PARTS` frames an answer, `MAX_ASKS` questions a poll; after `MAX_SILENT` of them without a reply, or beyond these,
@@ -15,6 +18,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
+from decimal import Decimal
 from difflib import get_close_matches
 from functools import partial
 from typing import Final, Protocol
@@ -29,6 +33,8 @@ MAX_PARTS: Final = 8
 MAX_SILENT: Final = 2
 MAX_REGISTERS: Final = 24
 MAX_ASKS: Final = 60
+# Once a meter has answered it lives, and may take its time for a long answer: 200 bytes last 1.9 s at 1200 baud.
+LONGER_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,6 +98,8 @@ class Edition:
 
 CLOCK: Final = "clock"
 SILENCE: Final = "no reply"
+# What is cut off a register when it is shown: total and tariffs of one meter differ by as much.
+ROUNDING: Final = Decimal("0.01")
 MAX_DAILY_FREEZES: Final = 20
 
 
@@ -186,7 +194,7 @@ class Conversation:
     ) -> Generator[Ask, bytes, dlt645.Frame | None]:
         self.asked += 1
         try:
-            reply = yield Ask(request, answers, self.edition.timeout_s, retries)
+            reply = yield Ask(request, answers, self.edition.timeout_s + LONGER_S * self.heard, retries)
         except NoReply:
             if not self.heard:
                 raise
@@ -208,6 +216,13 @@ class Conversation:
             return
         told = len(self.refused)
         whole = yield from self.data(register.identifier)
+        if whole is not None and self.is_odd(register.identifier, whole):
+            again = yield from self.data(register.identifier)
+            if again not in (whole, None) and self.is_odd(register.identifier, again):
+                self.reason = self.reason or Reason.IMPLAUSIBLE
+                self.refused.append(f"{name} = two answers differ, and neither adds up")
+                return
+            whole = again or whole
         taken = whole is not None and self.take(register.identifier, whole, name)
         for identifier in register.instead if whole is None else ():
             if self.is_over():
@@ -218,6 +233,18 @@ class Conversation:
                 self.refused.append(f"{name} {identifier:0{self.edition.digits}x} = {SILENCE}")
         if not taken and len(self.refused) == told:
             self.refused.append(f"{name} = {self.why or 'the meter has no value'}")
+
+    def is_odd(self, identifier: int, value: bytes) -> bool:
+        """Say whether the tariffs of an energy are more than its total: then one of its digits was garbled on the way, or the
+        meter counts so. The check of a frame is a sum of eight bits, which two errors can leave as it is."""
+        try:
+            readings = self.edition.decode(identifier, value).readings
+        except Rejected:
+            return False
+        total, *tariffs = [one.value for one in readings] or [Decimal(0)]
+        if len(tariffs) < 2 or not readings[0].quantity.startswith("energy_") or readings[0].channel[:1] == "T":
+            return False
+        return total >= 0 and sum(tariffs) > total + ROUNDING * len(tariffs)
 
     def take(self, identifier: int, value: bytes, name: str, at: datetime | None = None) -> bool:
         """Read the data of an identifier; `at`: of which time it is. False where that brought nothing."""

@@ -230,7 +230,7 @@ def test_a_default_poll_of_a_meter_that_refuses_everything_asks_15_times() -> No
 def test_an_answer_of_several_frames_is_put_together() -> None:
     talk = DRIVER.talk(DRIVER.options(ADDRESS, {"registers": ["energy_active_import"]}))
     next(talk)
-    first = talk.send(reply("00ff0100" + "01000000" * 3, 0xB1))
+    first = talk.send(reply("00ff0100" + "07000000" + "01000000" * 2, 0xB1))
     # 12H with the identifier and the number of the part, from 1.
     assert first.request.hex() == "fefefefe680036190000006812053332343334" + "3616"
     assert not first.answers(reply("00ff0100" + "02000000" + "02", 0x92)), "another part"
@@ -241,7 +241,7 @@ def test_an_answer_of_several_frames_is_put_together() -> None:
     with pytest.raises(StopIteration) as end:
         talk.send(reply("00ff0100" + "03000000" + "02", 0x92))
     assert [(one.channel, str(one.value)) for one in end.value.value] == [
-        ("", "0.01"),
+        ("", "0.07"),
         ("T1", "0.01"),
         ("T2", "0.01"),
         ("T3", "0.02"),
@@ -632,3 +632,40 @@ def test_more_freezes_than_a_poll_can_ask_are_refused(days: object) -> None:
     with pytest.raises(BadOption) as caught:
         DRIVER.options(ADDRESS, {"daily_freezes": days})
     assert caught.value.key == "map.daily_freezes"
+
+
+TOTAL, GARBLED, OTHER = "00ff0100" + "30360000", "10270000", "10280000"
+
+
+def test_tariffs_that_are_more_than_their_total_are_asked_for_again() -> None:
+    def asked_twice(first: str, second: str) -> Polled:
+        talk = DRIVER.talk(DRIVER.options(ADDRESS, {"registers": ["energy_active_import"]}))
+        next(talk)
+        ask = talk.send(reply(TOTAL + "30360000" + first))
+        assert ask.request == dlt645_2007.read_request(ADDRESS, 0x0001FF00)
+        assert ask.timeout_s > 2, "a meter that lives may take its time"
+        with pytest.raises(StopIteration) as end:
+            talk.send(reply(TOTAL + "30360000" + second))
+        return cast("Polled", end.value.value)
+
+    # 36.30 in total and in the first tariff; the second was garbled and comes right, or is what the meter counts.
+    assert [str(one.value) for one in asked_twice(GARBLED, "00000000") if isinstance(one, Reading)] == [
+        "36.30",
+        "36.30",
+        "0.00",
+    ]
+    assert [str(one.value) for one in asked_twice(GARBLED, GARBLED) if isinstance(one, Reading)] == [
+        "36.30",
+        "36.30",
+        "27.10",
+    ]
+    with pytest.raises(Rejected) as caught:
+        asked_twice(GARBLED, OTHER)
+    assert caught.value.detail == "energy_active_import = two answers differ, and neither adds up"
+
+
+@pytest.mark.parametrize("tariffs", ["30360000" + "02000000", "00000000" * 4, "10000000" * 2, "ffffffff" * 4])
+def test_tariffs_that_are_rounded_or_less_than_their_total_are_taken_at_once(tariffs: str) -> None:
+    found, asked = poll(lambda _: reply(TOTAL + tariffs), "energy_active_import")
+    assert asked == ["0001ff00"]
+    assert isinstance(found, tuple)

@@ -183,13 +183,13 @@ def test_numbers_and_clock_are_read_as_printed() -> None:
 def test_an_answer_of_several_frames_is_put_together_and_a_lost_part_is_never_asked_for_twice() -> None:
     talk = DRIVER.talk(DRIVER.options(ADDRESS, {"registers": ["energy_active_import"]}))
     next(talk)
-    ask = talk.send(reply("1f90" + "01000000" * 3, 0xA1))
+    ask = talk.send(reply("1f90" + "06000000" + "01000000" * 2, 0xA1))
     assert ask.request.hex() == "fefefefe6895320600000068020252c3b616"
     assert ask.retries == 0
     with pytest.raises(StopIteration) as end:
         talk.send(reply("1f90" + "02000000" * 2, 0x82))
     values = [str(one.value) for one in end.value.value]
-    assert values == ["0.01", "0.01", "0.01", "0.02", "0.02"]
+    assert values == ["0.06", "0.01", "0.01", "0.02", "0.02"]
 
     talk = DRIVER.talk(DRIVER.options(ADDRESS, {"registers": ["energy_active_import"]}))
     next(talk)
