@@ -10,6 +10,7 @@ A letter or a name is a byte, <CR> 0D:
     P  pager, T text (further fields belong to it); ETB or US instead of ETX: more of the message follows
     K  sum of the seven bits of every byte from STX to ETX, in three characters of four bits each, the highest first, 30 added
 
+A block that was cut holds nobody up for long: three CR in a row within one end it, for they are somebody who begins anew.
 Usual lines are 7E1: read with eight bits they show the parity as the highest bit, which is taken off.
 Limits: 1,024 bytes a block, 64 a line. Source: TAP specification 1.8.
 """
@@ -34,6 +35,8 @@ STORED: Final = Reply(b"\r\x06\r", when="committed")
 TAKEN: Final = Reply(b"\r\x06\r")
 _BEGIN: Final = re.compile(rb"[\x02\x82\r\x8d]")
 _END: Final = re.compile(rb"[\x03\x17\x1f\x97\x9f\x02\x82\x04\x84]")
+# Three empty fields in a row are none: somebody whose block was cut, or noise with an STX in it, begins anew and is not heard.
+_BEGINS_ANEW: Final = re.compile(rb"[\r\x8d]{3}")
 _CHECK: Final = 4
 
 
@@ -92,6 +95,9 @@ class TapFramer:
     def _block(self, buffer: bytes, start: int) -> int | None:
         """Say where a block ends; negative: it is void, and the search goes on there; None: more bytes are needed."""
         stop = _END.search(buffer, start + 1, start + MAX_BLOCK - _CHECK)
+        anew = _BEGINS_ANEW.search(buffer, start + 1, len(buffer) if stop is None else stop.start())
+        if anew is not None:
+            return self._void(Reason.MALFORMED, anew.end() - 1)
         if stop is None:
             return self._void(Reason.TOO_LONG, start + 1) if len(buffer) - start >= MAX_BLOCK else None
         at = stop.start()

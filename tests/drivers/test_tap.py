@@ -86,3 +86,14 @@ def test_a_message_behind_an_interrupted_one_is_found_at_once() -> None:
     assert framer.rejects == {Reason.MALFORMED: 1}
     assert framer.feed(b"\x02" + b"x" * 2000) == []
     assert framer.feed(whole) == [whole]
+
+
+def test_who_begins_anew_after_a_cut_block_or_noise_with_its_first_byte_is_answered_at_the_third_time() -> None:
+    for cut in (b"\x02301\rHEL", b"\x00\x82\xef\xd9\x08\x01\xdf)<"):
+        framer = DRIVER.framer()
+        answers = [framer.feed(data) for data in (cut, b"\r", b"\r", b"\r")]
+        assert answers == [[], [], [], [b"\r"]]
+        assert framer.rejects == {Reason.MALFORMED: 1}
+        assert framer.feed(b"\x1bPG1\r" + block("301", "X")) == [b"\x1bPG1\r", block("301", "X")]
+    (empty,) = said(block("301", ""))
+    assert empty.observations == (Signal(CALL, "", "301"),)
