@@ -39,7 +39,7 @@ from simulator.tap_system import TapSystem
 
 HOLD_S: Final = 2.0
 GARBAGE_S: Final = 2.0
-LIMIT_S: Final = 8.0
+LIMIT_S: Final = 10.0
 WELL_S: Final = 30.0
 SHOWN_S: Final = 5.0
 TOLERANCE_S: Final = 0.05

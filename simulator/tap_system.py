@@ -25,7 +25,7 @@ BAUD: Final = 1200
 ANSWER_S: Final = 4.0
 # TAP 1.8: a terminal that does not ask ID= within this is begun with again.
 BEGIN_S: Final = 2.0
-POLL_S: Final = 1.0
+POLL_S: Final = 0.2
 LOG_ON: Final = b"\x1bPG1\r"
 ASKS_ID: Final = b"ID="
 WELCOME: Final = b"\x1b[p"
