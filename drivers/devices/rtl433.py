@@ -17,7 +17,8 @@ are mapped as those of `json-lines`, and a state may end:
     field = "temperature_C"
     quantity = "temperature"
 
-`battery_ok` 0 is a low battery, 1 ends it, without being mapped. Radio is heard by everybody and can be sent by everybody:
+`battery_ok` 0 is a low battery, 1 ends it, and `tamper` 1 and 0 the same of a housing, without being mapped. Of alarm systems
+(Visonic-Powercode, Honeywell-Security, DSC-Security) the `alarm` of a pendant is a field like others: map it to call. Radio is heard by everybody and can be sent by everybody:
 nothing is verified. An equal line within 2 s is the same transmission. Run rtl_433 with the decoders that you own only
 (-R), and with -F json on a line of its own.
 Limits: as in `drivers.protocols.json_lines` and `field_map`; an id is a text of at most 40 characters or a whole number.
@@ -70,7 +71,7 @@ def decode(frame: bytes, options: FieldMap) -> Decoded:
     address = _address(fields)
     if not address:
         raise Rejected(Reason.NOT_MINE, "a line without a model and an id")
-    signals = [*field_map.signals(fields, options), *_battery(fields)]
+    signals = [*field_map.signals(fields, options), *_battery(fields), *_tamper(fields, options)]
     readings, refused = field_map.readings(fields, options)
     if refused and not readings and not signals:  # any signal may be one that the configuration makes an alarm
         raise Rejected(Reason.IMPLAUSIBLE, refused[0], address=address)
@@ -90,6 +91,13 @@ def _battery(fields: Mapping[str, object]) -> tuple[Signal, ...]:
     if isinstance(value, bool) or value not in (0, 1):  # some give a share of a full battery
         return ()
     return (Signal(SignalKind.LOW_BATTERY, "battery_ok", level=value == 0),)
+
+
+def _tamper(fields: Mapping[str, object], options: FieldMap) -> tuple[Signal, ...]:
+    value = fields.get("tamper")
+    if isinstance(value, bool) or value not in (0, 1) or any(rule.field == "tamper" for rule in options.signals):
+        return ()
+    return (Signal(SignalKind.TAMPER, "tamper", level=value == 1),)
 
 
 _EXAMPLE: Final = {"signal": [{"field": "switch1", "equals": "OPEN", "ends": "CLOSED", "is": "opening"}]}

@@ -6,8 +6,8 @@ Layouts after the company or service id, a letter a byte:
     FEAA : 00 P NNNNNNNNNN IIIIII [.. ..]        Eddystone-UID: namespace 10, instance 6
            10 P S ........                       Eddystone-URL: S the scheme, then text with 14 short forms
            20 00 VV TT CCCC SSSS                 Eddystone-TLM: mV, degrees (8.8, signed), adverts, 0.1 s since start
-           20 01 ...                             the same encrypted: nobody here has the key
-           30 P EEEEEEEE                         Eddystone-EID: changes every few minutes, so it names nobody
+           20 01 ...                             the same encrypted (eTLM): refused by name, as is
+           30 P EEEEEEEE                         Eddystone-EID, an identifier that changes every 2^K s
            21 MM ...                             KKM sensor: mask, then the fields that it names
            24 K VV C (L t ...)...                KKM sensor 2: kind, battery mV, degrees of the chip, fields of L bytes
 
@@ -15,7 +15,9 @@ Layouts after the company or service id, a letter a byte:
     alarm, 020 PIR, 040 lux and more, which are not read. Of sensor 2: t 02 temperature 0.1, 03 that and humidity in %. All
     numbers are big-endian. KKM's encrypted frames 06 and 07 are refused by name.
 
-None of them has a counter or a key: who they are is all that they say, and anybody can say it.
+None of them has a counter or a key: who they are is all that they say, and anybody can say it. An EID is AES of the beacon's
+own clock of 32 bits under its identity key (eid-computation.md), an eTLM is sealed with the same clock. A driver has no clock,
+and to search all of one's values for each beacon of a passer-by would cost seconds: such a tag is to be set to UID.
 Limits: 255 bytes of data (an extended advert); a URL of 17 encoded bytes at most. Sources: github.com/google/eddystone
 (protocol-specification.md), Apple's "Proximity Beacon Specification" R1, KKM's public SDK (KBAdvPacketSensor).
 """
@@ -150,7 +152,7 @@ def _eddystone(data: bytes) -> Frame:
         raise Rejected(Reason.UNSUPPORTED, "a sensor frame of KKM, encrypted: switch the encryption of the tag off")
     if kind == _EID:
         _at_least(data, _EID_BYTES)
-        return Slot(())
+        raise Rejected(Reason.UNSUPPORTED, "Eddystone-EID, whose identifier changes: set the tag to UID or iBeacon")
     raise Rejected(Reason.UNSUPPORTED, f"Eddystone frame {data[:1].hex() or 'without a type'}")
 
 
@@ -176,7 +178,9 @@ def _letters(text: bytes) -> Iterator[str]:
 def _telemetry(data: bytes) -> Sensor:
     _at_least(data, 2)
     if data[1] != 0:
-        raise Rejected(Reason.UNSUPPORTED, f"Eddystone-TLM version {data[1]}: 1 is encrypted")
+        raise Rejected(
+            Reason.UNSUPPORTED, f"Eddystone-TLM version {data[1]}: 1 is encrypted (eTLM), set the tag to UID"
+        )
     _at_least(data, _TLM_BYTES)
     millivolts = int.from_bytes(data[2:4], "big")
     return Sensor(

@@ -306,3 +306,52 @@ def test_a_call_is_raised_beside_a_reading_that_is_none() -> None:
     assert found.observations == (Signal(CALL, "2"),)
     assert found.refused == ("t is no number",)
     assert refused(RTL, b'{"model":"X","id":1,"t":"warm"}\n', raw).reason is Reason.IMPLAUSIBLE
+
+
+# Visonic PowerCode: recorded telegrams of 36 bits, as rtl_433 hands them over (its visonic_powercode.c says which bit is which).
+
+
+def powercode(data: bytes) -> bytes:
+    """What rtl_433 prints of a telegram, whose nine half bytes make nothing of each other."""
+    nibbles = [half for byte in data for half in (byte >> 4, byte & 15)][:9]
+    check = 0
+    for nibble in nibbles:
+        check ^= nibble
+    assert check == 0
+    bits = ("tamper", "alarm", "battery_ok", "else", "restore", "supervised", "spidernet", "repeater")
+    fields: dict[str, object] = {"model": "Visonic-Powercode", "id": data[:3].hex()}
+    fields |= {name: data[3] >> 7 - n & 1 ^ (name == "battery_ok") for n, name in enumerate(bits)}
+    return json.dumps(fields | {"mic": "LRC"}).encode() + b"\n"
+
+
+POWERCODE = [
+    json.loads(line)
+    for line in (CAPTURES / "rtl433" / "visonic_powercode.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
+
+@pytest.mark.parametrize("line", POWERCODE, ids=lambda line: line["bytes"])
+def test_a_telegram_of_visonic_means_what_was_done_to_the_contact(line: dict[str, Any]) -> None:
+    data, expected = bytes.fromhex(line["bytes"]), line["expected"]
+    rules = {"signal": [{"field": "alarm", "equals": 1, "ends": 0, "is": "opening", "code": "contact"}]}
+    decoded = said(RTL, powercode(data), rules)
+    assert decoded.address == f"Visonic-Powercode/{expected['id']}"
+    assert decoded.observations == (
+        Signal(OPENING, "contact", level=expected["contact_open"]),
+        Signal(SignalKind.LOW_BATTERY, "battery_ok", level=False),
+        Signal(SignalKind.TAMPER, "tamper", level=expected["tamper"]),
+    )
+
+
+def test_the_alarm_of_a_pendant_of_visonic_calls_where_it_is_mapped_to_that() -> None:
+    decoded = said(
+        RTL, powercode(bytes.fromhex("6f47704c50")), {"signal": [{"field": "alarm", "equals": 1, "is": "call"}]}
+    )
+    assert decoded.observations[0] == Signal(CALL, "1")
+
+
+def test_a_rule_for_the_housing_goes_before_what_is_known_of_it() -> None:
+    rules = {"signal": [{"field": "tamper", "equals": 1, "is": "call"}]}
+    decoded = said(RTL, powercode(bytes.fromhex("6f4770ccd0")), rules)
+    assert [one.kind for one in decoded.observations if isinstance(one, Signal)] == [CALL, SignalKind.LOW_BATTERY]
+    assert said(RTL, b'{"model":"X","id":1,"tamper":"open"}\n', rules).observations == ()
