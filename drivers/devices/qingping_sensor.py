@@ -9,8 +9,9 @@ Service data FDCD, a letter a byte, numbers little-endian:
     K  kind: 04 door, 12 motion and light, others measure
     A  address, low byte first
     objects   01 temperature 0.1 degrees (signed), humidity 0.1 %     02 battery %
-              04 door: 00 open, 01 closed                              08 motion 0/1, illuminance lx (3 bytes)
+              04 door: 00 open, 01 closed, 02 left open                08 motion 0/1, illuminance lx (3 bytes)
               09 illuminance lx (4 bytes)                              11 light 0/1
+              07 pressure 0.1 hPa      12 PM2.5, PM10 in ug/m3         13 carbon dioxide ppm
               0F counter; in a regular message of a door a second 0F is the door, as in 04
 
 Door and motion are states, and edges are found by the gateway. The counter is of the message and not proven to be the same
@@ -29,8 +30,12 @@ from drivers.kit.report import Report
 _SERVICE = 0xFDCD
 _HEAD_BYTES = 8
 _DOOR_KIND = 0x04
-_CLIMATE, _BATTERY, _DOOR, _MOTION, _LUX, _COUNTER = 0x01, 0x02, 0x04, 0x08, 0x09, 0x0F
-_SIZES = {_CLIMATE: 4, _BATTERY: 1, _DOOR: 1, _MOTION: 4, _LUX: 4, _COUNTER: 1}
+_CLIMATE, _BATTERY, _DOOR, _PRESSURE, _MOTION, _LUX, _COUNTER = 0x01, 0x02, 0x04, 0x07, 0x08, 0x09, 0x0F
+_PARTICLES, _CO2 = 0x12, 0x13
+_SIZES = {
+    _CLIMATE: 4, _BATTERY: 1, _DOOR: 1, _PRESSURE: 2, _MOTION: 4, _LUX: 4, _COUNTER: 1, _PARTICLES: 4, _CO2: 2,
+}  # fmt: skip
+_CLOSED, _LEFT_OPEN = 0x01, 0x02
 _TENTH = Decimal("0.1")
 
 
@@ -57,6 +62,8 @@ def decode(advert: Advert, key: bytes | None) -> Decoded:  # noqa: ARG001 - the 
         elif identifier == _MOTION:
             report.signal(SignalKind.MOTION, level=value[0] != 0)
             report.reading("illuminance", int.from_bytes(value[1:], "little"))
+        elif identifier in (_PRESSURE, _PARTICLES, _CO2):
+            _air(identifier, value, report)
         else:
             report.reading(
                 "battery" if identifier == _BATTERY else "illuminance", int.from_bytes(value, "little"),
@@ -66,7 +73,19 @@ def decode(advert: Advert, key: bytes | None) -> Decoded:  # noqa: ARG001 - the 
 
 
 def _door(value: bytes, report: Report) -> None:
-    report.signal(SignalKind.OPENING, "open", level=value[0] == 0)
+    code = "left-open" if value[0] == _LEFT_OPEN else "open"
+    report.signal(SignalKind.OPENING, code, level=value[0] != _CLOSED)
+
+
+def _air(identifier: int, value: bytes, report: Report) -> None:
+    first = int.from_bytes(value[:2], "little")
+    if identifier == _PRESSURE:
+        report.reading("pressure", first * _TENTH)
+    elif identifier == _CO2:
+        report.reading("co2", first)
+    else:
+        report.reading("pm2_5", first)
+        report.reading("pm10", int.from_bytes(value[2:], "little"))
 
 
 def _objects(data: bytes) -> Iterator[tuple[int, bytes]]:
@@ -118,6 +137,11 @@ DRIVER = Advertises(
                     Reading("battery", Decimal(37)),
                 )
             ),
+        ),
+        AdvertVector(
+            source="synthetic: test_uuid[77] with the door left open (state 2, qingping-ble 1.3.0)",
+            advert=_advert("4804751060342d580401020f01cb"),
+            expect=Decoded((Signal(SignalKind.OPENING, "left-open", level=True),)),
         ),
         AdvertVector(
             source="synthetic: test_uuid[77] cut within its address",

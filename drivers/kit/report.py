@@ -17,6 +17,10 @@ _BOUNDS: Final[dict[str, tuple[Decimal, Decimal]]] = {
     "temperature": (Decimal(-80), Decimal(150)),
     "humidity": (Decimal(0), Decimal(100)),
     "illuminance": (Decimal(0), Decimal(200_000)),
+    "pressure": (Decimal(300), Decimal(1_200)),
+    "co2": (Decimal(0), Decimal(20_000)),
+    "pm2_5": (Decimal(0), Decimal(2_000)),
+    "pm10": (Decimal(0), Decimal(2_000)),
 }
 
 

@@ -1,7 +1,8 @@
 """The products that speak MiBeacon, and what their objects mean: a table, for an id from 4800 on is another thing in another.
 
 `may_call`: a press, smoke, water or gas may come of it, so that a frame of it that no key opens may be a call for help.
-A product that is not here is read by the ids that all products share, and may call: it is better heard than sorted.
+A product that is not here is read by the ids that all products share, and may call: it is better heard than sorted. Its own
+events 0C, 0D and 0E are taken for a press, a double and a long one, as they are in every button that is known.
 
 The keys of sensors (the test key of a smoke detector, the button inside a door sensor) are for whoever installs them and
 call nobody. Locks tell what their door does; who unlocked it, and how, is read past.
@@ -226,7 +227,13 @@ PRODUCTS: Final[Mapping[int, Product]] = {
 }  # fmt: skip
 
 
+# An id of an event (not a property) has 2 in the lower bits of its high byte: 4A, 4E ... 7E.
+_UNKNOWN: Final = _merged(
+    {0x1001: is_.old_button()}, *(_presses(high << 8 | 0x0C) for high in range(0x4A, 0x80, 4))
+)  # fmt: skip
+
+
 def product(id_: int) -> Product:
     """Return a product; one that is not in the table is named by its number, and read by what all share."""
     found = PRODUCTS.get(id_)
-    return found or Product(f"product {id_:04x}", {**_SHARED, 0x1001: is_.old_button()}, may_call=True)
+    return found or Product(f"product {id_:04x}", _UNKNOWN, may_call=True)

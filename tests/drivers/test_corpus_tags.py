@@ -29,11 +29,12 @@ QUANTITIES = {
     "battery": "battery", "batt": "battery", "batteryPercentage": "battery", "temperature": "temperature",
     "tempc": "temperature", "humidity": "humidity", "hum": "humidity", "relativeHumidity": "humidity",
     "volt": "battery_voltage", "batteryVoltage": "battery_voltage", "illuminance": "illuminance", "lux": "illuminance",
+    "co2": "co2", "pm2.5": "pm2_5", "pm10": "pm10",
 }  # fmt: skip
 READ_PAST = {
     "type", "cont", "mac", "color", "version", "uptime", "deviceIds", "name", "firmwareVersion", "frame",  # what it is
     "acceleration", "x_axis", "y_axis", "z_axis", "angularVelocity", "side", "pressure", "luminousFlux", "light",
-    "packet", "co2", "pm2.5", "pm10", "distance", "distanceCycle", "isMarked", "in_ct", "out_ct", "lightlevel", "led",
+    "packet", "distance", "distanceCycle", "isMarked", "in_ct", "out_ct", "lightlevel", "led",
     "sensingdistance", "scopetested", "is_light", "tested", "numberOfOccupantsCycle", "passageCounts",
     "passageCountsCycle", "occupancyDetectionCycle", "tamperCycle", "contact_timeout",
 }  # fmt: skip

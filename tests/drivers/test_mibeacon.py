@@ -235,8 +235,20 @@ def test_an_id_is_another_thing_in_another_product() -> None:
 
 def test_a_product_that_nobody_knows_is_read_by_what_all_share() -> None:
     assert said(sealed(0xBEEF, "15100101"), KEY).observations == (level(SignalKind.SMOKE, 1),)
-    refused = refusal(sealed(0xBEEF, "0c4e00"), KEY)
-    assert (refused.reason, refused.detail) == (Reason.UNSUPPORTED, "product beef, object 4e0c")
+    refused = refusal(sealed(0xBEEF, "0f4e00"), KEY)
+    assert (refused.reason, refused.detail) == (Reason.UNSUPPORTED, "product beef, object 4e0f")
+
+
+@pytest.mark.parametrize(
+    ("event", "code"), [("0c4a00", "press"), ("0c4e00", "press"), ("0d5600", "double"), ("0e5a0102", "long")]
+)
+def test_the_press_of_a_button_that_nobody_knows_is_a_call(event: str, code: str) -> None:
+    assert list(said(sealed(0xBEEF, event), KEY).observations) == [call(code)]
+
+
+@pytest.mark.parametrize("property_", ["0c4800", "0c4c00", "0c5000"])
+def test_a_property_of_it_with_such_a_number_is_no_press(property_: str) -> None:
+    assert refusal(sealed(0xBEEF, property_), KEY).reason is Reason.UNSUPPORTED
 
 
 def test_an_unknown_object_costs_none_of_the_others() -> None:
