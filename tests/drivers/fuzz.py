@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import random
-import struct
 import sys
 import time
 import traceback
@@ -20,10 +19,11 @@ from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
 from drivers.kit import Advert, Advertises, Answers, NoReply, Rejected, Streams
 from drivers.kit.catalogue import load, models, templates
-from drivers.kit.checks import crc8, crc16_arc, crc16_modbus, xor8
+from drivers.kit.checks import crc8, crc16_modbus, xor8
 from drivers.protocols import bthome, enocean_ble, mibeacon
 from drivers.protocols.mibeacon_products import PRODUCTS, product
 from drivers.protocols.modbus_maps import MAPS
+from tests.drivers.fuzz_line_meters import sealed_cjt188, sealed_mbus, sealed_modbus, sealed_p1, sealed_sml
 from tests.drivers.fuzz_meters import CODECS, Case, codec_case, sealed_dlt645, sealed_dlt698
 
 MOST_ASKS = 64
@@ -84,68 +84,6 @@ def sealed_mibeacon(rng: random.Random) -> tuple[Advert, bytes | None]:
         plain = sealed[:-4] + counter[1:] + sealed[-4:]
     advert = Advert("00:00:00:00:00:00", service_data={mibeacon.SERVICE: head + plain})
     return advert, rng.choice((key, key, key, None))
-
-
-def sealed_cjt188(rng: random.Random, request: bytes) -> bytes:
-    """A reply with a right sum: the units of water or heat before or behind any digits, now and then with a byte of another."""
-    asked = request[4:]
-    is_heat = asked[1] >> 4 == 2 if rng.random() < 0.9 else rng.random() < 0.5
-    units = b"\x05\x05\x17\x35\x2c" if is_heat else b"\x2c\x2c"
-    if rng.random() < 0.2:
-        units = bytes(rng.choice(b"\x01\x02\x08\x0a\x0b\x0e\x11\x13\x14\x1a\x29\x32\xff") for _ in units)
-    unit_first, data = rng.random() < 0.5, bytearray()
-    for unit in units:
-        digits = bytes(rng.choice(b"\x00\x00\x12\x20\x99\xff") for _ in range(4))
-        data += bytes([unit]) + digits if unit_first else digits + bytes([unit])
-    data += bytes(rng.choice(b"\x00\x01\x12\x20\x59\x80\xff") for _ in range((9 if is_heat else 0) + 9))
-    if rng.random() < 0.2:
-        data[rng.randrange(len(data))] = rng.randrange(256)
-    if rng.random() < 0.1:
-        data += rng.randbytes(7)
-    control = rng.choice((0x81, 0x81, 0x81, 0x81, 0xC1, rng.randrange(256)))
-    kind = rng.choice((asked[1], asked[1], asked[1], 0xAA, 0x22, 0x25, rng.randrange(256)))
-    frame = bytes([0x68, kind]) + asked[2:9] + bytes([control, len(data) + 3]) + asked[11:14] + bytes(data)
-    return frame + bytes([sum(frame) & 0xFF, 0x16])
-
-
-def sealed_mbus(rng: random.Random, request: bytes) -> bytes:
-    """An acknowledgement where one is waited for, else any records with a right sum, most of them of a known form."""
-    if request[1] == 0x40 or request[0] == 0x68:
-        return b"\xe5"
-    records = b""
-    for _ in range(rng.randrange(1, 9)):
-        dif = rng.choice(
-            (0x01, 0x02, 0x04, 0x05, 0x06, 0x07, 0x0A, 0x0C, 0x0D, 0x0E, 0x42, 0x84, 0x14, rng.randrange(256))
-        )
-        records += bytes([dif]) + (bytes([rng.randrange(128)]) if dif & 0x80 else b"")
-        vif = rng.choice((0x06, 0x13, 0x2B, 0x3B, 0x5A, 0x6C, 0x6D, 0xFD, 0xFB, 0x86, 0x7C, rng.randrange(256)))
-        records += bytes([vif]) + (bytes([rng.randrange(256) & rng.choice((0x7F, 0xFF))]) if vif & 0x80 else b"")
-        records += rng.choice(
-            (rng.randbytes(rng.randrange(9)), bytes(rng.choice(b"\x00\x12\xff\x80") for _ in range(4)))
-        )
-    header = bytes.fromhex("7856341224400107") + rng.randbytes(2) + rng.choice((b"\x00\x00", rng.randbytes(2)))
-    information = rng.choice((0x72, 0x72, 0x72, 0x76, 0x73, 0x77, 0x78, 0x7A, 0x70, rng.randrange(256)))
-    content = (header if information & 0xFB == 0x72 else b"") + records + rng.choice((b"", b"", b"\x1f", b"\x0f\x01"))
-    if information & 0xFB == 0x73:
-        content = rng.randbytes(16)
-    body = bytes([rng.choice((0x08, 0x08, 0x18, rng.randrange(256))), request[2], information]) + content[:250]
-    return bytes([0x68, len(body), len(body), 0x68]) + body + bytes([sum(body) & 0xFF, 0x16])
-
-
-def sealed_modbus(rng: random.Random, request: bytes) -> bytes:
-    """Registers of the right number with a right sum, most of them floats of a supply; now and then an exception."""
-    count = int.from_bytes(request[4:6], "big")
-    numbers = (0.0, 0.5, 1.0, 5.0, 50.0, 230.0, 231.5, 1000.0, rng.uniform(-1e6, 1e6))
-    data = b"".join(struct.pack(">f", rng.choice(numbers)) for _ in range((count + 1) // 2))[: 2 * count]
-    if rng.random() < 0.3:
-        at = rng.randrange(len(data))
-        data = data[:at] + rng.randbytes(1) + data[at + 1 :]
-    if rng.random() < 0.2:
-        data = rng.choice((b"\0" * len(data), rng.randbytes(len(data)), data[: rng.randrange(len(data))]))
-    body = request[:2] + bytes([len(data)]) + data
-    if rng.random() < 0.1:
-        body = bytes([request[0], request[1] | 0x80, rng.randrange(13)])
-    return body + crc16_modbus(body).to_bytes(2, "little")
 
 
 def sealed_tinyframe(rng: random.Random) -> bytes:
@@ -218,47 +156,6 @@ def sealed_bridge(rng: random.Random) -> bytes:
     return b"\xaa\xb1" + bytes([count]) + rng.randbytes(2 * count) + symbols + b"\x55"
 
 
-def sealed_p1(rng: random.Random) -> bytes:
-    """Any lines of a telegram with a right check; now and then in a frame of an encrypted one, which no key opens."""
-    codes = (
-        "1-0:1.8.1",
-        "1-0:2.8.0",
-        "1-0:32.7.0",
-        "0-1:24.2.1",
-        "0-2:24.3.0",
-        "0-1:24.1.0",
-        "0-0:1.0.0",
-        "1-0:1.6.0",
-        "1-3:0.2.8",
-    )
-    values = (
-        "(000004.426*kWh)",
-        "(170102192002W)",
-        "(00.1*m3)",
-        "(999999999999S)",
-        "()",
-        "(-1*W)",
-        "(003)",
-        "(x)",
-        "(1*GJ)",
-        "(1)(m3)",
-    )
-    rows = [rng.choice(codes) + "".join(rng.choices(values, k=rng.randrange(4))) for _ in range(rng.randrange(8))]
-    body = ("/A5\r\n\r\n" + "\r\n".join(rows) + "\r\n!").encode()
-    if rng.random() < 0.2:
-        return (
-            b"\xdb\x08"
-            + rng.randbytes(8)
-            + b"\x82"
-            + (len(body) + 17).to_bytes(2, "big")
-            + b"\x30"
-            + rng.randbytes(4)
-            + body
-            + bytes(12)
-        )
-    return body + (f"{crc16_arc(body):04X}" if rng.random() < 0.9 else "").encode() + b"\r\n"
-
-
 SEALED: dict[str, Callable[[random.Random], bytes]] = {
     "espa444": sealed_espa,
     "micradar": sealed_micradar,
@@ -269,6 +166,7 @@ SEALED: dict[str, Callable[[random.Random], bytes]] = {
     "sonoff-rf-bridge": sealed_bridge,
     "andar-radar": sealed_tinyframe,
     "p1-port": sealed_p1,
+    "sml-meter": sealed_sml,
 }
 
 SEALED_REPLIES: dict[str, Callable[[random.Random, bytes], bytes]] = {
