@@ -18,9 +18,9 @@ are mapped as those of `json-lines`, and a state may end:
     quantity = "temperature"
 
 `battery_ok` 0 is a low battery, 1 ends it, and `tamper` 1 and 0 the same of a housing, without being mapped. Of alarm systems
-(Visonic-Powercode, Honeywell-Security, DSC-Security) the `alarm` of a pendant is a field like others: map it to call. Radio is heard by everybody and can be sent by everybody:
-nothing is verified. An equal line within 2 s is the same transmission. Run rtl_433 with the decoders that you own only
-(-R), and with -F json on a line of its own.
+(Visonic-Powercode, Honeywell-Security, DSC-Security) the `alarm` of a pendant is a field like others: map it to call. Radio is
+heard by everybody and can be sent by everybody: nothing is verified. An equal line within 2 s is the same transmission. Run
+rtl_433 with the decoders that you own only (-R), and with -F json on a line of its own.
 Limits: as in `drivers.protocols.json_lines` and `field_map`; an id is a text of at most 40 characters or a whole number.
 """
 
