@@ -1,8 +1,8 @@
 """DL/T 698.45 electricity meters on the same bus: the load of `meters`, asked by object and attribute.
 
 The frames are built here, not by `drivers`, and their check bit by bit: with one encoder at both ends, both would share one
-error. A meter answers GET for one attribute and for several, and says "object undefined" (DAR 4) to what it does not have; to
-every other service it is silent. Checked in the tests against published frames.
+error. A meter answers GET for one attribute, for several and for the midnights that it froze, and says "object undefined"
+(DAR 4) to what it does not have; to every other service it is silent. Checked in the tests against published frames.
 
 Limits: 2,048 bytes of a request are held; 200 bytes an APDU.
 """
@@ -17,6 +17,7 @@ from simulator.meters import ANY, MAX_HELD, Answer, Meter, Request, RequestReade
 
 PROTOCOL: Final = "698"
 UNDEFINED: Final = 4
+NO_RECORD: Final = 6
 _CHINA: Final = timezone(timedelta(hours=8))
 _DOUBLE_LONG_UNSIGNED, _DOUBLE_LONG, _LONG_UNSIGNED = b"\x06", b"\x05", b"\x12"
 
@@ -115,6 +116,8 @@ class Meter698(Meter):
         if request.protocol != PROTOCOL or not self._is_called(request.address, request.data[0] >> 6):
             return None
         apdu = request.data[2:]
+        if apdu[:2] == b"\x05\x03" and len(apdu) > 10:
+            return self._record(request, now=now)
         if len(apdu) < 8 or apdu[0] != 5 or apdu[1] not in (1, 2) or (apdu[1] == 2 and self.quirks.no_blocks):
             return None
         first = 4 if apdu[1] == 2 else 3
@@ -124,9 +127,32 @@ class Meter698(Meter):
             data, told = self._attribute(int.from_bytes(apdu[at : at + 4], "big"), now=now)
             content += apdu[at : at + 4] + data
             values += told
-        content += b"\0\0"
+        return self._sealed(content + b"\0\0", request, values)
+
+    def _sealed(self, content: bytes, request: Request, values: tuple[Value, ...]) -> Answer:
         wire = frame_698(0xC3, len(self.address) - 1, self.address, request.data[1], content)
         return Answer(wire, content, values)
+
+    def _record(self, request: Request, *, now: float) -> Answer | None:
+        """Answer for what was frozen at a past midnight: its time, the energies that were imported then."""
+        apdu = request.data[2:]
+        self._advance(int(now))
+        head, back, count = apdu[2:7], apdu[8], apdu[9]
+        columns = [apdu[at + 1 : at + 5] for at in range(10, 10 + 5 * count, 5)]
+        shown = b"".join(b"\0" + column for column in columns)
+        begun = b"\x85\x03" + head + bytes([count]) + shown
+        frozen = self.records.frozen(0x05060100 | back)
+        when = self.records.data(0x05060000 | back, now=now)
+        if head[1:] != b"\x50\x04\x02\0" or apdu[7] != 9 or frozen is None or when is None:
+            return self._sealed(begun + bytes([0, NO_RECORD]) + b"\0", request, ())
+        _minute, _hour, day, month, year = (int(f"{one:02x}") for one in when)
+        known = {
+            b"\x20\x21\x02\0": b"\x1c" + (2000 + year).to_bytes(2, "big") + bytes([month, day, 0, 0, 0]),
+            b"\0\x10\x02\0": bytes([1, len(frozen)])
+            + b"".join(self._datum(one, _DOUBLE_LONG_UNSIGNED) for one in frozen),
+        }
+        row = b"".join(known.get(column, b"\0") for column in columns)
+        return self._sealed(begun + b"\x01\x01" + row + b"\0", request, frozen)
 
     def _is_called(self, asked: bytes, kind: int) -> bool:
         if kind not in (0, 1) or len(asked) != len(self.address):

@@ -9,10 +9,11 @@ A meter that does not answer the list is asked for one register after the other.
 name and why. The meter is never written to: the protocol module cannot build anything but GET requests, and needs no key.
 
 Options: `registers`, the names of REGISTERS to read (or descriptors of the tables, 8 hexadecimal digits); among them "clock" puts
-the meter's own time to each reading. "..._fine" are energies with four decimals. The address is the number on the meter;
+the meter's own time to each reading. "..._fine" are energies with four decimals. `daily_freezes`: how many days back the meter's
+own midnight readings are read, each with its time. The address is the number on the meter;
 AAAAAAAAAAAA asks the only meter on a line.
 
-Limits: 1.5 s a request, 16 registers; 17 requests a poll at worst.
+Limits: 1.5 s a request, 16 registers, 20 days; 37 requests a poll at worst.
 """
 
 from __future__ import annotations
@@ -38,14 +39,15 @@ from drivers.kit import (
     Title,
 )  # fmt: skip
 from drivers.kit.fields import meter_time
-from drivers.kit.options import known_keys
+from drivers.kit.options import known_keys, number
 from drivers.protocols import dlt698, dlt698_objects
 from drivers.protocols.dlt698 import Get
-from drivers.protocols.dlt698_data import Response, Result, response
+from drivers.protocols.dlt698_data import Records, Response, Result, records, response
 
 CLOCK: Final = "clock"
 TIMEOUT_S: Final = 1.5
 RETRIES: Final = 1
+MAX_DAILY_FREEZES: Final = 20
 
 
 def _registers() -> dict[str, int]:
@@ -80,6 +82,7 @@ class Target:
 
     address: str
     registers: tuple[tuple[str, int], ...]
+    daily_freezes: int = 0
 
 
 def options(address: str, raw: Mapping[str, object]) -> Target:
@@ -88,7 +91,7 @@ def options(address: str, raw: Mapping[str, object]) -> Target:
         dlt698.address_bytes(address)
     except ValueError:
         raise BadOption("address", address, ADDRESS.en, zh=ADDRESS.zh) from None
-    known_keys(raw, name="map", allowed=("registers",))
+    known_keys(raw, name="map", allowed=("registers", "daily_freezes"))
     names = raw.get("registers", DEFAULT_REGISTERS)
     if not isinstance(names, Sequence) or isinstance(names, str) or not 1 <= len(names) <= dlt698.MAX_LIST:
         some = ", ".join(DEFAULT_REGISTERS)
@@ -100,7 +103,8 @@ def options(address: str, raw: Mapping[str, object]) -> Target:
     chosen = {str(name): _oad(name, f"map.registers[{index}]") for index, name in enumerate(names)}
     if set(chosen) == {CLOCK}:
         chosen = {**{name: REGISTERS[name] for name in DEFAULT_REGISTERS}, **chosen}
-    return Target(address.upper(), tuple(chosen.items()))
+    days = number(raw, "daily_freezes", name="map", least=0, most=MAX_DAILY_FREEZES, default=0)
+    return Target(address.upper(), tuple(chosen.items()), int(days))
 
 
 def _oad(name: object, key: str) -> int:
@@ -136,18 +140,31 @@ class _Found:
         address, piid = self.address, self.piid % dlt698.PIIDS
         self.piid += 1
         kind = Get.NORMAL if len(oads) == 1 else Get.LIST
+        apdu = yield from self._exchange(dlt698.request(kind, address, oads, piid=piid), piid, retries)
+        return response(apdu)
+
+    def record(self, back: int, columns: Sequence[int]) -> Generator[Ask, bytes, Records]:
+        """Ask for what was frozen so many midnights back. Raises and passes as `ask`."""
+        piid = self.piid % dlt698.PIIDS
+        self.piid += 1
+        asked = dlt698.record_request(self.address, dlt698_objects.DAILY, back, columns, piid=piid)
+        return records((yield from self._exchange(asked, piid, RETRIES)))
+
+    def _exchange(self, request: bytes, piid: int, retries: int) -> Generator[Ask, bytes, bytes]:
+        """Ask, and return the APDU of the reply to this very question."""
+        address = self.address
 
         def answers(frame: bytes) -> bool:
             reply = dlt698.reply_to(frame, address=address)
             # An error of another service has no number that could be compared.
             return reply is not None and (_piid(reply.apdu) in (piid, None))
 
-        reply = yield Ask(dlt698.request(kind, address, oads, piid=piid), answers, TIMEOUT_S, retries)
+        reply = yield Ask(request, answers, TIMEOUT_S, retries)
         frame = dlt698.reply_to(reply, address=address)
         if frame is None or not answers(reply):
             raise Rejected(Reason.NOT_MINE, "no reply to this request")
         self.address = frame.address
-        return response(frame.apdu)
+        return frame.apdu
 
     def take(self, name: str, oad: int, result: Result) -> None:
         """Read what the meter says of one attribute."""
@@ -185,6 +202,25 @@ class _Found:
             if one.device_time is None:
                 self.readings[key] = Reading(one.quantity, one.value, one.channel, now)
 
+    def freeze(self, name: str, back: int, record: Records) -> None:
+        """Read one record of a midnight. Raises Rejected where it has no time, or holds what is no energy."""
+        if not record.rows:
+            why = Result(record.oad, dar=record.dar).refusal() if record.dar else "the meter has none"
+            self.refused.append(f"{name} = {why}")
+            return
+        row = dict(zip(record.columns, record.rows[0], strict=True))
+        time = row.pop(dlt698_objects.FREEZE_TIME, None)
+        at = None if time is None else dlt698_objects.clock(time)
+        if at is None:
+            self.refused.append(f"{name} = a record without a time")
+            return
+        for oad, element in row.items():
+            data = dlt698_objects.decode(oad, element)
+            self.refused += data.refused
+            for one in data.readings:
+                channel = f"{one.channel}/D{back}" if one.channel else f"D{back}"
+                self.readings[one.quantity, channel] = Reading(one.quantity, one.value, channel, at)
+
 
 def _piid(apdu: bytes) -> int | None:
     """Return the number of the question that a reply to GET names; None where it is another service."""
@@ -202,11 +238,31 @@ def talk(target: Target) -> Generator[Ask, bytes, Polled]:
             found.take(name, oad, results[oad])
     if dlt698_objects.CLOCK in results:
         found.stamp(results[dlt698_objects.CLOCK])
+    if results:
+        yield from _freezes(found, target)
     observations = tuple(found.readings.values())
     if not observations:
         detail = "; ".join(dict.fromkeys(found.refused))
         raise Rejected(found.reason or Reason.UNSUPPORTED, detail)
     return Decoded(observations, refused=tuple(found.refused)) if found.refused else observations
+
+
+def _freezes(found: _Found, target: Target) -> Generator[Ask, bytes, None]:
+    """Read the energies that the meter froze at midnight. Each record says its own time: a midnight in between moves none."""
+    energies = [REGISTERS[name] for name in ("energy_active_import", "energy_active_export")]
+    energies = energies[: 1 + any(oad == energies[1] for _, oad in target.registers)]
+    for back in range(1, target.daily_freezes + 1):
+        name = f"daily_freeze_{back}"
+        try:
+            record = yield from found.record(back, [dlt698_objects.FREEZE_TIME, *energies])
+            found.freeze(name, back, record)
+        except NoReply:
+            found.refused.append(f"{name} = no reply")
+            break
+        except Rejected as rejected:
+            if rejected.reason is Reason.NOT_MINE:
+                raise
+            found.refuse(name, rejected)
 
 
 def _results(found: _Found, target: Target) -> Generator[Ask, bytes, dict[int, Result]]:

@@ -14,7 +14,8 @@ Frame (part 45, 7.2), a letter a byte:
 
 The length is checked by H before the rest is waited for, so a 68 of noise holds nothing up.
 
-This module can build GET requests for attributes, and nothing else: no SET, no ACTION, no security, no link management.
+This module can build GET requests for attributes and records, and nothing else: no SET, no ACTION, no security, no link
+management.
 
 Limits: 2,048 bytes a frame. Fragments and scrambled frames are refused by name: a plain reply to what is asked here is neither.
 """
@@ -43,6 +44,9 @@ _REQUEST: Final = 0x43
 _FROM_METER, _FRAGMENT, _SCRAMBLED, _FUNCTION, _USER_DATA = 0x80, 0x20, 0x08, 0x07, 0x03
 _SINGLE, _WILDCARD = 0, 1
 _GET: Final = 0x05
+_RECORD: Final = 0x03
+# Selector 9: the record that lies so many back.
+_LAST_BUT: Final = 0x09
 # What is not address, or APDU: L, C, F, Y, H and S.
 _OVERHEAD: Final = 9
 
@@ -95,7 +99,24 @@ def request(kind: Get, address: str, oads: Sequence[int], *, piid: int) -> bytes
         raise ValueError(f"{len(oads)} attributes")
     count = bytes([len(oads)]) if kind is Get.LIST else b""
     asked = count + b"".join(oad.to_bytes(4, "big") for oad in oads)
-    apdu = bytes([_GET, Get(kind), piid % PIIDS]) + asked + b"\x00"
+    return _framed(address, bytes([Get(kind), piid % PIIDS]) + asked)
+
+
+def record_request(address: str, oad: int, back: int, columns: Sequence[int], *, piid: int) -> bytes:
+    """Build a request for one record of what a meter keeps: the last (1), the one before (2), to 255; `columns` of it.
+
+    Raises ValueError.
+    """
+    if not 1 <= back <= 0xFF or not 1 <= len(columns) <= MAX_LIST:
+        raise ValueError(f"record {back}, {len(columns)} columns")
+    which = oad.to_bytes(4, "big") + bytes([_LAST_BUT, back, len(columns)])
+    asked = which + b"".join(b"\x00" + column.to_bytes(4, "big") for column in columns)
+    return _framed(address, bytes([_RECORD, piid % PIIDS]) + asked)
+
+
+def _framed(address: str, asked: bytes) -> bytes:
+    """Put a GET of whatever kind, without a time tag, into a frame."""
+    apdu = bytes([_GET]) + asked + b"\x00"
     server = address_bytes(address)
     flag = (_WILDCARD if _ANY in server else _SINGLE) << 6 | len(server) - 1
     size = _OVERHEAD + len(server) + len(apdu)

@@ -4,6 +4,8 @@
     05 02 P N OOOO... 00                 asked for N of them
     85 01 P OOOO R 00 00                 answered; R is 00 and a reason (DAR), or 01 and data
     85 02 P N (OOOO R)... 00 00          answered
+    05 03 P OOOO 09 B N (00 OOOO)... 00  asked for N columns of the record that lies B back
+    85 03 P OOOO N (00 OOOO)... R 00     answered; R is 00 and a reason, or 01, how many records, and the data of their columns
     90 00 L <reply> ...                  answered under security, in clear: what it proves is not looked at
 
 Data begins with its type: numbers of 1 to 8 bytes (high byte first), texts and bit strings with a length, times, arrays and
@@ -25,7 +27,7 @@ from drivers.kit.fields import meter_time
 MAX_DEPTH: Final = 8
 MAX_ELEMENTS: Final = 1024
 _GET_RESPONSE, _SECURITY_RESPONSE = 0x85, 0x90
-_NORMAL, _LIST, _NEXT = 1, 2, 5
+_NORMAL, _LIST, _RECORD, _NEXT = 1, 2, 3, 5
 
 Plain = int | bytes | str | bool | datetime | None
 
@@ -59,6 +61,17 @@ class Response:
     piid: int
     listed: bool
     results: tuple[Result, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Records:
+    """A reply to GET of records: each row has a datum for each of `columns`; none, and `dar`, where there is no record."""
+
+    piid: int
+    oad: int
+    columns: tuple[int, ...]
+    rows: tuple[tuple[Element, ...], ...] = ()
+    dar: int = 0
 
 
 # 7.3.2.10, data access result.
@@ -205,6 +218,38 @@ _SPECIAL: Final[Mapping[int, Callable[[Cursor], Plain]]] = {
 
 def response(apdu: bytes) -> Response:
     """Read a reply to GET. Raises Rejected: UNSUPPORTED for any other service, NO_KEY for an encrypted one."""
+    cursor, kind = _opened(apdu)
+    if kind not in (_NORMAL, _LIST):
+        raise Rejected(Reason.UNSUPPORTED, "a reply in blocks" if kind == _NEXT else f"service 85 {kind:02x}")
+    piid = cursor.byte() & 0x3F
+    count = cursor.length() if kind == _LIST else 1
+    if count * 6 > cursor.left:
+        raise Rejected(Reason.TOO_SHORT, f"{count} results in {cursor.left} bytes")
+    return Response(piid, kind == _LIST, tuple(_result(cursor) for _ in range(count)))
+
+
+def records(apdu: bytes) -> Records:
+    """Read a reply to GET of records. Raises Rejected as `response` does; UNSUPPORTED for a column that is no attribute."""
+    cursor, kind = _opened(apdu)
+    if kind != _RECORD:
+        raise Rejected(Reason.UNSUPPORTED, f"service 85 {kind:02x}")
+    piid, oad = cursor.byte() & 0x3F, int.from_bytes(cursor.take(4), "big")
+    columns = []
+    for _ in range(cursor.length()):
+        if cursor.byte() != 0:
+            raise Rejected(Reason.UNSUPPORTED, "a column of several attributes")
+        columns.append(int.from_bytes(cursor.take(4), "big"))
+    if cursor.byte() == 0:
+        return Records(piid, oad, tuple(columns), dar=cursor.byte())
+    count = cursor.length()
+    if count * max(1, len(columns)) > cursor.left:
+        raise Rejected(Reason.TOO_SHORT, f"{count} records in {cursor.left} bytes")
+    rows = tuple(tuple(cursor.element() for _ in columns) for _ in range(count))
+    return Records(piid, oad, tuple(columns), rows)
+
+
+def _opened(apdu: bytes) -> tuple[Cursor, int]:
+    """Return what follows service and kind of a reply to GET, and the kind."""
     cursor = Cursor(apdu)
     service = cursor.byte()
     if service == _SECURITY_RESPONSE:
@@ -213,14 +258,9 @@ def response(apdu: bytes) -> Response:
         cursor = Cursor(cursor.take(cursor.length()))
         service = cursor.byte()
     kind = cursor.byte()
-    if service != _GET_RESPONSE or kind not in (_NORMAL, _LIST):
-        what = "a reply in blocks" if (service, kind) == (_GET_RESPONSE, _NEXT) else f"service {service:02x} {kind:02x}"
-        raise Rejected(Reason.UNSUPPORTED, what)
-    piid = cursor.byte() & 0x3F
-    count = cursor.length() if kind == _LIST else 1
-    if count * 6 > cursor.left:
-        raise Rejected(Reason.TOO_SHORT, f"{count} results in {cursor.left} bytes")
-    return Response(piid, kind == _LIST, tuple(_result(cursor) for _ in range(count)))
+    if service != _GET_RESPONSE:
+        raise Rejected(Reason.UNSUPPORTED, f"service {service:02x} {kind:02x}")
+    return cursor, kind
 
 
 def _result(cursor: Cursor) -> Result:

@@ -6,6 +6,7 @@ A descriptor (OAD) has four bytes: the object (OI, two), the attribute, and whic
     10QP  greatest demand with its time, kW with 4 decimals
     2000  and on: variables
     4000  the clock
+    5004  what was frozen at midnight: records of other attributes, 2021 their time
 
 Elements of an energy or a demand: the total, then the tariffs. Of a variable: the phases A B C, of a power or a power factor
 the total before them. Status words (2014) are not read: makers differ in the order of their bits. Powers are
@@ -32,6 +33,9 @@ MAX_TARIFF: Final = 63
 CLOCK: Final = 0x40000200
 ADDRESS: Final = 0x40010200
 METER_NUMBER: Final = 0x40020200
+# What the meter keeps each midnight, and the column that says of which.
+DAILY: Final = 0x50040200
+FREEZE_TIME: Final = 0x20210200
 _TARIFFS: Final = ("", *(f"T{tariff}" for tariff in range(1, MAX_TARIFF + 1)))
 _PHASES: Final = ("A", "B", "C")
 _TOTAL_AND_PHASES: Final = ("", *_PHASES)

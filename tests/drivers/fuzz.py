@@ -280,7 +280,11 @@ def answer_case(driver: Answers, rng: random.Random) -> Case:
         everything = ["energy_active_import", "clock", "status", "demand_active_import", "power_factor_phases"]
         targets.append(driver.options("AAAAAAAAAAAA", {"registers": everything, "daily_freezes": 2}))
     if driver.model == "dlt698-45":
-        targets.append(driver.options("AAAAAAAAAAAA", {"registers": ["energy_active_import", "voltage", "clock"]}))
+        targets.append(
+            driver.options(
+                "AAAAAAAAAAAA", {"registers": ["energy_active_import", "voltage", "clock"], "daily_freezes": 2}
+            )
+        )
     if driver.model == "modbus-meter":
         targets += [driver.options("1", {"meter": name}) for name in MAPS]
     framer = driver.framer()

@@ -40,6 +40,10 @@ def sealed_dlt698(rng: random.Random, request: bytes) -> bytes:
     results = b"".join(
         oad + rng.choice((b"\x00\x04", b"\x01" + dlt698_datum(rng, 0), rng.randbytes(3))) for oad in oads
     )
+    if kind == 3:
+        columns = question[10:-1]
+        rows = b"".join(dlt698_datum(rng, 0) for _ in range(columns.count(b"\x02\0")))
+        results = question[3:7] + bytes([question[9]]) + columns + rng.choice((b"\x01\x01", b"\0", b"\x01\x02")) + rows
     count = bytes([rng.choice((len(oads), rng.randrange(256)))]) if kind == 2 else b""
     apdu = rng.choice((bytes([0x85, kind, piid]) + count + results + b"\0\0", rng.randbytes(rng.randrange(30))))
     if rng.random() < 0.2:

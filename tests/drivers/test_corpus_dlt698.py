@@ -35,7 +35,7 @@ def parsed(line: Line) -> dlt698.Frame:
 
 
 def test_the_corpus_is_whole() -> None:
-    assert (len(LINES), len(VALID), len(REQUESTS), len(LINKS), len(VALUES)) == (26, 25, 5, 2, 13)
+    assert (len(LINES), len(VALID), len(REQUESTS), len(LINKS), len(VALUES)) == (28, 27, 5, 2, 13)
 
 
 @pytest.mark.parametrize("line", VALID, ids=by_hex)
@@ -115,8 +115,22 @@ def test_a_request_and_a_heartbeat_are_no_reply(line: Line) -> None:
     assert dlt698.reply_to(frame, address="AAAAAAAAAAAA") is None
 
 
+@pytest.mark.parametrize("line", [line for line in VALID if "record" in line["expected"]], ids=by_hex)
+def test_a_published_record_of_a_midnight_reads_as_its_publisher_says(line: Line) -> None:
+    expected, found = line["expected"], dlt698_data.records(parsed(line).apdu)
+    assert f"{found.oad:08X}" == expected["record"]
+    (row,) = found.rows
+    cells = {oad >> 8: (oad, element) for oad, element in zip(found.columns, row, strict=True)}
+    for key, name in ((0x001002, "import"), (0x002002, "export")):
+        told = [] if key not in cells else dlt698_objects.decode(*cells[key]).readings
+        assert [str(one.value) for one in told] == expected[name]
+    time = dlt698_objects.clock(cells[0x202102][1]) if 0x202102 in cells else None
+    assert (time and f"{time:%Y-%m-%d %H:%M:%S}") == expected["time"]
+
+
 def test_every_other_line_is_taken_apart_and_is_no_quantity() -> None:
-    rest = [line for line in VALID if line not in (*REQUESTS, *LINKS, *VALUES) and "clock" not in line["expected"]]
+    rest = [line for line in VALID if line not in (*REQUESTS, *LINKS, *VALUES)]
+    rest = [line for line in rest if not {"clock", "record"} & set(line["expected"])]
     rest = [line for line in rest if not str(line["expected"].get("type", "")).startswith("long64")]
     assert {line["expected"]["oad"] for line in rest} == NO_QUANTITY
     for line in rest:

@@ -70,11 +70,24 @@ def test_no_request_can_be_built_but_one_that_reads() -> None:
         with suppress(ValueError):
             built.add(dlt698.request(cast("Get", kind), ADDRESS, [0x40000200], piid=0)[18:20].hex())
     assert built == {"0501", "0502"}
+    assert dlt698.record_request(ADDRESS, 0x50040200, 1, [0x20210200], piid=0)[18:20].hex() == "0503"
     asked = set()
     for name in (*REGISTERS, "clock"):
         ask = next(DRIVER.talk(DRIVER.options(ADDRESS, {"registers": [name, "voltage"]})))
         asked.add((ask.request[7], ask.request[18]))
     assert asked == {(0x43, 0x05)}
+
+
+def test_a_request_for_a_record_is_the_published_one() -> None:
+    # C++ 698 library, example of its documentation (find_string id 55739052642): the last midnight of the meter 201507210143.
+    asked = dlt698.record_request("201507210143", 0x50040200, 1, [0x20210200, 0x00100200, 0x00200200], piid=2)
+    assert asked[18:].hex() == "0503025004020009010300202102000000100200000020020000" + "5c8116"
+
+
+@pytest.mark.parametrize(("back", "columns"), [(0, [1]), (256, [1]), (1, []), (1, [1] * 17)])
+def test_a_record_that_cannot_be_asked_for_is_not(back: int, columns: list[int]) -> None:
+    with pytest.raises(ValueError, match="columns"):
+        dlt698.record_request(ADDRESS, 0x50040200, back, columns, piid=0)
 
 
 @pytest.mark.parametrize("oads", [[], [1, 2], [1] * 17])
@@ -255,6 +268,75 @@ def poll(replies: dict[str, str | None], *registers: str) -> tuple[Polled, list[
 
 
 VOLTAGE, CURRENT = "20000200", "20010200"
+COLUMNS = "50040200" + "0901" + "02" + "00" + "20210200" + "00" + "00100200"
+
+
+def midnights(replies: list[str | None]) -> Polled:
+    """Poll the voltage and as many midnights as there are replies."""
+    talk = DRIVER.talk(DRIVER.options(ADDRESS, {"registers": ["voltage"], "daily_freezes": len(replies)}))
+    next(talk)
+    try:
+        ask = talk.send(frame("850100" + VOLTAGE + "01010112096d" + "0000"))
+        for back, reply in enumerate(replies, 1):
+            (request,) = DRIVER.framer().feed(ask.request)
+            apdu = dlt698.parse(request).apdu
+            assert apdu[3:-1].hex() == COLUMNS.replace("0901", f"09{back:02x}")
+            if reply is None:
+                ask = talk.throw(NoReply())
+            else:
+                ask = talk.send(
+                    frame(f"8503{apdu[2]:02x}" + "50040200" + "02" + "00" + "20210200" + "00" + "00100200" + reply)
+                )
+    except StopIteration as end:
+        return cast("Polled", end.value)
+    raise AssertionError("the poll goes on")
+
+
+def test_daily_freezes_come_with_their_times() -> None:
+    found = midnights(
+        [
+            "0101" + "1c07ea0b1d000000" + "0102" + "060001e240" + "060001e240" + "00",
+            "0101" + "1c07ea0b1c000000" + "0101" + "060001e23f" + "00",
+            "0101" + "1c07ea0d1c000000" + "0101" + "060001e23f" + "00",
+            "0101" + "00" + "0101" + "060001e23f" + "00",
+            "0006" + "00",
+            "0100" + "00",
+            None,
+        ]
+    )
+    assert isinstance(found, Decoded)
+    shown = [
+        (one.channel, str(one.value), str(one.device_time))
+        for one in found.observations[1:]
+        if isinstance(one, Reading)
+    ]
+    assert shown == [
+        ("D1", "1234.56", "2026-11-29 00:00:00+08:00"),
+        ("T1/D1", "1234.56", "2026-11-29 00:00:00+08:00"),
+        ("D2", "1234.55", "2026-11-28 00:00:00+08:00"),
+    ]
+    assert found.refused == (
+        "daily_freeze_3 = 07ea0d1c000000 is no time",
+        "daily_freeze_4 = a record without a time",
+        "daily_freeze_5 = no such object (DAR 6)",
+        "daily_freeze_6 = the meter has none",
+        "daily_freeze_7 = no reply",
+    )
+
+
+@pytest.mark.parametrize(
+    ("apdu", "reason"),
+    [
+        ("850100" + VOLTAGE + "0006", Reason.UNSUPPORTED),
+        ("850300" + "50040200" + "0101" + "20210200", Reason.UNSUPPORTED),
+        ("850300" + "50040200" + "0200" + "20210200", Reason.TOO_SHORT),
+        ("850300" + "50040200" + "0100" + "20210200" + "01" + "7f" + "00", Reason.TOO_SHORT),
+    ],
+)
+def test_a_record_that_cannot_be_read_is_refused(apdu: str, reason: Reason) -> None:
+    with pytest.raises(Rejected) as caught:
+        dlt698_data.records(bytes.fromhex(apdu))
+    assert caught.value.reason is reason
 
 
 def test_a_meter_that_knows_no_lists_is_asked_one_by_one() -> None:
@@ -347,6 +429,9 @@ def test_a_clock_alone_stamps_the_default_registers() -> None:
 @settings(deadline=None, max_examples=500, derandomize=True, database=None)
 @given(st.binary(max_size=80))
 def test_any_apdu_is_read_or_refused(tail: bytes) -> None:
+    for head in (b"\x85\x03\x00", b"\x85\x03\x00\x50\x04\x02\x00\x01\x00\x20\x21\x02\x00", b""):
+        with suppress(Rejected):
+            dlt698_data.records(head + tail)
     for head in (b"\x85\x01\x00", b"\x85\x02\x00", b""):
         with suppress(Rejected):
             for result in dlt698_data.response(head + tail).results:

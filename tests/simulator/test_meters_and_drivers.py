@@ -89,10 +89,14 @@ def test_the_clock_of_a_meter_comes_with_its_readings(model: str) -> None:
     assert {str(one.device_time) for one in found if isinstance(one, Reading)} == {"2026-01-01 02:00:00+08:00"}
 
 
-def test_midnights_are_read_with_their_times_and_grow() -> None:
-    found = poll("dlt645-2007", Quirks(), registers=["energy_active_import"], daily_freezes=4)
+@pytest.mark.parametrize(
+    ("model", "why"),
+    [("dlt645-2007", "no such data (error word 02, on the wire 35)"), ("dlt698-45", "no such object (DAR 6)")],
+)
+def test_midnights_are_read_with_their_times_and_grow(model: str, why: str) -> None:
+    found = poll(model, Quirks(), registers=["energy_active_import"], daily_freezes=4)
     assert isinstance(found, Decoded)
-    assert found.refused == ("daily_freeze_4 = no such data (error word 02, on the wire 35)",)
+    assert found.refused == (f"daily_freeze_4 = {why}",)
     days = [one for one in found.observations if isinstance(one, Reading) and one.channel in ("D1", "D2", "D3")]
     assert [str(one.device_time) for one in days] == [
         f"{day} 00:00:00+08:00" for day in ("2026-01-01", "2025-12-31", "2025-12-30")
