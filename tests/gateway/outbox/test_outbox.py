@@ -231,7 +231,7 @@ async def test_a_long_backlog_that_was_confirmed_leaves_step_by_step(
     shelf: Any, write: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(linger_module, "CURSOR_LINGER_S", 0.01)
-    monkeypatch.setattr(outbox_module, "DELETE_PAUSE_S", 0.01)
+    monkeypatch.setattr("gateway.outbox.committing.DELETE_PAUSE_S", 0.01)
     await shelf.store(*(write() for _ in range(2200)))
     confirm(shelf, Lane.C, 2100, done=2100)
     await when(lambda: shelf.outbox._stock.rows[Lane.C] == 100)

@@ -20,7 +20,6 @@ from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Lane, Stored
 from gateway.outbox import Drop, Mark, Number, Route, Write
-from gateway.outbox import outbox as outbox_module
 from gateway.outbox.store import Store
 
 Maker = Callable[..., Any]
@@ -184,7 +183,7 @@ async def test_alarms_are_there_to_be_sent_while_the_disk_fails_and_only_then(
 async def test_a_disk_that_hangs_does_not_keep_alarms_back(
     shelf: Any, alarm: Maker, when: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(outbox_module, "SLOW_DISK_S", 0.01)
+    monkeypatch.setattr("gateway.outbox.committing.SLOW_DISK_S", 0.01)
     hangs = threading.Event()
     commit = shelf.outbox._store.commit
 

@@ -295,7 +295,7 @@ def test_alarms_come_back_oldest_first_and_only_closed_ones_are_forgotten(
 def test_of_dead_letters_the_newest_and_every_alarm_are_kept(
     open_store: Opener, commit: Commit, write: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(store_module, "_KEPT_DEAD_LETTERS", 20)
+    monkeypatch.setattr("gateway.outbox.transaction._KEPT_DEAD_LETTERS", 20)
     store = open_store()
     commit(store, write("alarm.raised"), *(write() for _ in range(99)))
     rows = store.reader.fetch(Lane.A, 0, 1) + store.reader.fetch(Lane.C, 0, 100)
