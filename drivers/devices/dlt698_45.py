@@ -19,7 +19,7 @@ Limits: 1.5 s a request, 16 registers, 20 days; 37 requests a poll at worst.
 from __future__ import annotations
 
 from collections.abc import Generator, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from difflib import get_close_matches
 from typing import Final
@@ -299,6 +299,11 @@ def _results(found: _Found, target: Target) -> Generator[Ask, bytes, dict[int, R
     return results
 
 
+def history(target: Target, days: int) -> Target:
+    """Return the target that is also read at the last `days` midnights, as far as one poll can ask."""
+    return replace(target, daily_freezes=max(target.daily_freezes, min(days, MAX_DAILY_FREEZES)))
+
+
 def _hex(data: str) -> bytes:
     return bytes.fromhex(data)
 
@@ -310,6 +315,8 @@ DRIVER = Answers(
     options=options,
     talk=talk,
     line=LineSettings(baud=9600, bits=8, parity="E", stop=1),
+    sender=dlt698.sender,
+    history=history,
     vectors=(
         AnswerVector(
             source="Python debugging script of a 698.45 tool (FrameParser example): a meter with one phase in use",

@@ -185,3 +185,12 @@ def reply_to(frame: bytes, *, address: str) -> Frame | None:
         return None
     fits = reply.from_meter and reply.carries_data and reply.client == CLIENT and same_address(address, reply.address)
     return reply if fits else None
+
+
+def sender(frame: bytes) -> str:
+    """Return the address of the meter that has sent a whole frame; "" where it is no meter's."""
+    try:
+        reply = parse(frame)
+    except Rejected:
+        return ""
+    return reply.address if reply.from_meter else ""

@@ -21,6 +21,12 @@ _BEHIND_TRANSFORMERS: Final = (
     "energy_active",
     "energy_reactive",
     "energy_apparent",
+    "energy_associated",
+    "energy_base",
+    "energy_harmonic",
+    "energy_copper_loss",
+    "energy_iron_loss",
+    "demand_",
     "power_active",
     "power_reactive",
     "power_apparent",
@@ -98,9 +104,10 @@ class Desk:
 
     def ratio(self, quantity: str) -> Decimal:
         """By what a reading of this quantity is to be multiplied, for the transformers before the meter."""
-        if quantity.startswith("current"):
+        # Not their distortions and harmonics, which are shares.
+        if quantity == "current":
             return self.ct
-        if quantity.startswith("voltage"):
+        if quantity == "voltage":
             return self.pt
         return self.ct * self.pt if quantity.startswith(_BEHIND_TRANSFORMERS) else Decimal(1)
 

@@ -438,3 +438,13 @@ def test_any_apdu_is_read_or_refused(tail: bytes) -> None:
                 if result.data is not None:
                     with suppress(Rejected):
                         dlt698_objects.decode(0x00100200, result.data)
+
+
+def test_a_meter_names_itself_and_is_asked_for_as_many_midnights_as_are_missing() -> None:
+    assert DRIVER.sender is not None
+    assert DRIVER.sender(frame("8501002000020000060000")) == ADDRESS
+    assert DRIVER.sender(frame("0501002000020000", control=0x43)) == ""
+    assert DRIVER.sender(b"\x68") == ""
+    assert DRIVER.history is not None
+    target = DRIVER.options(ADDRESS, {"daily_freezes": 2})
+    assert [DRIVER.history(target, days).daily_freezes for days in (1, 5, 62)] == [2, 5, 20]

@@ -256,3 +256,29 @@ def test_a_meter_that_rolls_over_all_day_fills_no_store(site: Site) -> None:
         taken = site.poll(kwh("999999.90" if n % 2 == 0 else "0.10"), after_ms=1000)
         count += sum(one.kind == "rollover" for one in taken.days)
     assert count == MAX_TOLD_A_DAY
+
+
+@pytest.mark.parametrize(
+    ("quantity", "ratio"),
+    [
+        ("energy_active_import", 2000),
+        ("energy_harmonic_export", 2000),
+        ("energy_iron_loss", 2000),
+        ("demand_active_import", 2000),
+        ("demand_apparent_export", 2000),
+        ("power_reactive_demand", 2000),
+        ("power_active_minute", 2000),
+        ("current", 20),
+        ("voltage", 100),
+        ("current_harmonic", 1),
+        ("current_distortion", 1),
+        ("voltage_harmonic", 1),
+        ("power_factor", 1),
+        ("energy_credit", 1),
+        ("energy_heat", 1),
+        ("meter_price", 1),
+        ("meter_phase_angle", 1),
+    ],
+)
+def test_only_what_flows_through_transformers_is_multiplied(quantity: str, ratio: int) -> None:
+    assert desk(ct=Decimal(20), pt=Decimal(100)).ratio(quantity) == ratio
