@@ -389,6 +389,7 @@ class Collector:
         # On before the gateway was away, and on after it: it may be another fall, of which nobody who came knows. That its
         # alarm is active is no proof: somebody may have taken it when no disk took that.
         if judged.resumed:
+            desk.is_due(f"edge {kind.value}:{signal.channel}", self._clock.monotonic(), every_s=0.0)  # told now
             return False
         if kind is SignalKind.CALL and batch.each_level_calls:
             return self._alarms.is_active(desk.id, kind.value, verified=not batch.doubts)

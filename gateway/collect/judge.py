@@ -14,7 +14,8 @@ different widths, are strangers to each other: each kind has marks of its own. R
     behind, no reset stream                reset: raised, not verified (a battery swap, or a replay); a reset stream begins
     behind, with a reset stream            the same rules against its mark, but what they call new is a reset
 
-After the 60 s a counter that was seen is no longer called a repeat: after a battery swap a device counts through its old
+After the 60 s a counter that was seen is no longer called a repeat (but for the last one behind, for 60 s of its own: a press
+may be repeated just then): after a battery swap a device counts through its old
 numbers, and those presses must be heard. A replay of an old recording is therefore raised too, never verified.
 
 What counts itself within a message (how often a button was pressed so far) has a mark of its own and the same rules; the
@@ -81,6 +82,9 @@ class _Stream:
     ms: int
     boot: str
     seen: int = 0
+    # Which of those behind came last, and when: the lapse may end between two repeats of it.
+    late_value: int | None = None
+    late_ms: int = 0
 
     def forward(self, value: int, at: Stamp, *, delta: int) -> None:
         self.seen = ((self.seen << delta) | (1 << (delta - 1))) & _SEEN_MASK if delta <= SEEN_BITS else 0
@@ -89,8 +93,13 @@ class _Stream:
     def is_fresh(self, at: Stamp) -> bool:
         return self.boot == at.boot and at.mono_ms - self.ms <= LAPSE_MS
 
-    def late(self, back: int) -> Verdict:
+    def was_late(self, value: int, at: Stamp) -> bool:
+        """Was this the last one behind, a moment ago?"""
+        return self.late_value == value and self.boot == at.boot and at.mono_ms - self.late_ms <= LAPSE_MS
+
+    def late(self, back: int, value: int, at: Stamp) -> Verdict:
         """Judge, and note, a counter within the 64 behind."""
+        self.late_value, self.late_ms = value, at.mono_ms
         bit = 1 << (back - 1)
         known = bool(self.seen & bit)
         self.seen |= bit
@@ -232,11 +241,13 @@ class Judge:
         fresh = main.is_fresh(at)
         if ahead == 0 and (fresh or mark.reset is None or (main.value - mark.reset.value) % size > SEEN_BITS):
             return Verdict.REPEAT
+        if not fresh and main.was_late(counter.value, at):
+            return Verdict.REPEAT
         if ahead and counter.bits <= NARROW_BITS and not fresh:
             mark.main, mark.reset = _Stream(counter.value, at.mono_ms, at.boot), None
             return Verdict.NEW
         if fresh and size - ahead <= SEEN_BITS:
-            return main.late(size - ahead)
+            return main.late(size - ahead, counter.value, at)
         return _rule_of_reset(mark, counter.value, at, size=size)
 
     # -- levels -------------------------------------------------------------------------------------------------
@@ -321,6 +332,6 @@ def _rule_of_reset(mark: _CounterMark, value: int, at: Stamp, *, size: int) -> V
             reset.forward(value, at, delta=ahead)
             return Verdict.RESET
         if reset.is_fresh(at) and size - ahead <= SEEN_BITS:
-            return reset.late(size - ahead)
+            return reset.late(size - ahead, value, at)
     mark.reset = _Stream(value, at.mono_ms, at.boot)
     return Verdict.RESET

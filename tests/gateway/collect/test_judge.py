@@ -372,3 +372,13 @@ def test_what_a_radio_replays_after_the_counter_has_moved_on_is_never_new() -> N
     assert bench.count(12, 4000) is REPEAT
     # Who counts through old numbers after a battery was changed must be heard: raised, and never verified.
     assert [bench.count(value, 4000) for value in (10, 11)] == [RESET, RESET]
+
+
+@pytest.mark.parametrize("bits", [8, 32])
+def test_a_press_behind_the_mark_is_one_though_the_lapse_ends_between_its_repeats(bits: int) -> None:
+    bench = Bench()
+    counted = [(192, 0.0), (170, 59.9), (170, 60.1), (170, 90.0)]
+    found = [bench.judge.counter("p1", Counter(n, bits, authenticated=False), at(s)).verdict for n, s in counted]
+    assert found == [NEW, RESET, REPEAT, REPEAT]
+    later = bench.judge.counter("p1", Counter(170, bits, authenticated=False), at(200.0)).verdict
+    assert later is (NEW if bits == 8 else RESET)

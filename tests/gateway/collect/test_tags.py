@@ -131,6 +131,22 @@ async def test_the_next_press_of_a_slot_is_heard_soon_after_a_restart_too(opened
     assert await centre.told("presses") == [("alarm.raised", 1), ("alarm.raised", 2), ("alarm.raised", 3)]
 
 
+async def test_a_button_that_is_held_over_a_restart_is_told_once_more_and_not_when_its_alarm_is_closed(
+    opened: Opener, radio: Radio
+) -> None:
+    pendant, held = "E8:56:71:5A:54:F5", {0x0059: "80bc3a0101ffff0000000006030000"}
+    centre = await opened([radio("call-1", "ingics-ibs", pendant, every_s=9_999.0)])
+    centre.hear(pendant, maker=held)
+    await centre.restart()
+    centre.hear(pendant, maker=held)
+    centre.clock.go_on(0.5)
+    (alarm,) = centre.alarms.listed(centre.clock.stamp(), with_closed=False)
+    centre.collector.close(alarm["id"], "liu", "went there")
+    centre.hear(pendant, maker=held)
+    raised = [presses for noun, presses in await centre.told("presses") if noun == "alarm.raised"]
+    assert raised == [1, 2]
+
+
 async def test_a_slot_is_one_call_until_it_was_silent_for_its_time(opened: Opener, radio: Radio) -> None:
     driver = slots({"is": "content-change", "uuid": UUID}, slot_s=10.0)
     centre = await opened([radio("call-1", "beacon-button", TAG, driver=driver)])
