@@ -109,8 +109,8 @@ class PressAir:
         """Send some adverts of one payload; tell whether the last of them was put on the bus."""
         is_told = False
         for turn in range(adverts):
-            if turn:
-                await asyncio.sleep(rng.uniform(*_STEP_S))
+            # Two reports of one device at one instant would be one signal on the bus, the latter.
+            await asyncio.sleep(rng.uniform(*_STEP_S) if turn else 0)
             if rng.random() < member.loss:
                 is_told = False
                 if said is not None:
@@ -127,7 +127,6 @@ class PressAir:
 
     async def _end(self, member: Member, rng: random.Random) -> None:
         """Say that it is over, where the protocol does: a switch is let go, a tag shows that its button is up."""
-        # Two reports of one device at one instant would be one signal on the bus, the latter.
         await asyncio.sleep(rng.uniform(*_STEP_S))
         if isinstance(member.device, EnoceanSwitch):
             await self._send(member, member.device.release(), None, adverts=3, rng=rng)

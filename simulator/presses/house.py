@@ -2,7 +2,7 @@
 
 Device time is compressed: many devices press side by side, each as often as its protocol lets two presses be told apart. A
 protocol that counts is pressed every few seconds; a tag that only shows a state rests until its state must have ended
-(`level_hold_s` of its driver: 25 s; a beacon slot of 1 s and 5 s more), and as long again as a busy machine may hold up an
+(`level_hold_s` of its driver: 25 s; a beacon slot of 6 s and 5 s more), and as long again as a busy machine may hold up an
 advert before the gateway reads it.
 Limits: 1 to 4,000 devices; addresses are drawn from the seed, keys too.
 """
@@ -20,7 +20,7 @@ from simulator.ble_tags import BeaconTag, EnoceanSwitch, HolyiotButton, MinewBut
 
 MAX_DEVICES: Final = 4_000
 _LEVEL_REST_S: Final = (35.0, 42.0)
-_SLOT_REST_S: Final = (15.0, 19.0)
+_SLOT_REST_S: Final = (22.0, 27.0)
 _COUNTED_REST_S: Final = (2.0, 5.0)
 _COUNTER: Final = 1_000
 
@@ -49,7 +49,7 @@ class Protocol:
 
 
 def _beacon_map(uuid: str) -> Mapping[str, Any]:
-    return {"slot_s": 1, "slot": [{"is": "content-change", "uuid": uuid, "major": 1, "minor": 2}]}
+    return {"slot_s": 6, "slot": [{"is": "content-change", "uuid": uuid, "major": 1, "minor": 2}]}
 
 
 _BEACON: Final = _beacon_map("7777772e-6b6b-6d63-6e2e-636f6d000001")
