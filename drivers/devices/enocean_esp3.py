@@ -31,7 +31,6 @@ from decimal import Decimal
 from typing import Final
 
 from drivers.kit import (
-    BadOption,
     Decoded,
     LineSettings,
     Observation,
@@ -46,7 +45,7 @@ from drivers.kit import (
     StreamVector,
     Title,
 )
-from drivers.kit.options import choice, known_keys
+from drivers.kit.options import choice, known_keys, words
 from drivers.protocols import esp3
 from drivers.protocols.esp3 import Telegram
 
@@ -78,12 +77,8 @@ def options(raw: Mapping[str, object]) -> Options:
     """Check a device's `map`. Raises BadOption."""
     known_keys(raw, name="map", allowed=("profile", "keys"))
     profile = choice(raw, "profile", name="map", among=_PROFILES) if "profile" in raw else ""
-    keys = raw.get("keys", {})
-    if not isinstance(keys, Mapping):
-        raise BadOption("map.keys", keys, 'a table, such as { B0 = "none" }', zh='一张表，例如 { B0 = "none" }')
-    known_keys(keys, name="map.keys", allowed=(*_ROCKERS, *_PRESSES.values()))
     kinds = [*(kind.value for kind in SignalKind), NOTHING]
-    chosen = {key: choice(keys, key, name="map.keys", among=kinds) for key in keys}
+    chosen = words(raw, "keys", name="map", allowed=(*_ROCKERS, *_PRESSES.values()), among=kinds)
     return Options(profile, {key: None if kind == NOTHING else SignalKind(kind) for key, kind in chosen.items()})
 
 

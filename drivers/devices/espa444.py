@@ -127,7 +127,7 @@ def _answer(inquiry: Inquiry, frame: bytes, options: Options) -> tuple[Reply, ..
 DRIVER = Streams(
     model="espa444",
     title=Title(zh="ESPA 4.4.4 护理呼叫系统", en="ESPA 4.4.4 nurse-call system"),
-    framer=espa444.EspaFramer,
+    framer=espa444.framer,
     options=options,
     decode=decode,
     address_of=address_of,

@@ -82,10 +82,7 @@ DRIVER = Streams(
     repeat_s=ev1527.REPEAT_S,
     strangers=Strangers.IGNORED,
     radio=True,
-    note=Title(
-        zh="433 MHz 发射器无法监测是否完好，也能被复制：每周按一次试一试",
-        en="a 433 MHz transmitter cannot be supervised and can be copied: press it once a week",
-    ),
+    note=ev1527.NOTE,
     may_call=True,
     vectors=(
         StreamVector(

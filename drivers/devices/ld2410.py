@@ -34,13 +34,13 @@ from drivers.kit import (
     StreamVector,
     Title,
 )
-from drivers.kit.framing import LengthFramer
 from drivers.kit.options import known_keys
+from drivers.protocols.hilink import Report
 
-_HEAD, _TAIL = bytes.fromhex("f4f3f2f1"), bytes.fromhex("f8f7f6f5")
-_OVERHEAD: Final = 10
+_REPORT: Final = Report(bytes.fromhex("f4f3f2f1"), bytes.fromhex("f8f7f6f5"), limit=64)
 _LEAST: Final = 13
-_MAX_FRAME: Final = 64
+_MARK: Final = 0xAA
+_LD2420_BYTES: Final = 35
 _MAX_DISTANCE_CM: Final = 1500
 _CALIBRATING: Final = frozenset({4, 5, 6})
 
@@ -50,34 +50,12 @@ def options(raw: Mapping[str, object]) -> None:
     known_keys(raw, name="map", allowed=())
 
 
-def inspect(data: bytes, start: int) -> int | Reason | None:
-    """Say what stands at an F4, for LengthFramer."""
-    head = data[start : start + 4]
-    if head != _HEAD[: len(head)]:
-        return Reason.NOT_MINE
-    if len(data) - start < 6:
-        return None
-    size = int.from_bytes(data[start + 4 : start + 6], "little") + _OVERHEAD
-    if size > _MAX_FRAME:
-        return Reason.TOO_LONG
-    if data.find(_HEAD, start + 1, start + size) >= 0:
-        return Reason.BAD_CHECK  # another report begins within: this one was cut
-    if len(data) - start < size:
-        return None
-    return size if data[start + size - 4 : start + size] == _TAIL else Reason.BAD_CHECK
-
-
-def framer() -> LengthFramer:
-    """Return a framer for the radar's line."""
-    return LengthFramer(inspect, start=_HEAD[0], limit=_MAX_FRAME)
-
-
 def decode(frame: bytes, options: None) -> Decoded:  # noqa: ARG001 - the radar has no options; the shape has
     """Read one report. Raises Rejected."""
-    if frame[:1] != _HEAD[:1] or inspect(frame, 0) != len(frame):
-        raise Rejected(Reason.BAD_CHECK, "no whole report")
-    content = frame[6:-4]
-    if len(content) < _LEAST or content[1] != 0xAA or content[-2] != 0x55:
+    content = _REPORT.content(frame)
+    if len(content) == _LD2420_BYTES and content[1] != _MARK:
+        raise Rejected(Reason.UNSUPPORTED, "a report of an LD2420 or S3KM1110: another module in the same frame")
+    if len(content) < _LEAST or content[1] != _MARK or content[-2] != 0x55:
         raise Rejected(Reason.MALFORMED, f"content {content[:16].hex()}")
     if content[0] not in (1, 2):
         raise Rejected(Reason.UNSUPPORTED, f"report type {content[0]:02x}")
@@ -101,7 +79,7 @@ def decode(frame: bytes, options: None) -> Decoded:  # noqa: ARG001 - the radar 
 DRIVER = Streams(
     model="ld2410",
     title=Title(zh="HLK-LD2410 存在雷达（不测跌倒）", en="HLK-LD2410 presence radar (no falls)"),
-    framer=framer,
+    framer=_REPORT.framer,
     options=options,
     decode=decode,
     line=LineSettings(baud=256000),

@@ -31,11 +31,10 @@ from drivers.kit import (
     StreamVector,
     Title,
 )
-from drivers.kit.framing import LengthFramer
 from drivers.kit.options import known_keys
+from drivers.protocols.hilink import Report
 
-_HEAD, _TAIL = bytes.fromhex("aaff0300"), bytes.fromhex("55cc")
-_SIZE: Final = 30
+_REPORT: Final = Report(bytes.fromhex("aaff0300"), bytes.fromhex("55cc"), limit=30, has_length=False)
 _TARGET: Final = 8
 _TARGETS: Final = 3
 _MAX_MM: Final = 8_000
@@ -46,28 +45,12 @@ def options(raw: Mapping[str, object]) -> None:
     known_keys(raw, name="map", allowed=())
 
 
-def inspect(data: bytes, start: int) -> int | Reason | None:
-    """Say what stands at an AA, for LengthFramer."""
-    head = data[start : start + 4]
-    if head != _HEAD[: len(head)]:
-        return Reason.NOT_MINE
-    if len(data) - start < _SIZE:
-        return None
-    return _SIZE if data[start + _SIZE - 2 : start + _SIZE] == _TAIL else Reason.BAD_CHECK
-
-
-def framer() -> LengthFramer:
-    """Return a framer for the radar's line."""
-    return LengthFramer(inspect, start=_HEAD[0], limit=_SIZE)
-
-
 def decode(frame: bytes, options: None) -> Decoded:  # noqa: ARG001 - the radar has no options; the shape has
     """Read one report. Raises Rejected."""
-    if frame[:1] != _HEAD[:1] or inspect(frame, 0) != len(frame):
-        raise Rejected(Reason.BAD_CHECK, "no whole report")
-    if _HEAD in frame[1:]:
+    content = _REPORT.content(frame)
+    if _REPORT.head in content:
         raise Rejected(Reason.MALFORMED, "a report within a report")
-    targets = [frame[4 + n * _TARGET : 4 + (n + 1) * _TARGET] for n in range(_TARGETS)]
+    targets = [content[n * _TARGET : (n + 1) * _TARGET] for n in range(_TARGETS)]
     there = [hypot(_signed(target[0:2]), _signed(target[2:4])) for target in targets if any(target)]
     presence = Signal(SignalKind.OCCUPANCY, "presence", level=bool(there))
     if not there:
@@ -86,7 +69,7 @@ def _signed(field: bytes) -> int:
 DRIVER = Streams(
     model="ld2450",
     title=Title(zh="HLK-LD2450 人员追踪雷达（不测跌倒）", en="HLK-LD2450 tracking radar (no falls)"),
-    framer=framer,
+    framer=_REPORT.framer,
     options=options,
     decode=decode,
     line=LineSettings(baud=256000),

@@ -73,7 +73,7 @@ def decode(frame: bytes, options: SignalKind | None) -> Decoded:
 DRIVER = Streams(
     model="tap",
     title=Title(zh="TAP 寻呼协议的呼叫系统", en="call system that pages by TAP"),
-    framer=tap.TapFramer,
+    framer=tap.framer,
     options=options,
     decode=decode,
     address_of=address_of,

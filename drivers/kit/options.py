@@ -63,6 +63,18 @@ def choice(table: Mapping[str, object], key: str, *, name: str, among: Collectio
     return value
 
 
+def words(
+    table: Mapping[str, object], key: str, *, name: str, allowed: Collection[str], among: Collection[str]
+) -> dict[str, str]:
+    """Read a table that says of some of the allowed names which of the given words each means; absent means none."""
+    value = table.get(key, {})
+    if not isinstance(value, Mapping):
+        example = f'{{ {next(iter(allowed))} = "{next(iter(among))}" }}'
+        raise BadOption(f"{name}.{key}", value, f"a table, such as {example}", zh=f"一张表，例如 {example}")
+    known_keys(value, name=f"{name}.{key}", allowed=allowed)
+    return {one: choice(value, one, name=f"{name}.{key}", among=among) for one in value}
+
+
 def tables(table: Mapping[str, object], key: str, *, name: str, most: int) -> list[tuple[str, Mapping[str, object]]]:
     """Read an array of tables, each with its own dotted name; absent means none. At most `most` of them."""
     value = table.get(key, ())

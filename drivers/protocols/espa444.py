@@ -29,6 +29,7 @@ from typing import Final
 
 from drivers.kit import MAX_DETAIL, Reason, Rejected, Reply
 from drivers.kit.checks import xor8
+from drivers.protocols.iso1745 import BlockFramer, Grammar
 
 SOH, STX, ETX, EOT, ENQ, ACK, NAK = 0x01, 0x02, 0x03, 0x04, 0x05, 0x06, 0x15
 RS, US = "\x1e", "\x1f"
@@ -39,6 +40,17 @@ _BEGINNING: Final = re.compile(rb"[\x01\x81\x05]")
 _END: Final = {SOH: re.compile(rb"[\x01\x03\x04\x05]"), _SOH_WITH_PARITY: re.compile(rb"[\x81\x03\x84\x05]")}
 # What may stand before an ENQ: the EOT of a poll, and one address.
 _BEFORE_ENQ: Final = re.compile(rb"[\x04\x84]?[\x20-\x7e\xa0-\xfe]?\Z")
+
+
+def _inquiry(buffer: bytes, at: int, end: int) -> int:
+    """Return where the EOT and the address begin that stand before an ENQ, `end` - 1 where there are none."""
+    found = _BEFORE_ENQ.search(buffer[max(at, end - 3) : end - 1])
+    return max(at, end - 3) + found.start() if found else end - 1
+
+
+_GRAMMAR: Final = Grammar(
+    begins=_BEGINNING, unit=_inquiry, is_unit=(ENQ,), ends=_END, closes=(ETX,), check=1, swallows=(ENQ,)
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,63 +69,9 @@ class Block:
     records: Mapping[str, str]
 
 
-class EspaFramer:
-    """Cuts a line into inquiries and blocks; a block with a wrong check is a frame too, since it has to be answered."""
-
-    def __init__(self) -> None:
-        self.limit = MAX_BLOCK
-        self.skipped = 0
-        self.rejects: dict[Reason, int] = {}
-        self._held = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes in any cut, return the whole frames that they complete."""
-        buffer, at = self._held + data, 0
-        frames: list[bytes] = []
-        while found := _BEGINNING.search(buffer, at):
-            start = found.start()
-            if buffer[start] == ENQ:
-                begin = _address_before(buffer, at, start)
-                self.skipped += begin - at
-                at = start + 1
-                frames.append(buffer[begin:at])
-                continue
-            self.skipped += start - at
-            at = start
-            end = self._block(buffer, start)
-            if end is None:
-                break
-            if end > 0:
-                frames.append(buffer[start:end])
-                at = end
-            else:
-                self.skipped += -end - start
-                at = -end
-        else:
-            begin = _address_before(buffer, at, len(buffer))
-            self.skipped += begin - at
-            at = begin
-        self._held = buffer[at:]
-        return frames
-
-    def reset(self) -> None:
-        """Forget a half frame."""
-        self.skipped += len(self._held)
-        self._held = b""
-
-    def _block(self, buffer: bytes, start: int) -> int | None:
-        """Say where a block ends; negative: it is void, and the search goes on there; None: more bytes are needed."""
-        stop = _END[buffer[start]].search(buffer, start + 1, start + MAX_BLOCK - 1)
-        if stop is None:
-            return self._void(Reason.TOO_LONG, start + 1) if len(buffer) - start >= MAX_BLOCK else None
-        at = stop.start()
-        if buffer[at] == ETX:
-            return at + 2 if at + 2 <= len(buffer) else None
-        return self._void(Reason.MALFORMED, at + (buffer[at] == ENQ))
-
-    def _void(self, reason: Reason, at: int) -> int:
-        self.rejects[reason] = self.rejects.get(reason, 0) + 1
-        return -at
+def framer() -> BlockFramer:
+    """Return a framer for the line: inquiries and blocks, also those with a wrong check."""
+    return BlockFramer(_GRAMMAR, limit=MAX_BLOCK)
 
 
 def parse(frame: bytes) -> Inquiry | Block:
@@ -163,9 +121,3 @@ def _plain(frame: bytes) -> bytes:
 
 def _is_parity_inquiry(frame: bytes) -> bool:
     return len(frame) <= 3 and frame[-1:] == bytes([ENQ]) and any(byte >= 0x80 for byte in frame)
-
-
-def _address_before(buffer: bytes, at: int, end: int) -> int:
-    """Return where the EOT and the address that end at `end` begin; `end` where there are none."""
-    found = _BEFORE_ENQ.search(buffer[max(at, end - 2) : end])
-    return max(at, end - 2) + found.start() if found else end

@@ -22,10 +22,14 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from drivers.kit import BadOption, Reason, Rejected, Signal, SignalKind
-from drivers.kit.options import choice, known_keys
+from drivers.kit import Reason, Rejected, Signal, SignalKind, Title
+from drivers.kit.options import known_keys, words
 
 REPEAT_S: Final = 2.0
+NOTE: Final = Title(
+    zh="433 MHz 发射器无法监测是否完好，也能被复制：每周按一次试一试",
+    en="a 433 MHz transmitter cannot be supervised and can be copied: press it once a week",
+)
 CODE_BYTES: Final = 3
 _NOTHING, _CLOSED = "none", "closed"
 _KEYS: Final = "0123456789ABCDEF"
@@ -41,12 +45,8 @@ class Keys:
 def options(raw: Mapping[str, object]) -> Keys:
     """Check a device's `map`. Raises BadOption."""
     known_keys(raw, name="map", allowed=("keys",))
-    keys = raw.get("keys", {})
-    if not isinstance(keys, Mapping):
-        raise BadOption("map.keys", keys, 'a table, such as { 8 = "call" }', zh='一张表，例如 { 8 = "call" }')
-    known_keys(keys, name="map.keys", allowed=_KEYS)
     kinds = [*(kind.value for kind in SignalKind), _CLOSED, _NOTHING]
-    return Keys({key: choice(keys, key, name="map.keys", among=kinds) for key in keys})
+    return Keys(words(raw, "keys", name="map", allowed=_KEYS, among=kinds))
 
 
 def address(code: bytes) -> str:

@@ -22,6 +22,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivers.kit import Reason, Rejected, Reply
+from drivers.protocols.iso1745 import BlockFramer, Grammar
 
 STX, ETX, EOT, ETB, CR, ESC, US = 0x02, 0x03, 0x04, 0x17, 0x0D, 0x1B, 0x1F
 MAX_BLOCK: Final = 1024
@@ -40,6 +41,16 @@ _BEGINS_ANEW: Final = re.compile(rb"[\r\x8d]{3}")
 _CHECK: Final = 4
 
 
+def _line_before(_buffer: bytes, at: int, end: int) -> int:
+    return max(at, end - MAX_LINE)
+
+
+_GRAMMAR: Final = Grammar(
+    begins=_BEGIN, unit=_line_before, is_unit=(CR, CR | 0x80), ends=dict.fromkeys((STX, STX | 0x80), _END),
+    closes=(ETX, ETB, ETB | 0x80, US, US | 0x80), check=_CHECK, anew=_BEGINS_ANEW,
+)  # fmt: skip
+
+
 @dataclass(frozen=True, slots=True)
 class Message:
     """One block: whom it calls, and what it says."""
@@ -48,66 +59,9 @@ class Message:
     text: str
 
 
-class TapFramer:
-    """Cuts a line into blocks and lines; a block with a wrong check is a frame too, since it has to be answered."""
-
-    def __init__(self) -> None:
-        self.limit = MAX_BLOCK
-        self.skipped = 0
-        self.rejects: dict[Reason, int] = {}
-        self._held = b""
-
-    def feed(self, data: bytes) -> list[bytes]:
-        """Take bytes in any cut, return the whole frames that they complete."""
-        buffer, at = self._held + data, 0
-        frames: list[bytes] = []
-        while found := _BEGIN.search(buffer, at):
-            stop = found.start()
-            if buffer[stop] & 0x7F == CR:
-                begin = max(at, stop - MAX_LINE + 1)
-                self.skipped += begin - at
-                at = stop + 1
-                frames.append(buffer[begin:at])
-                continue
-            self.skipped += stop - at
-            at = stop
-            end = self._block(buffer, stop)
-            if end is None:
-                break
-            if end > 0:
-                frames.append(buffer[stop:end])
-                at = end
-            else:
-                self.skipped += -end - stop
-                at = -end
-        else:
-            keep = max(at, len(buffer) - MAX_LINE + 1)
-            self.skipped += keep - at
-            at = keep
-        self._held = buffer[at:]
-        return frames
-
-    def reset(self) -> None:
-        """Forget a half frame."""
-        self.skipped += len(self._held)
-        self._held = b""
-
-    def _block(self, buffer: bytes, start: int) -> int | None:
-        """Say where a block ends; negative: it is void, and the search goes on there; None: more bytes are needed."""
-        stop = _END.search(buffer, start + 1, start + MAX_BLOCK - _CHECK)
-        anew = _BEGINS_ANEW.search(buffer, start + 1, len(buffer) if stop is None else stop.start())
-        if anew is not None:
-            return self._void(Reason.MALFORMED, anew.end() - 1)
-        if stop is None:
-            return self._void(Reason.TOO_LONG, start + 1) if len(buffer) - start >= MAX_BLOCK else None
-        at = stop.start()
-        if buffer[at] & 0x7F in (STX, EOT):
-            return self._void(Reason.MALFORMED, at)
-        return at + 1 + _CHECK if at + 1 + _CHECK <= len(buffer) else None
-
-    def _void(self, reason: Reason, at: int) -> int:
-        self.rejects[reason] = self.rejects.get(reason, 0) + 1
-        return -at
+def framer() -> BlockFramer:
+    """Return a framer for the line: blocks, also those with a wrong check, and lines."""
+    return BlockFramer(_GRAMMAR, limit=MAX_BLOCK)
 
 
 def parse(frame: bytes) -> Message | Reply | None:

@@ -56,7 +56,7 @@ def test_a_published_report_of_an_ld2410_means_what_its_publisher_says(line: dic
 
 
 def test_the_corpora_are_whole() -> None:
-    assert [len(lines(model)) for model in ("ld2410", "ld2450", "mr24fdb1")] == [10, 1, 1]
+    assert [len(lines(model)) for model in ("ld2410", "ld2450", "mr24fdb1")] == [15, 1, 1]
 
 
 def report(state: int, kind: int = 2, extra: bytes = b"") -> bytes:
@@ -77,6 +77,13 @@ def test_a_module_that_calibrates_itself_says_nothing_of_presence(state: int) ->
 def test_an_unknown_state_is_refused_by_name() -> None:
     assert said(ld2410.DRIVER, report(7)) == [Decoded(refused=("presence = 07",))]
     assert refused(ld2410.DRIVER, report(1, kind=3)) is Reason.UNSUPPORTED
+
+
+def test_a_report_of_another_module_in_the_same_frame_is_refused_by_name() -> None:
+    """A real report of an S3KM1110, published with its parser: presence 01, range 79, energies of 16 gates."""
+    energies = "d1833544f45a3a010d0105016500590035002800 1a00240014002000 25001a00"
+    data = bytes.fromhex("f4f3f2f1" + "2300" + "014f00" + energies.replace(" ", "") + "f8f7f6f5")
+    assert refused(ld2410.DRIVER, data) is Reason.UNSUPPORTED
 
 
 def test_a_report_behind_a_cut_one_is_found_at_once() -> None:

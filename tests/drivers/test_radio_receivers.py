@@ -40,10 +40,11 @@ def refused(driver: Streams, data: bytes, options: dict[str, object] | None = No
 def test_the_corpora_are_whole() -> None:
     assert [len(lines(model)) for model in ("enocean-esp3", "sonoff-rf-bridge", "ev1527-board", "rtl433")] == [
         8,
-        6,
+        11,
         4,
         5,
     ]
+    assert len(MORE_ESP3) == 25
 
 
 # EnOcean: options under which a published packet is read, and what it means. The last two kinds are no telegrams.
@@ -82,6 +83,28 @@ def test_a_published_packet_means_what_its_publisher_says(line: dict[str, Any], 
         with pytest.raises(Rejected) as caught:
             ESP3.decode(frame, ESP3.options(options))
         assert caught.value.reason is meaning
+
+
+MORE_ESP3 = [
+    json.loads(line)
+    for line in (CAPTURES / "enocean-esp3" / "more_esp3.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
+
+@pytest.mark.parametrize("line", MORE_ESP3, ids=lambda line: str(line["source"])[:60])
+def test_a_telegram_that_somebody_recorded_is_read_without_any_option_or_refused_by_name(line: dict[str, Any]) -> None:
+    data, means = bytes.fromhex(line["bytes"]), line["expected"]["means"]
+    assert ESP3.address_of is not None
+    assert ESP3.address_of(data, ESP3.options({})) == line["expected"]["sender"]
+    if means == "unsupported":
+        assert refused(ESP3, data).reason is Reason.UNSUPPORTED
+    elif means == "F6-10 open":
+        assert said(ESP3, data, {"profile": "F6-10"}).observations == (Signal(OPENING, "handle", level=True),)
+    elif means in ("closed", "teach-in"):
+        contact = (Signal(OPENING, "contact", level=False),) if means == "closed" else ()
+        assert said(ESP3, data).observations == contact
+    else:
+        assert said(ESP3, data).observations == tuple(Signal(CALL, code) for code in means)
 
 
 def packet(data: bytes, *, kind: int = 1, extra: bytes = b"\x03\xff\xff\xff\xff\x30\x00") -> bytes:
@@ -229,8 +252,16 @@ GOT_IT = Reply(b"\xaa\xa0\x55")
 def test_a_published_frame_of_the_bridge_is_read(line: dict[str, Any], step: int) -> None:
     data, framer = bytes.fromhex(line["bytes"]), BRIDGE.framer()
     (frame,) = [found for at in range(0, len(data), step) for found in framer.feed(data[at : at + step])]
+    if "unsupported" in line["expected"]:
+        with pytest.raises(Rejected) as caught:
+            BRIDGE.decode(frame, BRIDGE.options({}))
+        assert caught.value.reason is Reason.UNSUPPORTED
+        return
     found = BRIDGE.decode(frame, BRIDGE.options({}))
-    if "ev1527" in line["expected"]:
+    if "address" in line["expected"]:
+        code = f"key-{line['expected']['key']}"
+        assert found == Decoded((Signal(CALL, code),), address=line["expected"]["address"])
+    elif "ev1527" in line["expected"]:
         assert found == Decoded((Signal(CALL, "key-8"),), address="D0FC3", replies=(GOT_IT,))
     else:
         assert found == Decoded((Signal(CALL, "key-0"),), address=REMOTE)
