@@ -2,8 +2,20 @@
 
 from __future__ import annotations
 
-from simulator.meters import Quirks, Request
+import json
+import time
+from decimal import Decimal
+from pathlib import Path
+
+import pytest
+
+from drivers.devices.dlt698_45 import DRIVER
+from drivers.kit import Polled, Reading
+from gateway.links.serial_line import SerialLine
+from simulator.meters import Meter, Quirks, Request
 from simulator.meters_698 import LineReader, Meter698, Reader698, frame_698
+from simulator.meters_1997 import Meter1997
+from tests.simulator.test_meters_1997 import cable, poll
 
 # 2026-01-01 02:00:00 in China: the valley tariff, 4.
 NIGHT = 1_767_204_000.0
@@ -65,3 +77,41 @@ def test_a_meter_that_knows_no_lists_is_silent_to_them() -> None:
     asked = Request(bytes.fromhex("010003072420"), 0x43, bytes.fromhex("0510" + "05020101" + "20000200" + "00"), "698")
     assert meter().answer(asked, now=NIGHT) is not None
     assert meter(quirks=Quirks(no_blocks=True)).answer(asked, now=NIGHT) is None
+
+
+async def polled(line: SerialLine, address: str) -> Polled:
+    talk = DRIVER.talk(DRIVER.options(address, {}))
+    framer = DRIVER.framer()
+    try:
+        request = next(talk)
+        while True:
+            request = talk.send(await line.ask(request, framer))
+    except StopIteration as result:
+        found: Polled = result.value
+        return found
+
+
+@pytest.mark.parametrize("quirks", [{}, {"stray": True}, {"foreign": True}, {"late_s": 0.3}], ids=str)
+@pytest.mark.parametrize(("phases", "count"), [(1, 9), (3, 15)])
+async def test_every_register_that_the_driver_reads_is_what_the_meter_gave(
+    tmp_path: Path, quirks: dict[str, bool], phases: int, count: int
+) -> None:
+    one = Meter698(
+        device="m1", address="202407030001", seed=5, start=time.time(), phases=phases, quirks=Quirks(**quirks)
+    )
+    async with cable(tmp_path, one) as line:
+        found = await polled(line, "202407030001")
+    assert isinstance(found, tuple)
+    readings = {(one.quantity, one.channel, one.value) for one in found if isinstance(one, Reading)}
+    rows = [json.loads(row)["value"] for row in (tmp_path / "bus.jsonl").read_text().splitlines()]
+    assert readings == {(row["quantity"], row["channel"], Decimal(row["value"])) for row in rows}
+    assert len(readings) == count
+
+
+async def test_meters_of_three_protocols_live_on_one_bus(tmp_path: Path) -> None:
+    new = Meter698(device="m1", address="202407030001", seed=5, start=time.time())
+    old = Meter1997(device="m2", address="000000063295", seed=5, start=time.time())
+    other = Meter(device="m3", address="111111111111", seed=5, start=time.time())
+    async with cable(tmp_path, new, old, other) as line:
+        assert len(await polled(line, "AAAAAAAAAAAA")) == 15
+        assert len(await poll(line, "000000063295")) == 15
