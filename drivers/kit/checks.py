@@ -28,8 +28,9 @@ def crc16_arc(data: bytes) -> int:
 
 
 def _crc16(data: bytes, crc: int) -> int:
+    table = _CRC16
     for byte in data:
-        crc = crc >> 8 ^ _CRC16[(crc ^ byte) & 0xFF]
+        crc = crc >> 8 ^ table[crc & 0xFF ^ byte]
     return crc
 
 

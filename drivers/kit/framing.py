@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from functools import lru_cache
 
 from drivers.kit.observations import Reason
 
@@ -136,6 +137,7 @@ class LengthFramer:
         self._held = b""
 
 
+@lru_cache(maxsize=64)
 def _finder(starts: bytes) -> Callable[[bytes, int], int]:
     """Return what finds the next of some bytes, -1 for none."""
     if len(starts) == 1:

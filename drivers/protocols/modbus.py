@@ -105,12 +105,14 @@ def parse(frame: bytes) -> Reply:
     """Take one whole reply apart. Raises Rejected."""
     if len(frame) < 5:
         raise Rejected(Reason.TOO_SHORT, f"{len(frame)} bytes")
+    if frame[1] & 0x7F not in READS or len(frame) != (5 if frame[1] & _REFUSED else 5 + frame[2]):
+        raise Rejected(Reason.MALFORMED, "no reply to a read")
     if crc16_modbus(frame):
         raise Rejected(Reason.BAD_CHECK, "the sum does not fit")
-    if inspect(frame, 0) != len(frame):
-        raise Rejected(Reason.MALFORMED, "no reply to a read")
     if frame[1] & _REFUSED:
         return Reply(frame[0], frame[1] & ~_REFUSED, b"", frame[2])
+    if not frame[2] or frame[2] & 1:
+        raise Rejected(Reason.MALFORMED, f"{frame[2]} bytes of registers")
     return Reply(frame[0], frame[1], frame[3:-2])
 
 
