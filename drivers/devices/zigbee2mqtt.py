@@ -5,7 +5,7 @@ r"""Zigbee devices that zigbee2mqtt publishes: SOS buttons, pull cords, remotes;
     zigbee2mqtt/sos-201/availability    {"state": "online"}
 
     address    the device's topic: base topic / friendly name
-    action     calls, whatever it is, apart from what only ends a press (release, *_release, "", null)
+    action     calls, whatever it is, apart from what only ends a press (release, *_release, "", null); old versions: click
     sos        true calls (a state)
     smoke, gas, carbon_monoxide, water_leak, tamper, vibration, occupancy, presence, battery_low    states
     contact    false: open
@@ -89,7 +89,10 @@ def decode(frame: bytes, _options: object) -> Decoded:
     fields = published.fields(payload)
     if published.WHOLE in fields:
         raise Rejected(Reason.UNSUPPORTED, "no object: `output` of zigbee2mqtt must be json")
-    found: list[Observation] = [*_action(fields.get("action")), *_states(fields)]
+    action = fields.get("action")
+    if action is None or action == "":
+        action = fields.get("click")
+    found: list[Observation] = [*_action(action), *_states(fields)]
     refused: list[str] = []
     for field, (quantity, least, most) in _READINGS.items():
         value = fields.get(field)

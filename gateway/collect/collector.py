@@ -11,15 +11,13 @@ when it was not repeated for `FOUND_HOLD_S`, or for longer where its driver says
 closed it raises another one after `AGAIN_S`, for the word that it had passed may have been lost, and come again with a
 second fire.
 Limits: readings that a device advertises are published at most every `every_s` (900 s) for each device, because the radio
-repeats them for ever, and those of a stream as often as its driver says; an advert that cannot be decrypted raises at
-most one call in `UNDECIPHERABLE_S` while its alarm is active; a fault that a device shows in every message is told again
-after `FAULT_HOLD_S` of silence, a value that it repeats and that cannot be taken after `REFUSED_HOLD_S`.
+repeats them for ever, and those of a stream as often as its driver says; a fault that a device shows in every message is
+told again after `FAULT_HOLD_S` of silence, a value that it repeats and that cannot be taken after `REFUSED_HOLD_S`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from decimal import Decimal
 from typing import Any, Final
 
@@ -46,6 +44,7 @@ from gateway.collect.desk import Desk
 from gateway.collect.judge import Judge, Judged, Verdict
 from gateway.collect.listening import Listeners
 from gateway.collect.registers import Registers
+from gateway.collect.undeciphered import FAULT, UNDECIPHERABLE, Undeciphered
 from gateway.collect.whose import Whose
 from gateway.errors import ControlError
 from gateway.events import Origin, new_event
@@ -55,12 +54,9 @@ from gateway.outbox import Mark, Number, Outbox, Write
 
 FLICKER_S: Final = 10.0
 REFUSED_HOLD_S: Final = 3_600.0
-UNDECIPHERABLE_S: Final = 10.0
 FOUND_HOLD_S: Final = 600.0
 AGAIN_S: Final = 600.0
 FAULT_HOLD_S: Final = 7 * 86_400.0
-UNDECIPHERABLE: Final = "undecipherable"
-FAULT: Final = "fault"
 # Silencing fails closed: these count only from a proven and fresh sender.
 _SILENCING: Final = frozenset({SignalKind.CANCEL, SignalKind.RECOVERED, SignalKind.RESTORED, SignalKind.OCCUPANCY})
 # The device's own button, and what a radar sees: their levels end by silence. What a sensor finds is said to have passed.
@@ -93,6 +89,9 @@ class Collector:
         self._clock = clock
         self._announce = announce
         self.listeners = Listeners()
+        self._undeciphered = Undeciphered(
+            origin, alarms=alarms, judge=judge, clock=clock, raises=self._signal, submit=self._submit
+        )  # fmt: skip
         self.registers = Registers()
         # Called with link and stamp when a full queue costs an input that nobody sends again.
         self.on_refused: Callable[[str, Stamp], None] = lambda _link, _at: None
@@ -142,12 +141,12 @@ class Collector:
                 self._health.on("GW-DEV-03", desk.id, reason=rejected.reason.value)
                 if not rejected.harmless or desk.alarms_on:
                     doubt, counter = rejected.reason.value, rejected.counter
-                    return self._undecipherable(desk, doubt, heard.at, on_durable, counter=counter)
+                    return self._undeciphered.on_air(desk, doubt, heard.at, on_durable, counter=counter)
             return False
         except Exception as bug:  # noqa: BLE001 - one crafted advert must not deafen us, and it may be a call
             self.fault(desk, bug)
             self.listeners.tell_advert(heard, desk, bug)
-            return self._undecipherable(desk, FAULT, heard.at, on_durable)
+            return self._undeciphered.on_air(desk, FAULT, heard.at, on_durable)
         if decoded.counter or decoded.observations:  # a mere sign of life says nothing of the key
             self._health.off("GW-DEV-03", desk.id)
         self.listeners.tell_advert(heard, desk, decoded)
@@ -171,55 +170,13 @@ class Collector:
         says, where the bug is not its driver's.
         """
         self.fault(desk, bug)
-        is_harmless = decoded is not None and not _raising(desk, decoded)
-        if is_harmless or not desk.may_call or self._is_untaken(desk):
+        if decoded is not None and not _raising(desk, decoded):
             return False
         try:
-            return self._call_undeciphered(desk, FAULT, at, on_durable)
+            return self._undeciphered.on_line(desk, at, on_durable)
         except Exception as another:  # noqa: BLE001 - the bug may be in what raises: the next message must be heard
             self.fault(desk, another)
             return False
-
-    def _is_untaken(self, desk: Desk) -> bool:
-        """Was it raised a short while ago that something cannot be read, and has nobody come yet?
-
-        Once a person has taken or closed its alarm the next press must be heard: a flood then costs one reopening each.
-        """
-        last = desk.last_undecipherable
-        is_recent = last is not None and self._clock.monotonic() - last < UNDECIPHERABLE_S
-        if not is_recent or not self._alarms.is_active(desk.id, SignalKind.CALL.value, verified=False):
-            return False
-        desk.repeats += 1
-        return True
-
-    def _call_undeciphered(
-        self, desk: Desk, doubt: str, at: Stamp, on_durable: Callable[[], None] | None = None, *,
-        mark: Mark | None = None, counter: Counter | None = None,
-    ) -> bool:  # fmt: skip
-        desk.last_undecipherable = self._clock.monotonic()
-        facts: dict[str, object] = {"counter": counter.value} if counter else {}
-        batch = Batch(desk, at, self._origin, doubts=(doubt,), facts=facts)
-        batch.keep(mark)
-        self._signal(batch, Signal(SignalKind.CALL, code=UNDECIPHERABLE))
-        return self._submit(batch, on_durable, on_durable)
-
-    def _undecipherable(
-        self, desk: Desk, doubt: str, at: Stamp, on_durable: Callable[[], None] | None, *, counter: Counter | None = None
-    ) -> bool:  # fmt: skip
-        """An advert that cannot be read may be a call: raising fails open, once for each counter value."""
-        if not desk.may_call:
-            return False
-        if self._is_untaken(desk):
-            return self._submit(Batch(desk, at, self._origin), on_durable, on_durable)
-        if counter is not None:
-            # Anybody can write this counter: it must not move the mark of the proven ones.
-            judged = self._judge.counter(desk.id, replace(counter, authenticated=False), at)
-        else:
-            judged = self._judge.level(desk.id, UNDECIPHERABLE, on=True, at=at, hold_s=desk.level_hold_s, lasts=False)
-        if judged.verdict is Verdict.REPEAT:
-            desk.repeats += 1
-            return self._submit(Batch(desk, at, self._origin), on_durable, on_durable)
-        return self._call_undeciphered(desk, doubt, at, on_durable, mark=judged.mark, counter=counter)
 
     def take(
         self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None, *,

@@ -31,6 +31,12 @@ def test_an_action_calls(action: object, code: str, channel: str) -> None:
     assert decode(action=action) == Decoded((Signal(SignalKind.CALL, code, channel),))
 
 
+def test_a_click_of_an_old_version_calls_and_one_beside_its_action_is_the_same_press() -> None:
+    assert decode(click="single", linkquality=102) == Decoded((Signal(SignalKind.CALL, "single"),))
+    assert decode(click="double", action="double") == Decoded((Signal(SignalKind.CALL, "double"),))
+    assert decode(click="single", action="") == Decoded((Signal(SignalKind.CALL, "single"),))
+
+
 @pytest.mark.parametrize("action", ["", None, "release", "hold_release", "1_release", "brightness_move_release"])
 def test_what_only_ends_a_press_does_not(action: object) -> None:
     assert decode(action=action) == Decoded()
