@@ -31,8 +31,9 @@ from typing import Any, Final, TextIO
 
 from simulator.call_systems import CallQuirks, CallSystem
 from simulator.line_devices import FIELD_NAMES, LineSource, TcpPort
+from simulator.line_meters import HeatMeter, LineReader, ModbusMeter, WaterMeter
 from simulator.meters import Answer, Meter, Quirks, Request, frame
-from simulator.meters_698 import LineReader, Meter698
+from simulator.meters_698 import Meter698
 from simulator.meters_1997 import Meter1997
 from simulator.pty_port import PtyPort, noise
 from simulator.radars import FallRadar, MicradarRadar, RadarQuirks
@@ -148,7 +149,7 @@ class MeterBus:
         thought_s = meter.delay_s()
         await asyncio.sleep(thought_s)
         baud = meter.baud or self._baud
-        if meter.quirks.foreign:
+        if meter.quirks.foreign and len(answer.frame) > CONTROL_AT:
             await self.port.send(frame(STRANGER, answer.frame[CONTROL_AT], answer.data), baud=baud)
         wire = meter.preamble + answer.frame
         if meter.quirks.stray:
@@ -305,7 +306,13 @@ async def play_calls(scenario: Mapping[str, Any], link: str, system: CallSystem)
             system.call(emission["device"], beds[emission["device"]])
 
 
-_MODELS: Final[Mapping[str, type[Meter]]] = {"dlt645-1997": Meter1997, "dlt698-45": Meter698}
+_MODELS: Final[Mapping[str, type[Meter]]] = {
+    "dlt645-1997": Meter1997,
+    "dlt698-45": Meter698,
+    "cjt188": WaterMeter,
+    "mbus": HeatMeter,
+    "modbus-meter": ModbusMeter,
+}
 
 
 def _meter(device: Mapping[str, Any], scenario: Mapping[str, Any]) -> Meter:

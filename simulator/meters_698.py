@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
-from simulator.meters import ANY, MAX_HELD, Answer, Meter, Request, RequestReader, Value
+from simulator.meters import ANY, MAX_HELD, Answer, Meter, Request, Value
 
 PROTOCOL: Final = "698"
 UNDEFINED: Final = 4
@@ -76,23 +76,6 @@ class Reader698:
             held = b""
         self._held = held
         return found
-
-
-class LineReader:
-    """Finds the requests of every protocol that the meters of a line speak."""
-
-    def __init__(self) -> None:
-        """Hold nothing."""
-        self._readers = (RequestReader(), Reader698())
-
-    def forget(self) -> None:
-        """Drop half a frame: the master paused."""
-        for reader in self._readers:
-            reader.forget()
-
-    def feed(self, data: bytes) -> list[Request]:
-        """Take bytes in any cut, return the whole requests."""
-        return [request for reader in self._readers for request in reader.feed(data)]
 
 
 class Meter698(Meter):

@@ -12,8 +12,9 @@ import pytest
 from drivers.devices.dlt698_45 import DRIVER
 from drivers.kit import Polled, Reading
 from gateway.links.serial_line import SerialLine
+from simulator.line_meters import LineReader
 from simulator.meters import Meter, Quirks, Request
-from simulator.meters_698 import LineReader, Meter698, Reader698, frame_698
+from simulator.meters_698 import Meter698, Reader698, frame_698
 from simulator.meters_1997 import Meter1997
 from tests.simulator.test_meters_1997 import cable, poll
 

@@ -11,8 +11,9 @@ import pytest
 from drivers.kit import Decoded, NoReply, Polled, Reading, Signal
 from drivers.kit.catalogue import driver
 from drivers.kit.shapes import Answers
+from simulator.line_meters import LineReader
 from simulator.meters import Meter, Quirks
-from simulator.meters_698 import LineReader, Meter698
+from simulator.meters_698 import Meter698
 from simulator.meters_1997 import Meter1997
 
 # 2026-01-01 02:00:00 in China.
