@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Collection, Iterable
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -19,7 +19,7 @@ import structlog
 
 from gateway.clock import Boots, Stamp, iso
 from gateway.errors import ControlError
-from gateway.events import Event, Origin, new_event, new_id
+from gateway.events import Event, Origin, encoded, new_event, new_id
 
 KEPT_CLOSED: Final = 200
 UNDELIVERED_AFTER_MS: Final = 30_000
@@ -337,11 +337,14 @@ class AlarmBook:
 
 
 def document(alarm: Alarm) -> str:
-    """Return an alarm as the JSON text that is stored."""
-    return json.dumps(asdict(alarm), ensure_ascii=False, separators=(",", ":"))
+    """Return an alarm as the JSON text that is stored; `asdict`, which copies all that it finds, would take longer than that."""
+    whole = {name: getattr(alarm, name) for name in _FIELDS}
+    whole["raised"] = {name: getattr(alarm.raised, name) for name in _STAMP_FIELDS}
+    return encoded(whole)
 
 
-_FIELDS: Final = frozenset(one.name for one in fields(Alarm))
+_FIELDS: Final = tuple(one.name for one in fields(Alarm))
+_STAMP_FIELDS: Final = tuple(one.name for one in fields(Stamp))
 
 
 def _parse(text: str) -> Alarm:

@@ -88,7 +88,8 @@ class Dispatch:
 
     def _go_on(self) -> None:
         """There is room again, or a device may go on: look again if anything waits for that."""
-        if self._lanes.has_waiting or self._flights.alarms() or self._outbox.is_failing:
+        may_copy = bool(self._flights.alarms()) and len(self._paths.standing()) > 1
+        if self._lanes.has_waiting or may_copy or self._outbox.is_failing:
             self._wake.set()
 
     def reread(self) -> None:

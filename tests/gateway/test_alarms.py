@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from gateway.alarms import KEPT_CLOSED, AlarmBook, AlarmState, Call, Change, document
+from gateway.alarms import KEPT_CLOSED, Alarm, AlarmBook, AlarmState, Call, Change, document
 from gateway.clock import Boots, Stamp
 from gateway.errors import ControlError
 from gateway.events import Lane, Origin
@@ -322,3 +322,16 @@ def test_an_alarm_raised_before_the_clock_was_set_is_shown_with_its_right_time(b
     boots.synced("boot-1", offset_ms=1_800_000_000_000)
     (after,) = book.listed(NOW, with_closed=False, boots=boots)
     assert (after["raised_at"], after["clock"]) == ("2027-01-15T08:00:05.000Z", "corrected")
+
+
+def test_an_alarm_is_stored_as_these_words() -> None:
+    alarm = Alarm(
+        "a-1", "fall", "radar-1", "201", "2", Stamp(1_800_000_000_000, 77, "boot-1", "synced"), AlarmState.ACKED, 2,
+        verified=False, doubts=("unauthenticated",), acked_by='the "night" 呼', last_event="e-9",
+    )  # fmt: skip
+    assert document(alarm) == (
+        '{"id":"a-1","kind":"fall","device":"radar-1","room":"201","bed":"2","raised":{"wall_ms":1800000000000,'
+        '"mono_ms":77,"boot":"boot-1","clock":"synced"},"state":"ACKED","presses":2,"verified":false,'
+        '"doubts":["unauthenticated"],"code":"","channel":"","acked_by":"the \\"night\\" 呼","closed_by":"","why":"",'
+        '"last_event":"e-9"}'
+    )
