@@ -85,9 +85,11 @@ class MeterBus:
     ) -> None:  # fmt: skip
         """Put meters on a pty with the name `path`. `echo`: the master's adapter hears what it sends."""
         self._readers = {one.baud or baud: LineReader() for one in meters} or {baud: LineReader()}
+        # An adapter's echo is its own: it comes back clean at whatever speed it is set to.
+        self._follows = echo or set(self._readers) != {baud}
         self.port = PtyPort(
-            path=path, baud=baud, on_data=self._heard, bits_per_byte=bits_per_byte, follows=set(self._readers) != {baud}
-        )
+            path=path, baud=baud, on_data=self._heard, bits_per_byte=bits_per_byte, follows=self._follows
+        )  # fmt: skip
         self._baud = baud
         self._on_exchange = on_exchange
         self._asked_bytes = 0
@@ -116,7 +118,7 @@ class MeterBus:
         if self._echo:
             self._begin(self._send_echo(data, speed))
         for baud, reader in self._readers.items():
-            for request in reader.feed(data if baud == speed or len(self._readers) == 1 else noise(data)):
+            for request in reader.feed(noise(data) if self._follows and baud != speed else data):
                 self._answer(request, baud)
                 self._asked_bytes = 0
 

@@ -46,7 +46,8 @@ from drivers.kit import (
 )
 from drivers.kit.fields import CHINA
 from drivers.kit.options import choice, known_keys
-from drivers.protocols import cjt188, cjt188_layouts
+from drivers.kit.searching import Searching, lines
+from drivers.protocols import cjt188, cjt188_layouts, meter_search
 from drivers.protocols.cjt188_layouts import DIALECTS, HEAT, WATER, Data, Dialect
 
 METERS: Final[Mapping[str, int]] = {
@@ -197,6 +198,21 @@ def _hex(data: str) -> bytes:
 _CENTURY_FIRST: Final = datetime(2020, 5, 28, 20, 58, 24, tzinfo=CHINA)
 _UNIT_FIRST: Final = datetime(2015, 3, 31, 23, 57, 26, tzinfo=CHINA)
 
+
+def _sender(frame: bytes) -> str:
+    try:
+        parsed = cjt188.parse(frame)
+    except Rejected:
+        return ""
+    return parsed.address if parsed.from_meter else ""
+
+
+def _meter_of(kind: int) -> str:
+    """What the configuration calls a type; one of its range where it has no name of its own (24 and 27 are seen)."""
+    named = {code: name for name, code in METERS.items()}
+    return named.get(kind) or {1: "cold-water", 2: "heat", 3: "gas"}.get(kind >> 4, "cold-water")
+
+
 DRIVER = Answers(
     model="cjt188",
     title=Title(zh="CJ/T 188 水表、热量表、燃气表", en="CJ/T 188 water, heat and gas meter"),
@@ -204,6 +220,13 @@ DRIVER = Answers(
     options=options,
     talk=talk,
     line=LineSettings(baud=2400, bits=8, parity="E", stop=1),
+    sender=_sender,
+    search=Searching(
+        lambda: meter_search.cjt188_meters(_meter_of),
+        lines("2400 8E1", "9600 8N1", "2400 8N1"),
+        questions=4,
+        timeout_s=meter_search.TIMEOUT_S,
+    ),
     vectors=(
         AnswerVector(
             source="Go simulator of a real water meter 78331505104145 (the request is ours): FF where there is no value",

@@ -26,7 +26,8 @@ from functools import partial
 from typing import Final
 
 from drivers.kit import Answers, AnswerVector, Ask, LineSettings, Polled, Reading, Reason, Title
-from drivers.protocols import dlt645, dlt645_1997
+from drivers.kit.searching import Searching, lines
+from drivers.protocols import dlt645, dlt645_1997, meter_search
 from drivers.protocols import dlt645_1997_tables as tables
 from drivers.protocols.dlt645_poll import Edition, Register, Target
 from drivers.protocols.dlt645_poll import options as checked
@@ -118,6 +119,12 @@ DRIVER = Answers(
     talk=talk,
     line=LineSettings(baud=1200, bits=8, parity="E", stop=1),
     sender=dlt645.sender,
+    search=Searching(
+        meter_search.dlt645_1997_meters,
+        lines("1200 8E1", "2400 8E1", "9600 8E1", "2400 8N1", "9600 8N1"),
+        questions=2,
+        timeout_s=meter_search.TIMEOUT_S,
+    ),
     vectors=(
         AnswerVector(
             source=f"{_LOG}, DTSD22",

@@ -29,7 +29,8 @@ from typing import Final
 
 from drivers.kit import Answers, AnswerVector, Ask, LineSettings, Polled, Reading, Reason, Rejected, Title
 from drivers.kit.options import number
-from drivers.protocols import dlt645, dlt645_2007
+from drivers.kit.searching import Searching, lines
+from drivers.protocols import dlt645, dlt645_2007, meter_search
 from drivers.protocols import dlt645_2007_tables as tables
 from drivers.protocols.dlt645_layout import Field, stamp
 from drivers.protocols.dlt645_poll import MAX_DAILY_FREEZES, Conversation, Edition, Register, Target
@@ -209,6 +210,12 @@ DRIVER = Answers(
     talk=talk,
     line=LineSettings(baud=2400, bits=8, parity="E", stop=1),
     sender=dlt645.sender,
+    search=Searching(
+        meter_search.dlt645_2007_meters,
+        lines("2400 8E1", "9600 8E1", "1200 8E1", "4800 8E1", "2400 8N1", "9600 8N1"),
+        questions=2,
+        timeout_s=meter_search.TIMEOUT_S,
+    ),
     history=history,
     vectors=(
         AnswerVector(

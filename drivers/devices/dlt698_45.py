@@ -40,7 +40,8 @@ from drivers.kit import (
 )  # fmt: skip
 from drivers.kit.fields import meter_time
 from drivers.kit.options import known_keys, number
-from drivers.protocols import dlt698, dlt698_objects
+from drivers.kit.searching import Searching, lines
+from drivers.protocols import dlt698, dlt698_objects, meter_search
 from drivers.protocols.dlt698 import Get
 from drivers.protocols.dlt698_data import Records, Response, Result, records, response
 
@@ -317,6 +318,12 @@ DRIVER = Answers(
     line=LineSettings(baud=9600, bits=8, parity="E", stop=1),
     sender=dlt698.sender,
     history=history,
+    search=Searching(
+        meter_search.dlt698_meters,
+        lines("9600 8E1", "2400 8E1"),
+        questions=1,
+        timeout_s=meter_search.TIMEOUT_S,
+    ),
     vectors=(
         AnswerVector(
             source="Python debugging script of a 698.45 tool (FrameParser example): a meter with one phase in use",

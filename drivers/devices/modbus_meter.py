@@ -21,8 +21,9 @@ from __future__ import annotations
 
 import re
 from collections.abc import Generator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from decimal import Decimal
+from functools import partial
 from typing import Final
 
 from drivers.kit import (
@@ -31,6 +32,7 @@ from drivers.kit import (
     Ask,
     BadOption,
     LineSettings,
+    NoReply,
     Observation,
     Reading,
     Reason,
@@ -38,6 +40,7 @@ from drivers.kit import (
     Title,
 )
 from drivers.kit.options import choice, known_keys, number
+from drivers.kit.searching import Found, Search, Searching, lines
 from drivers.protocols import modbus, modbus_maps
 from drivers.protocols.modbus_maps import MAPS, RegisterMap
 
@@ -96,6 +99,38 @@ def _hex(data: str) -> bytes:
     return bytes.fromhex(data)
 
 
+SEARCH_TIMEOUT_S: Final = 0.2
+
+
+def _search() -> Search:
+    """Ask each unit for one register: whoever is there answers, if only that he has none. Then see which map fits him."""
+    for unit in range(1, modbus.MAX_UNIT + 1):
+        there = partial(modbus.answers, unit=unit, function=3, count=1)
+        heard = yield Ask(modbus.read_request(unit, 3, 0, 1), there, SEARCH_TIMEOUT_S, retries=0)
+        if heard.frame is not None:
+            yield from _recognised(unit)
+
+
+def _recognised(unit: int) -> Search:
+    fitting = []
+    for name, chosen in MAPS.items():
+        talking = talk(Target(unit, chosen, {"ct": Decimal(1), "pt": Decimal(1)}))
+        try:
+            ask = next(talking)
+            while True:
+                heard = yield replace(ask, retries=1)
+                ask = talking.send(heard.frame) if heard.frame is not None else talking.throw(NoReply())
+        except StopIteration:
+            fitting.append(name)
+        except (NoReply, Rejected):
+            continue
+    if fitting:
+        also = f"also fits: {', '.join(fitting[1:])}" if fitting[1:] else ""
+        yield Found(str(unit), {"meter": fitting[0]}, about=also)
+    else:
+        yield Found(str(unit), about="no register map fits", complete=False)
+
+
 DRIVER = Answers(
     model="modbus-meter",
     title=Title(
@@ -105,6 +140,12 @@ DRIVER = Answers(
     options=options,
     talk=talk,
     line=LineSettings(baud=9600, bits=8, parity="N", stop=1),
+    search=Searching(
+        _search,
+        lines("9600 8N1", "2400 8N1", "9600 8E1", "19200 8N1"),
+        questions=modbus.MAX_UNIT,
+        timeout_s=SEARCH_TIMEOUT_S,
+    ),
     vectors=(
         AnswerVector(
             source="synthetic, around the recorded 4365E666 = 229.9 V at 2000 of a CH57x firmware: Chint DDSU666",

@@ -9,10 +9,13 @@ from __future__ import annotations
 from collections.abc import Callable, Generator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from drivers.kit.observations import Decoded, Observation, Reason
 from drivers.kit.options import known_keys
+
+if TYPE_CHECKING:
+    from drivers.kit.searching import Searching
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,6 +238,7 @@ class Answers:
     nobody or is no device's. It helps to find who speaks without being asked, and shows that a meter was replaced.
     `history(target, days)`: the target whose poll reads, beside everything else, what the meter froze at the last `days`
     midnights, on channels that end in "D1", "D2".. and with the time of each; None where the protocol has none.
+    `search`: how such devices are looked for on a bus that nobody knows (`drivers.kit.searching`); None: not at all.
     """
 
     model: str
@@ -247,6 +251,7 @@ class Answers:
     every_s: float = 900.0
     sender: Callable[[bytes], str] | None = None
     history: Callable[[Any, int], Any] | None = None
+    search: Searching | None = None
 
 
 Driver = Advertises | Streams | Answers

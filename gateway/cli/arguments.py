@@ -77,6 +77,7 @@ def parser(lang: str) -> argparse.ArgumentParser:
     _flag(outbox, "--dead", "option-dead")
     _outbox(outbox, command)
 
+    _scan(command(commands, "scan", "help-scan"))
     _meters(command(commands, "meters", "help-meters"), command)
 
     _diagnose(command(commands, "diagnose", "help-diagnose"))
@@ -121,6 +122,19 @@ def _outbox(outbox: _Parser, command: Callable[[Any, str, str], _Parser]) -> Non
         replay.own.add_argument(
             f"--{name}", dest=f"seq_{name}", type=int, metavar="SEQ", required=True, help=text(f"cli.{key}", lang)
         )
+
+
+def _scan(scan: _Parser) -> None:
+    lang = scan.lang
+    scan.own.add_argument("port", metavar="PORT", help=text("cli.option-scan-port", lang))
+    scan.own.add_argument(
+        "--model", metavar="MODEL", action="append", default=[], help=text("cli.option-scan-model", lang)
+    )
+    scan.own.add_argument(
+        "--baud", type=int, metavar="N", action="append", default=[], help=text("cli.option-scan-baud", lang)
+    )
+    scan.own.add_argument("--quiet", type=int, metavar="MS", default=50, help=text("cli.option-scan-quiet", lang))
+    _flag(scan, "--json", "option-json")
 
 
 def _meters(meters: _Parser, command: Callable[[Any, str, str], _Parser]) -> None:

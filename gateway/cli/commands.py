@@ -275,6 +275,31 @@ def _alarm(arguments: argparse.Namespace, paper: Paper) -> int:
     return WELL
 
 
+def _scan(arguments: argparse.Namespace, paper: Paper) -> int:
+    from gateway.cli import bus_scanning
+    from gateway.links import ports
+
+    errors = Paper(paper.lang, sys.stderr)
+    unknown = [one for one in arguments.model if one not in bus_scanning.searched()]
+    if unknown:
+        errors.print(errors.say("scan-no-model", model=unknown[0], known=", ".join(bus_scanning.searched())))
+        return NOT_DONE
+    try:
+        held = ports.check(arguments.port) if ports.socket_address(arguments.port) is None else None
+        if held is not None:
+            raise LinkDown(held.code, arguments.port, **held.facts)
+        done = bus_scanning.run(arguments, paper, config=_config_path(arguments))
+    except LinkDown as down:
+        reports.problem(errors, down.code, down.subject, down.facts)
+        if down.code == ports.HELD:
+            errors.print(errors.say("scan-held"))
+        return NOT_DONE
+    except ValueError as error:
+        errors.print(errors.style(str(error), "problem"))
+        return NOT_DONE
+    return WELL if done else WARNINGS
+
+
 def _meters(arguments: argparse.Namespace, paper: Paper) -> int:
     from gateway.cli import metering
 
@@ -315,6 +340,7 @@ _COMMANDS: Final[Mapping[str, Callable[[argparse.Namespace, Paper], int]]] = {
     "alarm": _alarm,
     "diagnose": _diagnose,
     "meters": _meters,
+    "scan": _scan,
 }
 
 

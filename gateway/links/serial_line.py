@@ -158,7 +158,7 @@ class SerialLine:
             raise RuntimeError(f"{self.link_id}: a streaming line is not asked")
         async with self._turns:
             for _ in range(1 + ask.retries):
-                await self._be_set(settings or self._settings)
+                await self.be_set(settings or self._settings)
                 reply = await self._try(ask, framer)
                 if reply is not None:
                     return reply
@@ -173,7 +173,7 @@ class SerialLine:
                 await asyncio.sleep(min(left, 0.02))
             await self._silence(at_most_s=at_most_s)
 
-    async def _be_set(self, settings: LineSettings) -> None:
+    async def be_set(self, settings: LineSettings) -> None:
         """Set the port anew, in the silence between two requests. NoReply where it refuses: this device cannot be asked."""
         if settings == self._set:
             return
