@@ -2,10 +2,12 @@
 
 Exit status: 0 clean, 1 not clean, 3 it could not run (the message says what is missing and what to do).
 Order of the end, on which the verdict hangs: emission and faults end at 60 % of the run; everything drains; 2 s before
-the end the staff go home and the devices stop; the gateway is asked for its status when nothing is pending, at the end
-of the run at the latest; then gateway and platform stop and the ledgers are audited. Ctrl-C, once: the same from where
-it is, with 10 s to drain; twice: everything is stopped at once.
-Limits: the view is drawn twice a second on a terminal, else a line each 2 s; a run that is not clean is kept.
+the end the staff go home and the devices stop; the gateway is asked for its status when nothing is pending; then gateway
+and platform stop and the ledgers are audited. Ctrl-C, once: the same from where it is; twice: everything is stopped at
+once.
+Limits: a busy machine gets 30 s more for the gateway to hear every device, 30 s for it to acknowledge what they hold, and
+30 s for what is pending (10 s each after a Ctrl-C); the view is drawn twice a second on a terminal, else a line each 2 s; a
+run that is not clean is kept.
 """
 
 from __future__ import annotations
@@ -244,13 +246,13 @@ class _Play:
     async def _end(self) -> None:
         """Stop staff and devices and let the last of it through."""
         self._home.set()
-        await self.stage.stop_devices()
-        seconds = self.stage.plan.seconds
+        stage, seconds = self.stage, self.stage.plan.seconds
         early = self.interrupted.is_set() or seconds is None
-        deadline = (
-            time.time() + INTERRUPT_DRAIN_S if early else self.stage.start + (seconds or 0.0) + self.stage.drain_s
-        )
-        await self.stage.settle(deadline)
+        if early:
+            stage.hearing_s = stage.lines_s = stage.drain_s = INTERRUPT_DRAIN_S
+        await stage.stop_devices()
+        end = time.time() if early else max(time.time(), stage.start + (seconds or 0.0))
+        await stage.settle(end + stage.drain_s)
 
     async def _last_words(self) -> None:
         """Ask the gateway what it has stored and what is pending, and keep the answer for the audit."""

@@ -23,7 +23,7 @@ from simulator.corruption import LINK, Announced, corruptions, count_corruptions
 from simulator.findings import ALARM, GAP, RAISED, TELEMETRY, Book, Taken, moment
 from simulator.ledgers import Decision, Ledgers
 from simulator.true_time import JUMP
-from simulator.ways import healed
+from simulator.ways import MUTED, healed
 
 MUTE_SLACK_S: Final = 0.05
 OFFSET_STEP_S: Final = 0.001  # an offset is told in whole milliseconds
@@ -77,9 +77,11 @@ def _unconfirmed(ledgers: Ledgers, taken: Taken, book: Book) -> None:
     faults = [fault for fault in ledgers.faults if fault.platform in ("", taken.destination)]
     for muted in (fault for fault in faults if fault.fault == "mute"):
         end = healed(faults, muted)
+        holds = [one.t for one in faults if (one.fault, one.way) == (MUTED, muted.way) and muted.t <= one.t < end]
+        begin = min(holds, default=muted.t) + MUTE_SLACK_S
         for one in taken.first.values():
             # What no disk had taken goes with its process: it was never accepted from its source.
-            over_it = bool(one.sequence) and muted.way in (0, one.way) and muted.t + MUTE_SLACK_S < one.t < end
+            over_it = bool(one.sequence) and muted.way in (0, one.way) and begin < one.t < end
             if over_it and arrivals[one.id] < 2 and end != float("inf"):
                 book.offence("unconfirmed", one.device, {"id": one.id, "type": one.type, "t": one.t})
 

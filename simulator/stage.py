@@ -21,6 +21,7 @@ from simulator.control_client import NoAnswer, Refused, ask
 from simulator.processes import Child, Children, tail
 from simulator.scenario import Scenario
 from simulator.true_time import of_this_boot
+from simulator.ways import MUTED
 
 PLATFORM_READY_S: Final = 15.0
 SECOND_LEAD_S: Final = 20.0
@@ -36,11 +37,14 @@ class Stage:
     """The processes of one run. `faults` is what was done so far: (seconds after start, name, where or "").
 
     `acting` is held while a fault of the score is being done; `broken` are the ways that are broken now, and how.
-    `drain_s`: for how long after the end of the run things may still be under way; `complaints`: what was not as it
-    should be, beside what the ledgers say.
+    `drain_s`: for how long after the end of the run things may still be under way; `hearing_s`, `lines_s`: how long the
+    devices go on at the end until the gateway hears them all, and until they hold no line that it has not acknowledged;
+    `complaints`: what was not as it should be, beside what the ledgers say.
     """
 
-    drain_s = 0.0
+    drain_s = 30.0
+    hearing_s = 30.0
+    lines_s = 30.0
 
     def __init__(self, plan: Scenario, run: Path, *, children: Children, bus_address: str) -> None:
         self.plan = plan
@@ -134,6 +138,8 @@ class Stage:
             self.mark(fault, platform, way)
             op, how = ("stall", {"where": "application"}) if fault == "hang" else (fault, {})
             await self.tell(platform, op, **how, **only)
+            if fault == "mute":
+                self.mark(MUTED, platform, way)  # until now an answer may still have got through
             self.broken[platform].update(dict.fromkeys(ways, fault))
 
     async def heal_all(self) -> None:
@@ -164,9 +170,23 @@ class Stage:
         self.faults.append((now - self.start, name, place(platform, way)))
 
     async def stop_devices(self) -> None:
-        """End air and bus: from here on nothing is emitted."""
+        """End air and bus, once the gateway hears them and has taken what they hold: from here on nothing is emitted.
+
+        What ended earlier nobody could judge: how long a link was deaf is known when it hears, and a line that its device
+        still holds is not lost. A gateway that was killed last, on a busy machine, may need that time.
+        """
+        await self._until(self._hears, time.time() + self.hearing_s)
+        await self._until(self._holds_nothing, time.time() + self.lines_s)
         await asyncio.gather(self.children.stop("air"), self.children.stop("bus"))
         self.mark("stop")
+
+    async def _hears(self) -> bool:
+        """Does the gateway hear all that it should?"""
+        status = await self.status()
+        return status is not None and all(link["hearing"] for link in status["links"])
+
+    async def _holds_nothing(self) -> bool:
+        return not _held(self.run / "lines.jsonl")
 
     async def settle(self, deadline: float) -> None:
         """Wait until nothing is pending and nothing more is stored, until `deadline` (wall-clock) at most."""
@@ -292,6 +312,21 @@ def pending(status: dict[str, Any]) -> int:
     """How many events the gateway still has to store or to deliver."""
     waiting = sum(sum(one["pending"].values()) for one in status["destinations"])
     return int(status["outbox"].get("unstored", 0)) + waiting
+
+
+def _held(lines: Path) -> bool:
+    """Does a device still hold a line that was not acknowledged?"""
+    if not lines.exists():
+        return False
+    born: set[tuple[str, int]] = set()
+    acked: set[tuple[str, int]] = set()
+    for text in lines.read_text(encoding="utf-8").splitlines():
+        row = json.loads(text)
+        if "acked" in row:
+            acked.add((row["device"], row["acked"]))
+        elif row.get("n") is not None:
+            born.add((row["device"], row["n"]))
+    return bool(born - acked)
 
 
 def _python(package: str) -> list[str]:

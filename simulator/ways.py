@@ -14,6 +14,7 @@ from typing import Any, Final
 
 from simulator.ledgers import Fault, Ledgers
 
+MUTED: Final = "muted"  # a platform's word that it is mute: from here on no answer gets through
 LIMIT_S: Final = {"cut": 2.0, "mute": 5.0, "hang": 5.0}
 
 Window = tuple[float, float]
@@ -72,7 +73,7 @@ def healed(faults: Sequence[Fault], broken: Fault) -> float:
 
 def _changed(faults: Sequence[Fault], broken: Fault) -> float:
     """When a way was healed, or broken in another manner: who is refused waits no longer, for it knows."""
-    others = [one.t for one in faults if one.way == broken.way and one.t > broken.t]
+    others = [one.t for one in faults if one.way == broken.way and one.t > broken.t and one.fault != MUTED]
     return min([healed(faults, broken), *others])
 
 

@@ -2,7 +2,7 @@
 
 A gateway that ends by itself is started again after a second, as its service manager would, and that is held against it.
 Limits: the gateway may need the seconds of `SHOWN` to show a problem; a gateway that was started last may take
-`HEARING_S` to hear everything, and lines that devices still hold `LINES_S`, before the devices are stopped, everything else
+`hearing_s` to hear everything, and lines that devices still hold `lines_s`, before the devices are stopped, everything else
 `drain_s` more.
 """
 
@@ -28,10 +28,9 @@ from simulator.control_client import NoAnswer, Refused, ask
 from simulator.processes import Child, Children
 from simulator.scenario import Scenario
 from simulator.stage import LOOK_S, TELL_LIMIT_S, CannotRun, Stage
+from simulator.ways import MUTED
 
 RESTART_S: Final = 1.0  # RestartSec of the unit
-LINES_S: Final = 40.0
-HEARING_S: Final = 60.0
 AFTER_START_S: Final = 10.0
 FILL_EVERY_S: Final = 0.1
 
@@ -60,6 +59,8 @@ class ChaosStage(Stage):
     """A stage with a schedule. `disk` and `clock` may be None when nothing of the schedule needs them."""
 
     drain_s = 90.0
+    hearing_s = 60.0
+    lines_s = 40.0
 
     def __init__(
         self,
@@ -326,6 +327,7 @@ class ChaosStage(Stage):
     async def _mute_then_cut(self, one: Planned) -> None:
         self.mark("mute", one.on)
         await self.tell(one.on, "mute", p=1)
+        self.mark(MUTED, one.on)
         await asyncio.sleep(min(1.0, one.for_s / 2))
         self.mark("cut", one.on)
         await self.tell(one.on, "cut")
@@ -337,6 +339,7 @@ class ChaosStage(Stage):
     async def _mute(self, one: Planned) -> None:
         self.mark("mute", one.on)
         await self.tell(one.on, "mute", p=1)
+        self.mark(MUTED, one.on)
         await asyncio.sleep(one.for_s)
         self.mark("heal", one.on)
         await self.tell(one.on, "mute", p=0)
@@ -392,18 +395,7 @@ class ChaosStage(Stage):
         # A gateway that was started last may need some seconds to hear, and a meter two polls to be heard.
         started = max((at for at, name, _ in self.faults if name == "start"), default=0.0)
         await asyncio.sleep(max(0.0, started + AFTER_START_S - self.elapsed))
-        deadline = time.time() + HEARING_S
-        while time.time() < deadline and not await self._hears():
-            await asyncio.sleep(LOOK_S)
-        deadline = time.time() + LINES_S
-        while time.time() < deadline and _held(self.run / "lines.jsonl"):
-            await asyncio.sleep(0.25)
         await super().stop_devices()
-
-    async def _hears(self) -> bool:
-        """Does the gateway hear all that it should? Of a link that it does not hear it cannot tell how long it was deaf."""
-        status = await self.status()
-        return status is not None and all(link["hearing"] for link in status["links"])
 
 
 Switch = tuple[str, dict[str, Any]]
@@ -457,18 +449,3 @@ def _told(log: Path, offset: int, code: str) -> bool:
         file.seek(offset)
         rows = [json.loads(line) for line in file if line.startswith(b"{") and line.endswith(b"}\n")]
     return any(row.get("turn") == "on" and str(row.get("code")).startswith(code) for row in rows)
-
-
-def _held(lines: Path) -> bool:
-    """Does a device still hold a line that was not acknowledged?"""
-    if not lines.exists():
-        return False
-    born: set[tuple[str, int]] = set()
-    acked: set[tuple[str, int]] = set()
-    for text in lines.read_text(encoding="utf-8").splitlines():
-        row = json.loads(text)
-        if "acked" in row:
-            acked.add((row["device"], row["acked"]))
-        elif row.get("n") is not None:
-            born.add((row["device"], row["n"]))
-    return bool(born - acked)

@@ -67,22 +67,43 @@ def spells(run: Path, fault: str, way: int) -> tuple[float, float]:
     return begin, min(one["t"] for one in faults if (one["fault"], one["way"]) == ("heal", way) and one["t"] > begin)
 
 
-@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="dbus-daemon is missing: apt-get install dbus-daemon")
-def test_each_way_breaks_in_turn_and_the_other_carries_everything_once(tmp_path: Path) -> None:
-    file = tmp_path / "report.json"
+def played(file: Path, seconds: int) -> tuple[Path, dict[str, Any], str]:
+    """Play the score, which must be clean; return where it lies, its report, and what was said of it."""
     command = [sys.executable, "-m", "simulator", "demo", "--scenario", "two_paths", "--keep"]
     done = subprocess.run(
-        [*command, "--seconds", "25", "--seed", "27", "--report", str(file)],
+        [*command, "--seconds", str(seconds), "--seed", "27", "--report", str(file)],
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=seconds + 150,
         check=False,
     )
     report: dict[str, Any] = json.loads(file.read_text())
     assert done.returncode == 0, f"{done.stdout}{done.stderr}\n{json.dumps(report['offences'], indent=1)}"
     assert report["reasons"] == []
-    run = Path(done.stdout.partition("run directory ")[2].split()[0])
+    return Path(done.stdout.partition("run directory ")[2].split()[0]), report, done.stdout
+
+
+def is_back_in_time(run: Path, report: dict[str, Any]) -> bool:
+    """Was the gateway back before the way hung? It hears then, and its ways take it some tenths of a second more."""
+    faults = [json.loads(line) for line in (run / "faults.jsonl").read_text().splitlines()]
+    (killed,) = [one["t"] for one in faults if one["fault"] == "kill"]
+    hung, _ = spells(run, "hang", 1)
+    (took_s,) = report["restart_s"]
+    return bool(killed + took_s + 1.0 < hung)
+
+
+@pytest.mark.skipif(shutil.which("dbus-daemon") is None, reason="dbus-daemon is missing: apt-get install dbus-daemon")
+def test_each_way_breaks_in_turn_and_the_other_carries_everything_once(tmp_path: Path) -> None:
+    # The score is played by the clock, and kills the gateway before a way hangs: on a machine on which it is not back by
+    # then, nothing of that hang would be seen. Such a machine gets a longer score; clean must each of them be.
+    for seconds in (25, 60):  # in a longer one each breaks more than once
+        run, report, said = played(tmp_path / f"{seconds}.json", seconds)
+        if is_back_in_time(run, report):
+            break
+        shutil.rmtree(run)
+    else:
+        pytest.fail(f"the gateway took {report['restart_s']} s to be back, in a score of {seconds} s")
     every = arrivals(run)
     accepted = [one for one in every if one.status == "accepted"]
     alarms = [one for one in accepted if one.type == RAISED]
@@ -130,7 +151,7 @@ def test_each_way_breaks_in_turn_and_the_other_carries_everything_once(tmp_path:
     assert row["ways"] == 2
     assert row["one_way"]["alarms"] >= 4
     assert row["one_way"]["latency_ms"]["max"] < 6000
-    assert "while only a part of the ways to district stood" in done.stdout
+    assert "while only a part of the ways to district stood" in said
     shutil.rmtree(run)
 
 

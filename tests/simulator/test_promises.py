@@ -6,6 +6,8 @@ from dataclasses import replace
 from datetime import UTC, datetime
 from typing import Any
 
+import pytest
+
 from simulator.audit import audit, reasons
 from simulator.ledgers import Decision, Emission, Fault, Ledgers
 
@@ -63,6 +65,14 @@ def test_what_was_taken_while_the_answers_were_lost_must_come_again() -> None:
     report = audit(run(RAISED, faults=MUTE))
     assert report["unconfirmed"] == 1
     assert "1 events taken for accepted although the platform's answer was lost" in reasons(report)
+
+
+@pytest.mark.parametrize(("holds_at", "unconfirmed"), [(1.0, 1), (1.1, 0), (1.2, 0)])
+def test_an_answer_may_get_through_until_the_platform_says_that_it_is_mute(holds_at: float, unconfirmed: int) -> None:
+    """A busy platform takes its time to obey; the press is accepted at 1.1 s."""
+    begun, *rest = MUTE
+    report = audit(run(RAISED, faults=(begun, Fault(T0 + holds_at, "muted"), *rest)))
+    assert report["unconfirmed"] == unconfirmed
 
 
 def test_a_line_acknowledged_before_it_was_recorded_is_an_offence() -> None:

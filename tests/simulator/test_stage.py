@@ -57,8 +57,15 @@ async def test_a_fault_of_one_way_leaves_the_other_well_and_healing_ends_it(
     await here.do("heal", "district", 2)
     assert broken(platform) == [WELL, WELL]
     assert here.broken == {"district": {}}
-    assert faults(tmp_path) == [(fault, "district", 2), ("heal", "district", 1), ("heal", "district", 2)]
-    assert [where for _, _, where in here.faults] == ["district/2", "district/1", "district/2"]
+    holds = [("muted", "district", 2)] if fault == "mute" else []  # when it does as it was told
+    healed = [("heal", "district", 1), ("heal", "district", 2)]
+    assert faults(tmp_path) == [(fault, "district", 2), *holds, *healed]
+    assert [where for _, _, where in here.faults] == [
+        "district/2",
+        *("district/2" for _ in holds),
+        "district/1",
+        "district/2",
+    ]
 
 
 async def test_a_fault_of_the_platform_is_one_of_all_its_ways(stage: tuple[Stage, District], tmp_path: Path) -> None:
@@ -82,7 +89,9 @@ async def test_at_an_interrupt_everything_is_healed_and_lost_answers_are_asked_f
     reader, writer = await asyncio.open_connection("127.0.0.1", platform.ways[0].port)
     await here.heal_all()
     assert broken(platform) == [WELL, WELL]
-    assert faults(tmp_path) == [("mute", "district", 1), ("cut", "district", 0), ("heal", "district", 0)]
+    assert [one for one in faults(tmp_path) if one[0] != "muted"] == [
+        ("mute", "district", 1), ("cut", "district", 0), ("heal", "district", 0)
+    ]  # fmt: skip
     with pytest.raises(ConnectionResetError):  # who waited for an answer learns that none comes
         await asyncio.wait_for(reader.read(1), 10)
     writer.close()
