@@ -158,7 +158,6 @@ FREEZES: Final[Mapping[int, tuple[str, int]]] = {
 }
 _HOURLY, _HOURLY_LETTER, _MAX_HOURS = 0x04, "O", 254
 DAILY: Final = 0x05060000
-FREEZE_TIME_PART: Final = 0x00
 _FREEZE_ENERGIES: Final = range(0x01, 0x09)
 _FREEZE_DEMANDS: Final = {0x09: 0x01, 0x0A: 0x02}
 _FREEZE_POWERS: Final = 0x10
@@ -186,13 +185,6 @@ def layout(identifier: int) -> Layout:
     if found is None:
         raise Rejected(Reason.UNSUPPORTED, f"identifier {identifier:08x}")
     return found
-
-
-def freeze_time(identifier: int) -> bool:
-    """Say whether an identifier is the time of a freeze, which has no unit."""
-    group, kind, part, tail = identifier.to_bytes(4, "big")
-    most = _MAX_HOURS if kind == _HOURLY else FREEZES.get(kind, ("", 0))[1]
-    return group == 0x05 and part == FREEZE_TIME_PART and 1 <= tail <= most
 
 
 def _channels(names: tuple[str, ...], when: str) -> tuple[str, ...]:

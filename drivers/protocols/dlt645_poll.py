@@ -2,15 +2,15 @@
 
 A meter that refuses the block (total and all tariffs, all phases), or is silent to it, is asked for each value. An answer of
 several frames is put together. What of a register could not be read is told by its name and why (`Decoded.refused`), beside
-what could; a poll that brought nothing at all is rejected, and one that was silent from its first question is silence.
+what could; a poll that brought nothing at all is rejected, and one that was silent to its first block and value is silence.
 
 Where the tariffs of an energy are more than its total, the block is asked for again: what comes twice is what the meter counts,
 what does not was garbled on the way.
 
 With a wildcard the first reply says who the meter is, and the rest is asked of that one: no poll mixes two meters.
 
-Limits: `MAX_PARTS` frames an answer, `MAX_ASKS` questions a poll; after `MAX_SILENT` of them without a reply, or beyond these,
-the rest is not asked.
+Limits: `MAX_PARTS` frames an answer, `MAX_ASKS` questions a poll; after `MAX_SILENT` of them in a row without a reply, or beyond
+these, the rest is not asked.
 """
 
 from __future__ import annotations
@@ -206,7 +206,7 @@ class Conversation:
         frame = dlt645.parse(reply)
         if not self.heard and "AA" not in frame.address:
             self.address = frame.address
-        self.heard = True
+        self.heard, self.silent = True, 0
         return frame
 
     def register(self, name: str, register: Register) -> Generator[Ask, bytes, None]:
@@ -215,7 +215,13 @@ class Conversation:
             self.refused.append(f"{name} = not asked any more")
             return
         told = len(self.refused)
-        whole = yield from self.data(register.identifier)
+        try:
+            whole = yield from self.data(register.identifier)
+        except NoReply:
+            # Some meters are silent to a block that they do not know: only one that is silent to a single value, too, is silent.
+            if not register.instead:
+                raise
+            whole = None
         if whole is not None and self.is_odd(register.identifier, whole):
             again = yield from self.data(register.identifier)
             if again not in (whole, None) and self.is_odd(register.identifier, again):

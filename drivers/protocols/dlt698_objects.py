@@ -32,7 +32,6 @@ from drivers.protocols.dlt698_data import Element
 MAX_TARIFF: Final = 63
 CLOCK: Final = 0x40000200
 ADDRESS: Final = 0x40010200
-METER_NUMBER: Final = 0x40020200
 # What the meter keeps each midnight, and the column that says of which.
 DAILY: Final = 0x50040200
 FREEZE_TIME: Final = 0x20210200

@@ -669,3 +669,25 @@ def test_tariffs_that_are_rounded_or_less_than_their_total_are_taken_at_once(tar
     found, asked = poll(lambda _: reply(TOTAL + tariffs), "energy_active_import")
     assert asked == ["0001ff00"]
     assert isinstance(found, tuple)
+
+
+def test_a_meter_that_is_silent_to_blocks_is_read_value_by_value_and_a_silent_one_is_asked_twice() -> None:
+    def silent(answered: str) -> list[str]:
+        talk = DRIVER.talk(DRIVER.options(ADDRESS, {"registers": ["energy_active_import", "voltage"]}))
+        asked: list[str] = []
+        ask = next(talk)
+        try:
+            while True:
+                asked.append(bytes((byte - 0x33) % 256 for byte in ask.request[17:13:-1]).hex())
+                known = asked[-1][4:6] != "ff" and answered
+                ask = (
+                    talk.send(reply(bytes.fromhex(asked[-1])[::-1].hex() + answered))
+                    if known
+                    else talk.throw(NoReply())
+                )
+        except (StopIteration, NoReply):
+            return asked
+
+    values = ["00010000", "00010100", "00010200", "00010300", "00010400"]
+    assert silent("") == ["0001ff00", "00010000"]
+    assert silent("00000000") == ["0001ff00", *values, "0201ff00", "02010100", "02010200", "02010300"]
