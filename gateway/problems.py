@@ -21,6 +21,7 @@ _CONFIG_WARNINGS: Final = frozenset({30, 33, 35, 37, 42, 44, 45, 48, 53})
 _CONFIG_CODES: Final = (*range(1, 52), 53)  # 52 was used once: the next is 54
 
 _BROKER_DOWN: Final = tuple(f"GW-MQS-{n:02d}" for n in range(1, 5))
+_RECEIVER_DOWN: Final = tuple(f"GW-RCV-{n:02d}" for n in range(1, 7))
 _SERIAL_DOWN: Final = tuple(f"GW-SER-{n:02d}" for n in range(1, 8))
 _NO_NETWORK: Final = ("GW-NET-10", "GW-NET-11")
 _POWER: Final[tuple[Severity, ...]] = ("problem", "warning", "warning", "problem", "problem")
@@ -71,6 +72,8 @@ def _declarations() -> Iterator[Problem]:
     yield Problem("GW-MQS-07", "problem", lasts_s=_DAY_S)
     yield Problem("GW-MQS-08", "problem", lasts_s=_DAY_S)
     yield Problem("GW-MQS-09", "problem", lasts_s=_DAY_S)
+    for code in _RECEIVER_DOWN:
+        yield Problem(code, "problem")
     yield Problem("GW-BLE-01", "problem")
     yield Problem("GW-BLE-02", "problem", depends_on=("GW-BLE-01",))
     yield Problem("GW-BLE-03", "problem", depends_on=("GW-BLE-01", "GW-BLE-02"))

@@ -92,7 +92,7 @@ def test_every_command_has_its_section() -> None:
 def test_every_table_of_the_configuration_has_its_section() -> None:
     headings = re.findall(r"^## `(.*)`$", page("configuration.md"), re.MULTILINE)
     assert headings == [
-        "[gateway]", "[outbox]", "[[room]]", "[[ble]]", "[[serial]]", "[[mqtt]]", "[[device]]", "[[destination]]",
+        "[gateway]", "[outbox]", "[[room]]", "[[ble]]", "[[receiver]]", "[[serial]]", "[[mqtt]]", "[[device]]", "[[destination]]",
         "[[destination.path]]",
     ]  # fmt: skip
     rows = dict(re.findall(r"^\| `(\w+)` \| (.*)$", page("configuration.md"), re.MULTILINE))

@@ -6,9 +6,8 @@ How a receiver names the parts is a table (`FORMS`), and a form can be changed f
                "servicedatauuid": "0xfcd2", "servicedata": "44001d...", "manufacturerdata": "590080bc..."}
     minew      Minew G1, MG3 and others: [{"mac": "A4C138565384", "rssi": -63, "bleName": "", "rawData": "020106..."}, ...]
 
-Data is hexadecimal. Raw data are AD structures: a length byte, a type and data (Bluetooth Core, Vol 3 Part C 11); types 16
-(service data under a 16-bit id), FF (manufacturer data), 08 and 09 (name) are read, one that is cut off ends the list.
-Manufacturer data begins with its company id, low byte first. Service data without a 16-bit id is not carried.
+Data is hexadecimal; raw data are AD structures (`advertising_data`). Manufacturer data begins with its company id, low byte
+first. Service data without a 16-bit id is not carried.
 An entry without an address is nobody's and left out: receivers put their own state and what they have decoded between.
 
 Limits: 256 KiB a message, 2,000 adverts in it, 1,650 bytes of data an advert (the most that an extended advert carries).
@@ -24,12 +23,12 @@ from typing import Final
 
 from drivers.kit import Advert, BadOption, Reason, Rejected
 from drivers.kit.options import known_keys, text
+from drivers.protocols import advertising_data
+from drivers.protocols.advertising_data import MAX_DATA
 from drivers.protocols.published import MAX_TOPIC
 
 MAX_MESSAGE: Final = 256 * 1024
 MAX_ADVERTS: Final = 2_000
-MAX_DATA: Final = 1_650
-_SERVICE_DATA, _MANUFACTURER_DATA, _NAMES = 0x16, 0xFF, (0x08, 0x09)
 _ADDRESS: Final = re.compile(r"(?:[0-9A-F]{2}([:-]?))(?:[0-9A-F]{2}\1){4}[0-9A-F]{2}")
 _UUID16: Final = re.compile(r"(?:0x)?([0-9a-f]{4})|0000([0-9a-f]{4})-0000-1000-8000-00805f9b34fb", re.IGNORECASE)
 _BRACKETS: Final = MAX_ADVERTS + 64
@@ -120,24 +119,18 @@ def _advert(entry: Mapping[str, object], form: Form) -> Advert | None:
     if not address:
         return None
     name, rssi = entry.get(form.name) if form.name else "", entry.get(form.rssi)
-    services: dict[int, bytes] = {}
-    makers: dict[int, bytes] = {}
-    told = name if isinstance(name, str) else ""
-    for kind, data in _structures(_data(entry, form.raw)):
-        if kind == _SERVICE_DATA and len(data) >= 2:
-            services[int.from_bytes(data[:2], "little")] = data[2:]
-        elif kind == _MANUFACTURER_DATA and len(data) >= 2:
-            makers[int.from_bytes(data[:2], "little")] = data[2:]
-        elif kind in _NAMES:
-            told = told or data.decode("utf-8", "replace")
+    strength = rssi if isinstance(rssi, int) and not isinstance(rssi, bool) and -128 <= rssi <= 20 else None
+    raw = advertising_data.advert(
+        address, _data(entry, form.raw), rssi=strength, name=name if isinstance(name, str) else ""
+    )
+    services, makers = dict(raw.service_data), dict(raw.manufacturer_data)
     maker = _data(entry, form.manufacturer_data)
     if len(maker) >= 2:
         makers[int.from_bytes(maker[:2], "little")] = maker[2:]
     uuid = _uuid(entry.get(form.service_uuid)) if form.service_uuid else None
     if uuid is not None:
         services[uuid] = _data(entry, form.service_data)
-    strength = rssi if isinstance(rssi, int) and not isinstance(rssi, bool) and -128 <= rssi <= 20 else None
-    return Advert(address, told, strength, services, makers)
+    return replace(raw, service_data=services, manufacturer_data=makers)
 
 
 def _address(said: object) -> str:
@@ -162,14 +155,3 @@ def _data(entry: Mapping[str, object], key: str) -> bytes:
         return bytes.fromhex(said)
     except ValueError:
         return b""
-
-
-def _structures(data: bytes) -> Iterator[tuple[int, bytes]]:
-    at = 0
-    while at < len(data):
-        size = data[at]
-        part = data[at + 1 : at + 1 + size]
-        if size == 0 or len(part) < size:
-            return
-        yield part[0], part[1:]
-        at += 1 + size

@@ -388,16 +388,16 @@ class _App:
     def _hearing_of(self, desks: Mapping[str, Desk], marks: list[Mark]) -> Hearing:
         used = {desk.link for desk in desks.values()}
         links = [(one.id, "ble") for one in self._settings.ble]
+        links += [(one.id, "receiver") for one in self._settings.receivers]
         links += [(one.id, "serial") for one in self._settings.serial if one.id in used]
         links += [(one.id, "mqtt") for one in self._settings.mqtt if one.id in used or one.adverts]
-        on_air = [*(one.id for one in self._settings.ble), *(one.id for one in self._settings.mqtt if one.adverts)]
         deaf_since = last_sign(
             self._alive.read(), heard_by(self._outbox.last_recorded), began=self._began, tolerance_ms=ALIVE_TOLERANCE_MS,
             boots=self._outbox.boots,
         )  # fmt: skip
         return Hearing(
             links, marks, deaf_since=deaf_since, clock=self._clock, health=self._health,
-            store=self._collector.store_gap, radios=on_air,
+            store=self._collector.store_gap, radios=self._settings.radios,
         )  # fmt: skip
 
     # -- wires --------------------------------------------------------------------------------------------------

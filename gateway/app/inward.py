@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from drivers.kit import Answers, Streams
 from gateway.app.sources import source_of
+from gateway.app.transports import said
 from gateway.clock import Stamp, SystemClock
 from gateway.collect import BusMaster, Collector, Desk, Hearing, MessageReader, Relay, StreamReader
 from gateway.collect.judge import Judge
@@ -25,6 +27,7 @@ from gateway.outbox import Outbox
 
 if TYPE_CHECKING:
     from gateway.links.ble_radio import BleRadio
+    from gateway.links.esphome_proxy import EsphomeProxy
 
 
 class Inward:
@@ -43,6 +46,7 @@ class Inward:
         self._clock = clock
         self._health = health
         self._radios: dict[str, BleRadio] = {}
+        self._proxies: dict[str, EsphomeProxy] = {}
         self._lines: dict[str, SerialLine] = {}
         self._readers: dict[str, StreamReader] = {}
         self._masters: list[BusMaster] = []
@@ -55,6 +59,7 @@ class Inward:
         """Begin to hear; return the tasks."""
         return [
             *(group.create_task(radio.run(), name=f"radio {name}") for name, radio in self._radios.items()),
+            *(group.create_task(proxy.run(), name=f"receiver {name}") for name, proxy in self._proxies.items()),
             *(group.create_task(line.run(), name=f"line {name}") for name, line in self._lines.items()),
             *(group.create_task(master.run(), name="bus master") for master in self._masters),
             *(group.create_task(source.run(), name=f"broker {name}") for name, source in self._sources.items()),
@@ -63,15 +68,18 @@ class Inward:
 
     def dropped(self) -> Mapping[str, int]:
         """How many adverts a full queue has cost each radio."""
-        return {name: radio.dropped for name, radio in self._radios.items()}
+        return {name: radio.dropped for name, radio in self._air().items()}
 
     def heard(self) -> Mapping[str, int]:
         """How many adverts each radio has heard, from anybody."""
-        return {name: radio.heard for name, radio in self._radios.items()}
+        return {name: radio.heard for name, radio in self._air().items()}
 
     def buses(self) -> Sequence[Mapping[str, Any]]:
         """The figures of each line that is asked."""
         return [master.status() for master in self._masters]
+
+    def _air(self) -> Mapping[str, BleRadio | EsphomeProxy]:
+        return {**self._radios, **self._proxies}
 
     def on_stored(self) -> None:
         """Something was stored: what waits for that may be acknowledged."""
@@ -90,6 +98,8 @@ class Inward:
                 deliver=self._hear, on_state=self._hearing.on_state,
                 on_overflow=self._on_overflow(ble.id), clock=self._clock,
             )  # fmt: skip
+        if self._settings.receivers:
+            self._build_proxies()
         for serial in self._settings.serial:
             on_line = [desk for desk in desks.values() if desk.link == serial.id]
             if on_line:
@@ -98,6 +108,20 @@ class Inward:
             behind = [one for one in desks.values() if one.link == broker.id and isinstance(one.driver, Streams)]
             if behind or broker.adverts:
                 self._build_source(broker, behind)
+
+    def _build_proxies(self) -> None:
+        try:
+            from gateway.links.esphome_proxy import EsphomeProxy
+        except ImportError as error:
+            for one in self._settings.receivers:
+                self._health.on("GW-RCV-05", one.id, detail=str(error))
+            return
+        for one in self._settings.receivers:
+            self._proxies[one.id] = EsphomeProxy(
+                link_id=one.id, host=one.host, port=one.port, key=partial(said, one.key), silence_s=one.silence_s,
+                wanted=self._collector.wants, deliver=self._hear, on_state=self._hearing.on_state,
+                on_overflow=self._on_overflow(one.id), clock=self._clock,
+            )  # fmt: skip
 
     def _build_source(self, broker: Mqtt, desks: list[Desk]) -> None:
         reader = self._messages[broker.id] = MessageReader(

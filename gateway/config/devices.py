@@ -19,7 +19,7 @@ from gateway.config.findings import Findings, close_to
 from gateway.config.options import settle_options
 from gateway.config.positions import KeyPath
 from gateway.config.secret import Secret
-from gateway.config.settings import Ble, Device, DeviceTable, Mqtt, Room, Serial
+from gateway.config.settings import Ble, Device, DeviceTable, Link, Mqtt, Receiver, Room, Serial
 from gateway.config.tables import Entry
 from gateway.errors import SecretError
 
@@ -43,7 +43,7 @@ class Catalogue(Protocol):
 class Site:
     """What devices refer to. `links` are those that run; `set_aside` are the ids of links that do not."""
 
-    links: Mapping[str, Serial | Ble | Mqtt]
+    links: Mapping[str, Link]
     set_aside: frozenset[str]
     rooms: Mapping[str, Room]
 
@@ -289,9 +289,10 @@ def _link_of(driver: Driver) -> type[Ble] | type[Mqtt] | type[Serial]:
     return Mqtt if isinstance(driver, Streams) and driver.topics is not None else Serial
 
 
-def _carries(link: Serial | Ble | Mqtt | None, needed: type[Ble] | type[Mqtt] | type[Serial]) -> bool:
+def _carries(link: Link | None, needed: type[Ble] | type[Mqtt] | type[Serial]) -> bool:
     """Can what needs a kind of link be heard on this one? A receiver that publishes adverts is a radio, too."""
-    return isinstance(link, needed) or (needed is Ble and isinstance(link, Mqtt) and bool(link.adverts))
+    is_radio = isinstance(link, Ble | Receiver) or (isinstance(link, Mqtt) and bool(link.adverts))
+    return is_radio if needed is Ble else isinstance(link, needed)
 
 
 def _without_twins(placed: list[tuple[KeyPath, Device]], notes: Findings) -> list[tuple[KeyPath, Device]]:

@@ -8,7 +8,7 @@ no [[destination]]) there are no settings. Otherwise what can run runs, and what
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, TypeVar
 
@@ -17,15 +17,16 @@ from gateway.config.brokers import settle_brokers
 from gateway.config.destinations import settle_destinations
 from gateway.config.devices import Catalogue, Site, implied_rooms, settle_devices
 from gateway.config.findings import Findings, close_to
+from gateway.config.paths import check_secrets
 from gateway.config.positions import positions
-from gateway.config.settings import Ble, DeviceTable, Gateway, Mqtt, Outbox, Room, Serial, Settings
+from gateway.config.settings import Ble, DeviceTable, Gateway, Link, Mqtt, Outbox, Receiver, Room, Serial, Settings
 from gateway.config.syntax import explained
 from gateway.config.tables import Entry, read_entry, tables
 from gateway.errors import ConfigError, Finding
 
 MAX_BYTES: Final = 1024 * 1024
 
-_SECTIONS: Final = ("gateway", "room", "serial", "ble", "mqtt", "device", "destination", "outbox")
+_SECTIONS: Final = ("gateway", "room", "serial", "ble", "receiver", "mqtt", "device", "destination", "outbox")
 _UNSTABLE_PORT: Final = re.compile(r"/dev/tty(USB|ACM)\d+")
 _SOCKET: Final = re.compile(r"socket://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 _HIGHEST_PORT: Final = 65_535
@@ -117,10 +118,15 @@ def _settled(raw: Mapping[str, Any], path: Path, catalogue: Catalogue, notes: Fi
     serial = _unique(_entries(Serial, raw, "serial", notes, vital=frozenset({"port"})), notes)
     serial = [entry for entry in serial if _port(entry, notes)]
     ble = _unique(_entries(Ble, raw, "ble", notes, vital=frozenset({"adapter"})), notes)
+    receivers = _unique(_receivers(raw, notes), notes)
     brokers = _unique(settle_brokers(raw, notes), notes)
-    links = _links(serial, ble, brokers, notes)
+    links = _links(
+        [*_unique(serial, notes, key="port"), *_unique(ble, notes, key="adapter"), *receivers, *brokers], notes
+    )
     site = Site(
-        links, _named(raw, ("serial", "ble", "mqtt")) - links.keys(), {room.value.id: room.value for room in rooms}
+        links,
+        _named(raw, ("serial", "ble", "receiver", "mqtt")) - links.keys(),
+        {room.value.id: room.value for room in rooms},
     )
     devices = settle_devices(
         _entries(DeviceTable, raw, "device", notes, vital=frozenset({"address", "map"})), site, catalogue, notes
@@ -138,6 +144,7 @@ def _settled(raw: Mapping[str, Any], path: Path, catalogue: Catalogue, notes: Fi
         rooms=implied_rooms(devices, tuple(site.rooms.values())),
         serial=tuple(link for link in links.values() if isinstance(link, Serial)),
         ble=tuple(link for link in links.values() if isinstance(link, Ble)),
+        receivers=tuple(link for link in links.values() if isinstance(link, Receiver)),
         mqtt=tuple(link for link in links.values() if isinstance(link, Mqtt)),
         devices=devices,
         destinations=destinations,
@@ -190,14 +197,18 @@ def _unique(entries: Iterable[Entry[T]], notes: Findings, *, key: str = "id") ->
     return kept
 
 
+def _receivers(raw: Mapping[str, Any], notes: Findings) -> list[Entry[Receiver]]:
+    entries = _entries(Receiver, raw, "receiver", notes, vital=frozenset({"host", "port"}))
+    for entry in entries:
+        check_secrets(entry, notes)
+    return entries
+
+
 def _links(
-    serial: list[Entry[Serial]], ble: list[Entry[Ble]], brokers: list[Entry[Mqtt]], notes: Findings
-) -> dict[str, Serial | Ble | Mqtt]:
-    """Return the links that run: one id, one port, one adapter each."""
-    ports = _unique(serial, notes, key="port")
-    adapters = _unique(ble, notes, key="adapter")
-    every: list[Entry[Serial] | Entry[Ble] | Entry[Mqtt]] = [*ports, *adapters, *brokers]
-    links: dict[str, Serial | Ble | Mqtt] = {}
+    every: Sequence[Entry[Serial] | Entry[Ble] | Entry[Receiver] | Entry[Mqtt]], notes: Findings
+) -> dict[str, Link]:  # fmt: skip
+    """Return the links that run: one id each."""
+    links: dict[str, Link] = {}
     for entry in every:
         if entry.value.id in links:
             line = next(notes.line((*one.at, "id")) for one in every if one.value.id == entry.value.id)

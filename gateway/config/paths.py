@@ -16,7 +16,7 @@ from gateway.config import findings as found
 from gateway.config.findings import Findings
 from gateway.config.positions import KeyPath
 from gateway.config.secret import Secret
-from gateway.config.settings import MAX_PATHS, DestinationPath, Mqtt
+from gateway.config.settings import MAX_PATHS, DestinationPath, Mqtt, Receiver
 from gateway.config.tables import Entry, read_entry, tables
 from gateway.errors import SecretError
 
@@ -153,9 +153,9 @@ def _no_effect(entry: Entry[DestinationPath] | Entry[Mqtt], key: str, reason: st
     notes.add(found.NO_EFFECT, (*entry.at, key), effect=found.KEPT, reason=reason)
 
 
-def check_secrets(entry: Entry[DestinationPath] | Entry[Mqtt], notes: Findings) -> None:
+def check_secrets(entry: Entry[DestinationPath] | Entry[Mqtt] | Entry[Receiver], notes: Findings) -> None:
     """Tell of each secret that cannot be had, or used."""
-    for key in ("password", "token"):
+    for key in ("password", "token") if not isinstance(entry.value, Receiver) else ("key",):
         secret: Secret | None = getattr(entry.value, key, None)
         if secret is None:
             continue

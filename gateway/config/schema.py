@@ -25,6 +25,7 @@ from gateway.config.settings import (
     Gateway,
     Mqtt,
     Outbox,
+    Receiver,
     Room,
     Serial,
 )
@@ -37,6 +38,7 @@ TABLES: Final[Mapping[str, tuple[Any, bool]]] = {
     "outbox": (Outbox, False),
     "room": (Room, True),
     "ble": (Ble, True),
+    "receiver": (Receiver, True),
     "serial": (Serial, True),
     "mqtt": (Mqtt, True),
     "device": (DeviceTable, True),

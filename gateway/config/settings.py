@@ -150,6 +150,17 @@ class Ble:
 
 
 @dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
+class Receiver:
+    """[[receiver]]: a Bluetooth proxy of ESPHome in the network. Without a key whoever is in that network can imitate it."""
+
+    id: Id
+    host: Annotated[StrictStr, Field(pattern=r"^[A-Za-z0-9._:-]{1,253}$", description="host")]
+    port: Annotated[StrictInt, Field(ge=1, le=65_535, description="tcp-port")] = 6053
+    key: OptionalSecret = None
+    silence_s: Annotated[StrictFloat | StrictInt, Field(ge=10, le=3600, description="silence")] = 60
+
+
+@dataclass(frozen=True, slots=True, config=_FORBID_EXTRA)
 class DeviceTable:
     """[[device]] as it is written. `address` is empty only for a device that has its line to itself.
 
@@ -318,6 +329,9 @@ class Outbox:
     linger_s: Annotated[StrictFloat | StrictInt, Field(ge=0, le=10, description="linger")] = 5
 
 
+Link = Serial | Ble | Receiver | Mqtt
+
+
 @plain_dataclass(frozen=True, slots=True)
 class Settings:
     """Everything that runs. What was wrong and set aside or repaired stands in `findings`.
@@ -336,3 +350,10 @@ class Settings:
     path: Path
     findings: tuple[Finding, ...] = ()
     set_aside_destinations: tuple[Destination, ...] = ()
+    receivers: tuple[Receiver, ...] = ()
+
+    @property
+    def radios(self) -> tuple[str, ...]:
+        """The links that hear what is on the air: adapters, proxies, and brokers on which a receiver publishes adverts."""
+        relays = [one.id for one in self.mqtt if one.adverts]
+        return (*(one.id for one in self.ble), *(one.id for one in self.receivers), *relays)

@@ -6,6 +6,7 @@ Two adapters over a real bleak, and a receiver that publishes what it hears on a
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import shutil
 import signal
@@ -21,6 +22,7 @@ from simulator.ble_devices import BthomeButton
 from simulator.bluez import FakeBluez
 from simulator.bluez_objects import Report
 from simulator.dbus_daemon import DbusDaemon
+from simulator.esphome_proxy import FakeProxy
 from simulator.platform import district
 from tests.gateway.mqtt.mosquitto.conftest import SEARCHED, Mosquitto
 
@@ -223,6 +225,57 @@ async def test_a_press_that_a_receiver_behind_a_broker_hears_too_is_one_alarm_an
     assert [(one["presses"], one["counter"], one["verified"]) for one in calls] == [(1, 1001, True), (2, 1002, True)]
     (gap,) = [one for one in taken(tmp_path, "gateway.gap") if one["reason"] == "link-down"]
     assert (gap["link"], gap["others_hearing"]) == ("attic", ["hall", "stairs"])
+
+
+PROXY = """
+[[receiver]]
+id = "proxy"
+host = "127.0.0.1"
+port = {proxy}
+key = "file:{folder}/proxy-key"
+"""
+
+
+async def test_a_press_that_a_proxy_hears_too_is_one_alarm_and_its_reboot_is_a_gap(
+    gateway: Any, air: Any, tmp_path: Path, eventually: Callable[..., Any]
+) -> None:
+    psk = base64.b64encode(bytes(range(32))).decode()
+    for name, content in (("key", KEY), ("proxy-key", psk)):
+        (tmp_path / name).write_text(content)
+        (tmp_path / name).chmod(0o600)
+    gateway.env |= air.env
+    proxy = FakeProxy(key=psk)
+    await proxy.start()
+    try:
+        async with district(tmp_path) as platform:
+            gateway.configure(CONFIG + PROXY, platform=platform.port, proxy=proxy.port)
+            await gateway.start()
+            every = [HEARING[0], HEARING[1], ("proxy", True)]
+            await gateway.until("hearing", lambda said: sorted(links(said)) == sorted(every))
+
+            first = air.press(hci0=-71)
+            await gateway.until("heard", lambda said: said["devices"][0]["heard"] == 1)
+            assert proxy.hear(Report(air.button.address, -50, service_data={0xFCD2: first}))
+            status = await gateway.until("heard", lambda said: said["devices"][0]["heard"] == 2)
+            assert [(one["link"], one["rssi"]) for one in status["devices"][0]["receivers"]] == [
+                ("proxy", -50), ("hall", -71),
+            ]  # fmt: skip
+
+            await proxy.stop()
+            status = await gateway.until("deaf", lambda said: ("proxy", False) in links(said))
+            assert [(one["code"], one["subject"]) for one in status["problems"]] == [("GW-RCV-01", "proxy")]
+            await proxy.start()
+            await gateway.until("hearing", lambda said: ("proxy", True) in links(said))
+            assert proxy.hear(Report(air.button.address, -50, service_data={0xFCD2: air.press()}))  # it alone
+            await eventually(lambda: len(taken(tmp_path, "alarm.raised")) == 2, "the second press")
+            await eventually(lambda: len(taken(tmp_path, "gateway.gap")) == 4, "a start of three, and one alone")
+    finally:
+        await gateway.end(signal.SIGTERM)
+        await proxy.stop()
+    calls = taken(tmp_path, "alarm.raised")
+    assert [(one["presses"], one["counter"], one["verified"]) for one in calls] == [(1, 1001, True), (2, 1002, True)]
+    (gap,) = [one for one in taken(tmp_path, "gateway.gap") if one["reason"] == "link-down"]
+    assert (gap["link"], gap["others_hearing"]) == ("proxy", ["hall", "stairs"])
 
 
 async def test_a_deaf_radio_hides_neither_a_press_nor_its_own_deafness(

@@ -11,7 +11,18 @@ import pytest
 from drivers.kit import RAISABLE, RAISING, Reason, SignalKind
 from gateway.collect.listening import FAULT, NOBODY, NOISE, NOTHING, SILENCE, STRANGER
 from gateway.config.schema import TABLES, settings_of
-from gateway.config.settings import Ble, Destination, DestinationPath, DeviceTable, Gateway, Mqtt, Outbox, Room, Serial
+from gateway.config.settings import (
+    Ble,
+    Destination,
+    DestinationPath,
+    DeviceTable,
+    Gateway,
+    Mqtt,
+    Outbox,
+    Receiver,
+    Room,
+    Serial,
+)
 from gateway.problems import SEVERITIES
 from gateway.texts import language, placeholders, table, text
 
@@ -46,7 +57,7 @@ def test_no_text_is_left_over_and_none_is_missing() -> None:
     needed = {f"problem.{key.split('.')[1]}.{part}" for key in table("zh") if key.startswith("problem.")
               for part in ("title", "meaning", "remedy")}  # fmt: skip
     needed |= {word[1:] for word in words if word.startswith("@") and "." in word[:-1] and " " not in word}
-    for kind in (Gateway, Room, Serial, Ble, Mqtt, DeviceTable, Destination, DestinationPath, Outbox):
+    for kind in (Gateway, Room, Serial, Ble, Mqtt, Receiver, DeviceTable, Destination, DestinationPath, Outbox):
         needed |= {f"expect.{item.description}" for item in getattr(kind, "__pydantic_fields__").values()}  # noqa: B009 - typed as unknown
     needed |= {f"severity.{one}" for one in SEVERITIES} | {f"effect.{one}" for one in ("fatal", "set-aside", "kept")}
     needed |= {"effect.follows", "effect.runs"}

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+import sys
 from collections.abc import AsyncIterator, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +18,7 @@ from gateway.app.inward import Inward
 from gateway.clock import Stamp, SystemClock
 from gateway.collect import Collector, Desk, Hearing
 from gateway.collect.judge import Judge
-from gateway.config import Ble, Gateway, Serial, Settings
+from gateway.config import Ble, Gateway, Receiver, Serial, Settings
 from gateway.config import Outbox as OutboxSettings
 from gateway.events import Origin
 from gateway.health import Health
@@ -33,10 +34,15 @@ class Way:
 
     inward: Inward
     hearing: Hearing
-    gaps: list[Mapping[str, Any]] = field(default_factory=list)
+    gaps: list[Mapping[str, Any]]
+    health: Health
+
+    @property
+    def problems(self) -> list[tuple[str, str]]:
+        return [(one.code, one.subject) for one in self.health.current()]
 
 
-Opener = Callable[[str], Way]
+Opener = Callable[..., Way]
 
 
 @pytest.fixture
@@ -46,14 +52,14 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
     outbox = Outbox(tmp_path / "outbox.db", [Route("district", ("*",))], clock=clock)
     await outbox.open()
 
-    def made(port: str) -> Way:
+    def made(port: str, *, receivers: tuple[Receiver, ...] = ()) -> Way:
         driver = catalogue.driver("json-lines")
         assert isinstance(driver, Streams)
         options = driver.options({"address": "", "signal": [{"field": "ev", "is": "call"}]})
         desks = {"board": Desk("board", "json-lines", "wire", "", "201", "", driver, options, wired=True)}
         settings = Settings(
             Gateway("gw", "org", "site"), rooms=(), serial=(Serial("wire", port),), ble=(Ble("air"),), mqtt=(), devices=(),
-            destinations=(), outbox=OutboxSettings(), path=Path("/gateway.toml"),
+            destinations=(), outbox=OutboxSettings(), path=Path("/gateway.toml"), receivers=receivers,
         )  # fmt: skip
         gaps: list[Mapping[str, Any]] = []
 
@@ -74,7 +80,7 @@ async def opened(tmp_path: Path) -> AsyncIterator[Opener]:
             settings, desks, origin=ORIGIN, collector=collector, judge=judge, hearing=hearing, outbox=outbox, clock=clock,
             health=health,
         )  # fmt: skip
-        return Way(inward, hearing, gaps)
+        return Way(inward, hearing, gaps, health)
 
     yield made
     await outbox.close()
@@ -127,3 +133,14 @@ async def test_a_line_that_is_lost_and_found_tells_its_reader(opened: Opener) ->
                 await asyncio.sleep(0.01)
         line.cancel()
     os.close(slave)
+
+
+async def test_without_its_library_a_receiver_is_told_and_the_rest_is_heard(
+    opened: Opener, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    way = opened("/dev/ttyS99", receivers=(Receiver("stairs", "192.168.8.31"),))
+    assert (set(way.inward._proxies), way.problems) == ({"stairs"}, [])
+    monkeypatch.setitem(sys.modules, "gateway.links.esphome_proxy", None)
+    way = opened("/dev/ttyS99", receivers=(Receiver("stairs", "192.168.8.31"),))
+    assert (way.inward._proxies, way.problems) == ({}, [("GW-RCV-05", "stairs")])
+    assert set(way.inward._radios) == {"air"}

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from drivers.kit import Advertises, LineSettings
-from gateway.config import Device, Room, Secret, Settings
+from gateway.config import Device, Receiver, Room, Secret, Settings
 from gateway.problems import describe
 
 Added = Callable[[str], tuple[Settings, list[tuple[str, str, int | None, str]]]]
@@ -518,3 +518,30 @@ def test_what_is_heard_by_radio_on_a_line_needs_its_address(
     assert [(code, where) for code, where, *_ in findings if code != "GW-CFG-38"] == (
         [] if runs else [("GW-CFG-05", "device[1] (one).address")]
     )
+
+
+# -- receivers -----------------------------------------------------------------------------------------------------
+
+RECEIVER = '[[receiver]]\nid = "stairs"\nhost = "192.168.8.31"\n'
+
+
+def test_a_receiver_is_a_radio(added: Added) -> None:
+    settings, findings = added(RECEIVER + beacon(link="stairs"))
+    assert findings == []
+    assert settings.receivers == (Receiver("stairs", "192.168.8.31"),)
+    assert (settings.receivers[0].port, settings.receivers[0].key, settings.receivers[0].silence_s) == (6053, None, 60)
+    assert (ids(settings), settings.radios) == (["one"], ("stairs",))
+
+
+def test_a_receiver_whose_key_cannot_be_had_is_tried_all_the_same_and_told(added: Added, tmp_path: Path) -> None:
+    settings, findings = added(f'{RECEIVER}key = "file:{tmp_path}/none"\n' + beacon(link="stairs"))
+    assert [(one[0], one[1], one[3]) for one in findings] == [("GW-CFG-21", "receiver[1] (stairs).key", "kept")]
+    assert [one.id for one in settings.receivers] == ["stairs"]
+
+
+@pytest.mark.parametrize("line", ['host = "http://192.168.8.31"', 'host = ""', 'host = "a"\nport = 0', "port = 6053"])
+def test_a_receiver_that_is_nowhere_is_set_aside(added: Added, line: str) -> None:
+    settings, findings = added(f'[[receiver]]\nid = "stairs"\n{line}\n' + beacon(link="stairs"))
+    assert (settings.receivers, settings.devices) == ((), ())
+    assert {one[3] for one in findings if one[1].startswith("receiver")} == {"set-aside"}
+    assert "GW-CFG-32" in {one[0] for one in findings}
