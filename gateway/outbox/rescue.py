@@ -28,6 +28,7 @@ from gateway.outbox.quarantine import forget_note
 from gateway.outbox.reading import ReadingThread
 from gateway.outbox.rows import Write
 from gateway.outbox.salvage import salvage
+from gateway.outbox.store import UNTOLD
 from gateway.outbox.wreck import Rescued, Wreck, steps
 
 LIMIT_S: Final = 1_800.0
@@ -84,19 +85,20 @@ class Rescue:
     async def tell_torn(self) -> None:
         """Tell that the last commit before the start is broken: it may have been accepted. No more than that is known."""
         outbox, now = self._outbox, self._clock.stamp()
-        outbox.is_torn, torn = False, outbox.torn
         since = outbox.last_recorded or now
-        _log.warning("the last commit before the start is broken; it may have been accepted", sequence=outbox.sequence)
         data = {
             "link": "outbox", "from": iso(since.wall_ms), "to": iso(now.wall_ms), "from_mono_ms": since.mono_ms,
             "to_mono_ms": now.mono_ms, "from_boot": since.boot, "to_boot": now.boot, "reason": CORRUPT, "dropped": 0,
             "exact": False, "complete": False, "rescued": 0, "sequences": [], "stream": outbox.streamid,
             "highest": outbox.sequence, "highest_is_sure": False,
         }  # fmt: skip
-        await self._durable(  # it may stand there still at the next start
+        is_told = await self._durable(  # it may stand there still at the next start
             events=(new_event("gateway.gap", self._origin, device=self._origin.gateway, at=now, data=data),),
-            facts=((TORN, " ".join(torn)),),
+            facts=((TORN, " ".join(outbox.torn)), (UNTOLD, "")),
         )
+        if is_told:  # else it is still to be told, by the next look or the next start
+            outbox.is_torn = False
+            _log.warning("the last commit before the start is broken; it may have been accepted", sequence=outbox.sequence)
 
     async def once(self) -> None:
         """Rescue what the oldest database that was set aside still holds. Raises OSError when it cannot be read at all."""
@@ -194,10 +196,19 @@ class Rescue:
         now = json.loads(self._outbox.to_rescue or "{}")
         return {"then": now["then"]} if now.get("file") == place.get("file") and "then" in now else {}
 
-    async def _durable(self, **more: Any) -> None:
+    async def _durable(self, **more: Any) -> bool:
+        """Return whether it was stored: False for what no disk will ever take."""
         done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        await self._submit(Write(**more, on_commit=lambda _rows: settle(done), on_failed=lambda: settle(done)))
+        stored = False
+
+        def committed() -> None:
+            nonlocal stored
+            stored = True
+            settle(done)
+
+        await self._submit(Write(**more, on_commit=lambda _rows: committed(), on_failed=lambda: settle(done)))
         await done
+        return stored
 
     async def _submit(self, write: Write) -> None:
         while not self._outbox.submit(write, live=False):  # noqa: ASYNC110 - the queue tells nobody that it has room

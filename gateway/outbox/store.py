@@ -29,6 +29,8 @@ from gateway.outbox.wal_index import WalIndex
 from gateway.tally import Tally
 
 _KEPT_CLOSED_ALARMS: Final = 1000
+UNTOLD: Final = "torn_untold"
+"""The fact that a broken commit is still to be told; empty ever after it was."""
 
 
 class Store(Transactions):
@@ -113,7 +115,11 @@ class Store(Transactions):
         self.boots = facts.get("boots", "")
         self.rescue = facts.get("rescue", "")
         told = set(facts.get("torn", "").split())
-        self.is_torn = any(one not in told for one in self.torn)
+        self.is_torn = bool(facts.get(UNTOLD)) or any(one not in told for one in self.torn)
+        if self.is_torn and not facts.get(UNTOLD):
+            # Before anything else is written: the next commit may take the place of what shows it.
+            with contextlib.suppress(sqlite3.OperationalError):  # a full disk: it shows until something is written
+                self._put_facts([(UNTOLD, "1")])
         recorded = Stamp(**json.loads(facts["recorded"])) if "recorded" in facts else None
         try:
             tally = Tally.parse(facts["tally"]) if "tally" in facts else Tally()

@@ -297,6 +297,29 @@ async def test_a_broken_commit_that_stands_there_still_is_not_told_again(
     assert (outbox.is_torn, outbox.sequence) == (True, 4)
 
 
+async def test_a_broken_commit_is_told_however_soon_the_gateway_ends_again(
+    closed_shelf: Any, event: Maker, tmp_path: Path
+) -> None:
+    """What is stored after the start takes its place in the log: it shows no more, and was not told yet."""
+    crashed = Crashed(closed_shelf)
+    await crashed.leave([numbered(event, n) for n in range(5)], tmp_path)
+    flip(crashed.wal, HEADER + (commits_of(crashed.wal)[-1][0] - 1) * FRAME + HEAD)
+    outbox = await closed_shelf.open()
+    assert outbox.is_torn
+    for n in (11, 12, 13):
+        await closed_shelf.store(numbered(event, n))
+        await crashed.die(tmp_path / f"kill-{n}")
+        outbox = await closed_shelf.open()
+        assert outbox.is_torn
+    assert outbox.torn == []
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).tell_torn()
+    assert not outbox.is_torn
+    outbox = await closed_shelf.kill()
+    assert not outbox.is_torn
+    _, [gap] = await rescued(closed_shelf)
+    assert (gap["link"], gap["reason"], gap["highest_is_sure"]) == ("outbox", "corrupt", False)
+
+
 async def test_a_commit_without_its_end_was_not_accepted_and_is_not_told(
     closed_shelf: Any, event: Maker, tmp_path: Path
 ) -> None:
