@@ -90,6 +90,38 @@ DRIVER = Advertises(
     options=options,
     vectors=(
         AdvertVector(
+            source="wiki.teltonika-gps.com, EYE SENSOR: the maker's example; magnet present, and its field not seen",
+            advert=_advert("01b708b4120ccb0bffc767"),
+            expect=Decoded(
+                (
+                    Signal(SignalKind.MOTION, "moving", level=False),
+                    Signal(SignalKind.OPENING, "open", level=True),
+                    Signal(SignalKind.LOW_BATTERY, level=False),
+                    Reading("temperature", Decimal("22.28")),
+                    Reading("humidity", Decimal(18)),
+                    Reading("battery_voltage", Decimal("3.03")),
+                )
+            ),
+        ),
+        AdvertVector(
+            source="teltonika-ble tests: test_magnet_detected_and_low_battery",
+            advert=_advert("014c"),
+            expect=Decoded(
+                (Signal(SignalKind.OPENING, "open", level=False), Signal(SignalKind.LOW_BATTERY, level=True))
+            ),
+        ),
+        AdvertVector(
+            source="teltonika-ble tests: test_moving_and_negative_temperature",
+            advert=_advert("0111ff388005"),
+            expect=Decoded(
+                (
+                    Signal(SignalKind.MOTION, "moving", level=True),
+                    Signal(SignalKind.LOW_BATTERY, level=False),
+                    Reading("temperature", Decimal("-2.00")),
+                )
+            ),
+        ),
+        AdvertVector(
             source="synthetic: every field of the maker's frame, moving, the magnet seen, the battery low",
             advert=_advert("01ff0a912d8003f6fff958"),
             expect=Decoded(

@@ -386,3 +386,20 @@ def test_a_rule_for_the_housing_goes_before_what_is_known_of_it() -> None:
     decoded = said(RTL, powercode(bytes.fromhex("6f4770ccd0")), rules)
     assert [one.kind for one in decoded.observations if isinstance(one, Signal)] == [CALL, SignalKind.LOW_BATTERY]
     assert said(RTL, b'{"model":"X","id":1,"tamper":"open"}\n', rules).observations == ()
+
+
+MORE_RTL = [
+    json.loads(line) for line in (CAPTURES / "rtl433" / "more_rtl433.jsonl").read_text(encoding="utf-8").splitlines()
+]
+
+
+@pytest.mark.parametrize("line", MORE_RTL, ids=lambda line: str(line["source"])[:60])
+def test_a_line_of_an_alarm_systems_contact_is_read_as_it_was_logged(line: dict[str, Any]) -> None:
+    field, opened, closed, is_open = line["expected"]["contact"]
+    rules = {"signal": [{"field": field, "equals": opened, "ends": closed, "is": "opening", "code": "contact"}]}
+    decoded = said(RTL, line["text"].encode() + b"\n", rules)
+    assert decoded.address == line["expected"]["address"]
+    assert decoded.observations[0] == Signal(OPENING, "contact", level=is_open)
+    tamper = (Signal(SignalKind.TAMPER, "tamper", level=False),) if '"tamper"' in line["text"] else ()
+    assert decoded.observations[1:] == (Signal(SignalKind.LOW_BATTERY, "battery_ok", level=False), *tamper)
+    assert decoded.refused == ()
