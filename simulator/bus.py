@@ -41,6 +41,7 @@ from simulator.scenario import load
 
 REPLIES_AT_ONCE: Final = 8
 BYTE_GAP_S: Final = 0.5
+JABBER_S: Final = 0.002
 STRANGER: Final = bytes.fromhex("999999999998")
 CONTROL_AT: Final = 8
 
@@ -93,6 +94,7 @@ class MeterBus:
         self._baud = baud
         self._on_exchange = on_exchange
         self._asked_bytes = 0
+        self._is_jabbered = False
         self._meters = meters
         self._ledger = ledger
         self._echo = echo
@@ -156,12 +158,18 @@ class MeterBus:
         wire = meter.preamble + answer.frame
         if meter.quirks.stray:
             wire = b"\x00\xff\x00" + wire + b"\xff\x00"
+        is_garbled = meter.random.random() < meter.quirks.garbled
+        if is_garbled:
+            at = meter.random.randrange(len(wire))
+            wire = wire[:at] + bytes([wire[at] ^ 0x20]) + wire[at + 1 :]
+        if meter.quirks.jabbers:
+            self._begin(self._jabber(wire, baud))
         if not await self.port.send(wire, baud=baud):
             return
         if self._on_exchange is not None:
             ended_at = asyncio.get_running_loop().time()
             self._on_exchange(Exchange(meter.device, asked_bytes, thought_s, len(wire), ended_at))
-        if not answer.values:
+        if not answer.values or is_garbled:
             return
         meter.replies += 1
         now = time.time()
@@ -170,6 +178,13 @@ class MeterBus:
                 row = {"t": now, "t_last": now, "device": meter.device, "kind": "poll", "counter": meter.replies}
                 told = {"quantity": value.quantity, "channel": value.channel, "value": value.text()}
                 self._ledger.record({**row, "n": None, "session": None, "value": told})
+
+    async def _jabber(self, wire: bytes, baud: int) -> None:
+        if not self._is_jabbered:
+            self._is_jabbered = True
+            while True:
+                await asyncio.sleep(JABBER_S)
+                await self.port.send(wire, baud=baud)
 
     async def _collide(self, frames: Sequence[bytes], baud: int) -> None:
         await asyncio.sleep(0.02)

@@ -87,7 +87,9 @@ class Quirks:
     zeros for tariffs that it does not have. `split` gives what is longer than 8 bytes in several frames; `no_blocks` refuses
     blocks (a 698.45 meter: lists); `mute` is silent to what it does not know, instead of refusing it; `zeros` fills phases that
     it does not have with zeros instead of FF; `damaged` has a nibble above 9 in each second voltage; `nameless` answers a
-    wildcard with the wildcard; `status` are the bits that are set in its seven status words.
+    wildcard with the wildcard; `status` are the bits that are set in its seven status words. `garbled` is the share of its
+    replies in which a byte arrives as another one (what a UART makes of a wrong parity bit, or of a power cable beside the bus);
+    `jabbers` says its last reply again and again without being asked, as a meter with water in it does.
     """
 
     silent: bool = False
@@ -103,6 +105,8 @@ class Quirks:
     damaged: bool = False
     nameless: bool = False
     status: Sequence[int] = (0,) * 7
+    garbled: float = 0.0
+    jabbers: bool = False
 
 
 class Records:

@@ -25,7 +25,9 @@ from simulator.meters import Meter, Quirks
 class Cable:
     """A bus with meters at one end and a line at the other."""
 
-    def __init__(self, run: Path, meters: Sequence[Meter], *, echo: bool = False, expect_echo: bool = False) -> None:
+    def __init__(
+        self, run: Path, meters: Sequence[Meter], *, echo: bool = False, expect_echo: bool = False, quiet_ms: int = 20
+    ) -> None:
         self.run = run
         self.states: list[LinkState] = []
         self.ledger = Ledger(run / "bus.jsonl")
@@ -34,7 +36,7 @@ class Cable:
             link_id="bus-1",
             port=str(run / "ttyMETER"),
             line=LineSettings(baud=9600),
-            quiet_ms=20,
+            quiet_ms=quiet_ms,
             echo=expect_echo,
             on_state=self.states.append,
             clock=SystemClock(),
@@ -223,3 +225,36 @@ async def test_a_speed_that_a_socket_cannot_take_is_no_reply_with_its_reason(tmp
         running.cancel()
         await asyncio.gather(running, return_exceptions=True)
         server.close()
+
+
+async def test_a_meter_that_speaks_without_end_keeps_the_line_restless_and_its_frames_name_it(tmp_path: Path) -> None:
+    meters = [meter("m1", jabbers=True), meter("m2", "111111111111")]
+    async with plugged(Cable(tmp_path, meters, quiet_ms=200)) as cable:
+        said = bytearray()
+        cable.line.on_unasked = said.extend
+        assert len(await cable.poll("000000193600", "energy_active_import")) == 5
+        for _ in range(3):
+            with contextlib.suppress(NoReply):
+                await cable.poll("111111111111", "energy_active_import", timeout_s=0.2)
+        assert cable.line.restless >= 3
+        assert DRIVER.sender is not None
+        assert {DRIVER.sender(frame) for frame in DRIVER.framer().feed(bytes(said))} == {"000000193600"}
+
+
+async def test_replies_with_a_wrong_byte_are_asked_for_again_and_no_wrong_value_comes_of_them(tmp_path: Path) -> None:
+    async with plugged(Cable(tmp_path, [meter(garbled=0.4)])) as cable:
+        for _ in range(12):
+            ask = next(DRIVER.talk(DRIVER.options("000000193600", {"registers": ["energy_active_import"]})))
+            framer = DRIVER.framer()
+            with contextlib.suppress(NoReply):
+                await cable.line.ask(type(ask)(ask.request, ask.answers, 0.4, retries=3), framer)
+        assert cable.line.timeouts >= 1
+        assert cable.line.replies >= 6
+        assert cable.line.trimmed + cable.line.unasked >= 12
+
+
+async def test_two_meters_with_one_number_garble_each_other_and_give_no_value(tmp_path: Path) -> None:
+    async with plugged(Cable(tmp_path, [meter("m1"), meter("m2")])) as cable:
+        with pytest.raises(NoReply):
+            await cable.poll("000000193600", "energy_active_import", timeout_s=0.3)
+        assert cable.line.rx_bytes > 0
