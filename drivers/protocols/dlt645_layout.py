@@ -136,6 +136,9 @@ def name(quantity: str, channel: str) -> str:
 
 def _reading(field: Field, data: bytes, channel: str) -> Reading | None:
     if field.binary:
+        # No meter has every fault there is: a word of nothing but ones is one that it does not have.
+        if data.count(0xFF) == len(data):
+            return None
         return Reading(field.quantity, Decimal(int.from_bytes(data, "little")), channel)
     number = bcd(data, decimals=field.decimals, signed=field.sign is Sign.BIT)
     if number is None:

@@ -691,3 +691,11 @@ def test_a_meter_that_is_silent_to_blocks_is_read_value_by_value_and_a_silent_on
     values = ["00010000", "00010100", "00010200", "00010300", "00010400"]
     assert silent("") == ["0001ff00", "00010000"]
     assert silent("00000000") == ["0001ff00", *values, "0201ff00", "02010100", "02010200", "02010300"]
+
+
+def test_a_status_word_that_a_meter_does_not_have_is_no_word_and_no_faults() -> None:
+    found, _ = poll(lambda _: reply("ff050004" + "0000" * 4 + "ffff" * 2 + "0000"), "status")
+    assert isinstance(found, tuple)
+    assert [one.channel for one in found if isinstance(one, Reading)] == ["1", "2", "3", "4", "7"]
+    assert not [one for one in found if isinstance(one, Signal) and one.level]
+    assert dlt645_2007.decode(0x04000505, bytes.fromhex("ffff")) == Data(())
