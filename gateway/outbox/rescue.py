@@ -98,7 +98,9 @@ class Rescue:
         )
         if is_told:  # else it is still to be told, by the next look or the next start
             outbox.is_torn = False
-            _log.warning("the last commit before the start is broken; it may have been accepted", sequence=outbox.sequence)
+            _log.warning(
+                "the last commit before the start is broken; it may have been accepted", sequence=outbox.sequence
+            )
 
     async def once(self) -> None:
         """Rescue what the oldest database that was set aside still holds. Raises OSError when it cannot be read at all."""

@@ -114,12 +114,7 @@ class Store(Transactions):
         self.epochs = {key[6:]: int(value) for key, value in facts.items() if key.startswith("epoch:")}
         self.boots = facts.get("boots", "")
         self.rescue = facts.get("rescue", "")
-        told = set(facts.get("torn", "").split())
-        self.is_torn = bool(facts.get(UNTOLD)) or any(one not in told for one in self.torn)
-        if self.is_torn and not facts.get(UNTOLD):
-            # Before anything else is written: the next commit may take the place of what shows it.
-            with contextlib.suppress(sqlite3.OperationalError):  # a full disk: it shows until something is written
-                self._put_facts([(UNTOLD, "1")])
+        self._note_torn(set(facts.get("torn", "").split()), is_untold=bool(facts.get(UNTOLD)))
         recorded = Stamp(**json.loads(facts["recorded"])) if "recorded" in facts else None
         try:
             tally = Tally.parse(facts["tally"]) if "tally" in facts else Tally()
@@ -140,6 +135,13 @@ class Store(Transactions):
         for device, session, text, settled in self._writer.execute(query):
             known = digests.get((device, session))
             self.counters.numbers[device, session] = NumberSet.parse(text, settled=settled, digests=known)
+
+    def _note_torn(self, told: set[str], *, is_untold: bool) -> None:
+        """Before anything else is written: the next commit may take the place of what shows a broken one."""
+        self.is_torn = is_untold or any(one not in told for one in self.torn)
+        if self.is_torn and not is_untold:
+            with contextlib.suppress(sqlite3.OperationalError):  # a full disk: it shows until something is written
+                self._put_facts([(UNTOLD, "1")])
 
     @asks
     def adopt(self, numbers: Mapping[tuple[str, str], NumberSet], known: Salvaged, facts: Mapping[str, str]) -> None:
