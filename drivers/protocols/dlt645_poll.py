@@ -272,6 +272,7 @@ class Conversation:
     def clock(self) -> Generator[Ask, bytes, datetime | None]:
         """Read the meter's own clock; None, and a line in `refused`, where it has none."""
         if self.is_over():
+            self.refused.append(f"{CLOCK} = not asked any more")
             return None
         date_id, time_id = self.edition.clock_identifiers
         try:
@@ -283,12 +284,15 @@ class Conversation:
             if date is None or time is None:
                 self.refused.append(f"{CLOCK} = {self.why}")
                 return None
-            return self.edition.clock(date, time)
+            now = self.edition.clock(date, time)
         except Rejected as rejected:
             if rejected.reason is Reason.NOT_MINE:
                 raise
             self.refused.append(f"{CLOCK} = {rejected.detail}")
             return None
+        if now is None:
+            self.refused.append(f"{CLOCK} = the meter has none")
+        return now
 
     def end(self, observations: tuple[Observation, ...]) -> Polled:
         """Return what the poll brought. Raises Rejected where that is nothing."""

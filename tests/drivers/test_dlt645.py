@@ -699,3 +699,13 @@ def test_a_status_word_that_a_meter_does_not_have_is_no_word_and_no_faults() -> 
     assert [one.channel for one in found if isinstance(one, Reading)] == ["1", "2", "3", "4", "7"]
     assert not [one for one in found if isinstance(one, Signal) and one.level]
     assert dlt645_2007.decode(0x04000505, bytes.fromhex("ffff")) == Data(())
+
+
+@pytest.mark.parametrize(("date", "time"), [("ffffffff", "593022"), ("00000000", "000000"), ("07291126", "ffffff")])
+def test_a_clock_that_a_meter_does_not_have_is_told(date: str, time: str) -> None:
+    found = stamped(
+        {"0001ff00": "30360000", "04000101": date, "04000102": time}, registers=["energy_active_import", "clock"]
+    )
+    assert found == Decoded(
+        (Reading("energy_active_import", Decimal("36.30")),), refused=("clock = the meter has none",)
+    )
