@@ -16,7 +16,7 @@ dead line delivers before TCP's patience ends, 924 s). The last connection's wil
 says "online" every minute by itself.
 
 Where a platform gives one client id, two connections would throw each other out: `one_at_a_time`. Then a path is dialled when
-no other one stands or is being tried, so that a later one is a cold standby: after a loss the earlier ones are tried first.
+no other one stands or is being tried, so that a later one is a cold standby; whose turn it is stands in `turn`.
 
 Limits: 4 paths, `OPEN_LIMIT_S` for an attempt, `CLOSE_LIMIT_S` for all goodbyes together. With a single path nothing of
 this happens: it is opened, used, and closed when it is lost.
@@ -39,6 +39,7 @@ from gateway.health import Health
 from gateway.mqtt_session import TAKEN_OVER
 from gateway.uplinks.back_off import BackOff
 from gateway.uplinks.path import Line, PlatformPath
+from gateway.uplinks.turn import Turn
 from gateway.uplinks.uplink import Ack, Announcing, Limited, SharedLine, UplinkEvents
 
 MAX_PATHS: Final = 4
@@ -48,6 +49,8 @@ OPEN_LIMIT_S: Final = 45.0
 CLOSE_LIMIT_S: Final = 3.0
 CALM_S: Final = 300.0  # so long nobody else took a session of ours: the problem is over
 ANNOUNCE_AFTER_S: Final = (0.0, 2.0, 60.0, 300.0, 1000.0)
+# A path that stood for so long was worth dialling: after it the earliest is tried first again.
+STOOD_S: Final = 10.0
 NO_TOKEN: Final = -1
 PATH_DOWN: Final = "GW-NET-07"
 PARTLY_REFUSED: Final = "GW-PLT-08"
@@ -98,7 +101,7 @@ class Paths:
         # Asked for each message, and slow to answer: a protocol is looked at member by member.
         self._limited = [one.uplink if isinstance(one.uplink, Limited) else None for one in paths]
         self._shared = [isinstance(one.uplink, SharedLine) and one.uplink.is_shared for one in paths]
-        self._turn = asyncio.Lock() if one_at_a_time and len(paths) > 1 else None
+        self._turn = Turn() if one_at_a_time and len(paths) > 1 else None
         self._in_use: Line | None = None
         self._events: PathsEvents | None = None
         self._first: asyncio.Future[None] | None = None
@@ -157,7 +160,7 @@ class Paths:
             async with asyncio.timeout(HEAD_START_S * line.number):
                 await line.may_begin.wait()
         while True:
-            async with self._turn or contextlib.nullcontext():
+            async with contextlib.nullcontext() if self._turn is None else self._turn.of(line.number):
                 established = await self._connect_once(line)
             await line.back_off.sleep(established=established, pending=self.urgent(), alarm=line.alarm)
 
@@ -180,7 +183,10 @@ class Paths:
                 self._failed(line, line.ended.result())
             else:
                 self._stands(line)
+                since = self._clock.monotonic()
                 await line.ended
+                if self._turn is not None and self._clock.monotonic() - since >= STOOD_S:
+                    self._turn.begin_anew()
         finally:
             await uplink.close()
         self._announce_again()
