@@ -4,7 +4,8 @@ Plays its part of DIR/scenario.json from `start` on, until it is told to end (SI
 "meter" answer on DIR/`links.bus.path`, as their model says; devices with the role "controller" serve a TCP port each and
 emit what stands in `emissions` under their id with the kind "line"; devices with the role "radar" report on DIR/`path`
 (tty-ID unless they have one), as their model does, and see the emissions of the kind "fall"; devices with the role "bed" are
-beds of the nurse-call system on DIR/tty-LINK, and call by the emissions of the kind "bed".
+beds of the nurse-call system on DIR/tty-LINK, and call by the emissions of the kind "bed"; devices with the role "push-meter"
+speak by themselves on DIR/`path`, as their model does (p1-port, sml-meter), encrypted with their "key".
 
 Writes DIR/bus.jsonl (each register of each reply that went whole to one holder of the port) and DIR/lines.jsonl (each
 line at its birth and at its acknowledgement, each fall at its beginning).
@@ -36,6 +37,7 @@ from simulator.meters import Answer, Meter, Quirks, Request, frame
 from simulator.meters_698 import Meter698
 from simulator.meters_1997 import Meter1997
 from simulator.pty_port import PtyPort, noise
+from simulator.push_meters import PushMeter
 from simulator.radars import FallRadar, MicradarRadar, RadarQuirks
 from simulator.scenario import load
 
@@ -215,6 +217,7 @@ async def main(run: Path) -> None:
         bus = meter_bus(run, scenario, replies)
         sources = line_sources(scenario, lines)
         radars = fall_radars(run, scenario, lines)
+        pushing = push_meters(run, scenario, replies)
         systems = call_systems(run, scenario, lines)
         ports = [TcpPort(port=port, source=source) for port, source in sources]
         for port in ports:
@@ -223,6 +226,7 @@ async def main(run: Path) -> None:
             works = [bus.run()] if bus is not None else []
             works += [port.run() for port in ports] + [source.run() for _, source in sources]
             works += [radar.run() for radar in radars]
+            works += [meter.run() for meter in pushing]
             works.append(play(scenario, {source.device: source for _, source in sources}))
             works += [play_falls(scenario, radar) for radar in radars]
             works += [system.run() for system in systems.values()]
@@ -244,6 +248,29 @@ def meter_bus(run: Path, scenario: Mapping[str, Any], ledger: Ledger) -> MeterBu
     meters = [_meter(device, scenario) for device in scenario["devices"] if device.get("role") == "meter"]
     baud, path = int(link["baud"]), run / str(link["path"])
     return MeterBus(path=path, baud=baud, meters=meters, ledger=ledger, echo=bool(link.get("echo", False)))
+
+
+def push_meters(run: Path, scenario: Mapping[str, Any], ledger: Ledger) -> list[PushMeter]:
+    """Make the meters of a scenario that speak by themselves, each on a pty of its own. Raises BusError."""
+    try:
+        return [
+            PushMeter(
+                path=run / str(device.get("path") or f"tty-{device['id']}"),
+                record=ledger.record,
+                model=str(device["model"]),
+                key=bytes.fromhex(device["key"]) if "key" in device else None,
+                device=device["id"],
+                seed=scenario["seed"],
+                start=scenario["start"],
+                kw=device.get("kw"),
+                phases=device.get("phases", 3),
+                quirks=Quirks(**device.get("faults", {})),
+            )
+            for device in scenario["devices"]
+            if device.get("role") == "push-meter"
+        ]
+    except (TypeError, ValueError) as error:
+        raise BusError(f"a meter: {error}") from error
 
 
 def line_sources(scenario: Mapping[str, Any], ledger: Ledger) -> list[tuple[int, LineSource]]:
