@@ -9,10 +9,10 @@ One poll reads the blocks of the map; a letter a byte (all of it: `drivers.proto
 Nothing is published before the probe of the map has passed: voltages, frequency and power factor are those of a supply,
 power is no more than voltage times current, totals are sums. Registers that are floats elsewhere, words in another order,
 and the map of a sister model do not pass it. A meter that keeps a transformer ratio is refused until the configuration says
-what to multiply by.
+that its registers were compared with the dial.
 
-Options: `meter`, the map (MAPS); `ct` and `pt`, what currents and voltages of the registers are multiplied by to be what the
-dial shows, powers and energies by both (1 where the meter has done so already). The address is the unit, 1 to 247.
+Options: `meter`, the map (MAPS); `transformers = "settled"`, once the registers were compared with the dial and `ct` and `pt` of
+the device are set so that they agree (1 where the meter multiplies itself). The address is the unit, 1 to 247.
 
 Not tried on hardware. Limits: 3 requests a poll, each tried 3 times, 1 s a try.
 """
@@ -39,7 +39,7 @@ from drivers.kit import (
     Rejected,
     Title,
 )
-from drivers.kit.options import choice, known_keys, number
+from drivers.kit.options import choice, known_keys
 from drivers.kit.searching import Found, Search, Searching, lines
 from drivers.protocols import modbus, modbus_maps
 from drivers.protocols.modbus_maps import MAPS, RegisterMap
@@ -47,29 +47,26 @@ from drivers.protocols.modbus_maps import MAPS, RegisterMap
 ADDRESS: Final = Title(zh="设备地址 1 到 247", en="a unit from 1 to 247")
 # 165 bytes back take 189 ms at 9600 baud, 755 ms at 2400; meters answer within 100 ms.
 TIMEOUT_S: Final = 1.0
-MOST_RATIO: Final = 10_000.0
 
 
 @dataclass(frozen=True, slots=True)
 class Target:
-    """A meter: its unit, its map, and what transformers multiply by (None: not said)."""
+    """A meter: its unit, its map, and whether what its transformers mean is known."""
 
     unit: int
     map: RegisterMap
-    ratios: Mapping[str, Decimal | None]
+    settled: bool
 
 
 def options(address: str, raw: Mapping[str, object]) -> Target:
     """Check address and options. Raises BadOption."""
     if not re.fullmatch("[0-9]{1,3}", address) or not 1 <= int(address) <= modbus.MAX_UNIT:
         raise BadOption("address", address, ADDRESS.en, zh=ADDRESS.zh)
-    known_keys(raw, name="map", allowed=("meter", "ct", "pt"))
+    known_keys(raw, name="map", allowed=("meter", "transformers"))
     chosen = MAPS[choice(raw, "meter", name="map", among=MAPS)]
-    ratios = {
-        name: Decimal(str(number(raw, name, name="map", least=0.001, most=MOST_RATIO))) if name in raw else None
-        for name in ("ct", "pt")
-    }
-    return Target(int(address), chosen, ratios)
+    if "transformers" in raw:
+        choice(raw, "transformers", name="map", among=("settled",))
+    return Target(int(address), chosen, settled="transformers" in raw)
 
 
 def talk(target: Target) -> Generator[Ask, bytes, tuple[Observation, ...]]:
@@ -92,7 +89,7 @@ def talk(target: Target) -> Generator[Ask, bytes, tuple[Observation, ...]]:
             raise Rejected(Reason.UNSUPPORTED, f"registers from {block.first:04X} on: {said.refusal()}")
         for index in range(block.count):
             registers[block.first + index] = said.registers[2 * index : 2 * index + 2]
-    return modbus_maps.read(target.map, registers, ratios=target.ratios)
+    return modbus_maps.read(target.map, registers, settled=target.settled)
 
 
 def _hex(data: str) -> bytes:

@@ -8,7 +8,8 @@ transformer. So nothing is published before the probe passes, at every poll:
 - the frequency within 45-65 Hz, a power factor within -1 and 1;
 - no energy is negative; a total is the sum of its tariffs, and of import and export, where the map has them;
 - active power is no more than voltage times current (and a tenth), on each phase that has all three;
-- the meter's own transformer ratios are 1, or the configuration says what to multiply by.
+- the meter keeps no transformer ratio, or the configuration says that this is settled (`transformers`): whether registers are
+  multiplied already differs, and what they are multiplied by is the gateway's to do (`ct` and `pt` of a device).
 
 Sources: Eastron: volkszaehler/mbmd sdm.go, ESPHome sdm_meter (which reads 80 registers at once of every model). Chint: mbmd
 dtsu666.go, gerontec/dtsu666 README, Tasmota xnrg_11_ddsu666. Acrel: manuals of ADL3000-E and DDSY1352, aggsoft.com.
@@ -32,17 +33,13 @@ KILO: Final = Decimal("0.001")
 # Floats with their words exchanged are mostly far below or beyond.
 LEAST, MOST = Decimal("1E-30"), Decimal("1E12")
 ONE: Final = Decimal(1)
-# Transformers: a field is multiplied by the current's ratio, the voltage's, or both.
-CURRENT, VOLTAGE = frozenset({"ct"}), frozenset({"pt"})
-POWER: Final = CURRENT | VOLTAGE
-NO_RATIO: Final[frozenset[str]] = frozenset()
 
 
 @dataclass(frozen=True, slots=True)
 class Field:
     """One value: its first register, how it is written ("f32", "u32", "s32", "u16", "s16", high word first), what it is.
 
-    `factor`: what a number is multiplied by to be in the unit of its quantity; `ratios`: and by which transformers.
+    `factor`: what a number is multiplied by to be in the unit of its quantity.
     """
 
     register: int
@@ -50,7 +47,6 @@ class Field:
     quantity: str
     channel: str = ""
     factor: Decimal = ONE
-    ratios: frozenset[str] = NO_RATIO
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,27 +73,21 @@ class RegisterMap:
 _PHASES: Final = ("A", "B", "C")
 
 
-def _each(
-    register: int, kind: str, quantity: str, *, step: int, factor: Decimal, ratios: frozenset[str]
-) -> tuple[Field, ...]:
+def _each(register: int, kind: str, quantity: str, *, step: int, factor: Decimal) -> tuple[Field, ...]:
     """Return a field for each phase, from `register` on."""
-    return tuple(
-        Field(register + step * index, kind, quantity, phase, factor, ratios) for index, phase in enumerate(_PHASES)
-    )  # fmt: skip
+    return tuple(Field(register + step * index, kind, quantity, phase, factor) for index, phase in enumerate(_PHASES))
 
 
 def _float(register: int, quantity: str, channel: str = "", factor: Decimal = ONE) -> Field:
     return Field(register, "f32", quantity, channel, factor)
 
 
-def _floats(
-    register: int, quantity: str, factor: Decimal = ONE, ratios: frozenset[str] = NO_RATIO
-) -> tuple[Field, ...]:
-    return _each(register, "f32", quantity, step=2, factor=factor, ratios=ratios)
+def _floats(register: int, quantity: str, factor: Decimal = ONE) -> tuple[Field, ...]:
+    return _each(register, "f32", quantity, step=2, factor=factor)
 
 
-def _words(register: int, kind: str, quantity: str, factor: str, ratios: frozenset[str]) -> tuple[Field, ...]:
-    return _each(register, kind, quantity, step=1, factor=Decimal(factor), ratios=ratios)
+def _words(register: int, kind: str, quantity: str, factor: str) -> tuple[Field, ...]:
+    return _each(register, kind, quantity, step=1, factor=Decimal(factor))
 
 
 _SDM_ENERGY: Final = (
@@ -166,17 +156,17 @@ def _dtsu666(energy: int) -> RegisterMap:
             Block(READ_HOLDING, energy, 12),
         ),
         fields=(
-            *_floats(0x2006, "voltage", tenth, VOLTAGE),
-            *_floats(0x200C, "current", thousandth, CURRENT),
-            Field(0x2012, "f32", "power_active", "", tenth * KILO, POWER),
-            *_floats(0x2014, "power_active", tenth * KILO, POWER),
-            Field(0x201A, "f32", "power_reactive", "", tenth * KILO, POWER),
-            *_floats(0x201C, "power_reactive", tenth * KILO, POWER),
+            *_floats(0x2006, "voltage", tenth),
+            *_floats(0x200C, "current", thousandth),
+            Field(0x2012, "f32", "power_active", "", tenth * KILO),
+            *_floats(0x2014, "power_active", tenth * KILO),
+            Field(0x201A, "f32", "power_reactive", "", tenth * KILO),
+            *_floats(0x201C, "power_reactive", tenth * KILO),
             Field(0x202A, "f32", "power_factor", "", thousandth),
             *_floats(0x202C, "power_factor", thousandth),
             Field(0x2044, "f32", "frequency", "", Decimal("0.01")),
-            Field(energy, "f32", "energy_active_import", "", ONE, POWER),
-            Field(energy + 10, "f32", "energy_active_export", "", ONE, POWER),
+            Field(energy, "f32", "energy_active_import", "", ONE),
+            Field(energy + 10, "f32", "energy_active_export", "", ONE),
         ),
         own=(Own("ct", 0x0006, "u16", 1), Own("pt", 0x0007, "u16", 10)),
     )
@@ -199,30 +189,30 @@ _DDSU666: Final = RegisterMap(
 _HUNDREDTH: Final = Decimal("0.01")
 
 
-def _tariffs(register: int, quantity: str, ratios: frozenset[str]) -> tuple[Field, ...]:
+def _tariffs(register: int, quantity: str) -> tuple[Field, ...]:
     """Return a total and four tariffs of two registers each, in hundredths of a kilowatt hour."""
     channels = ("", "T1", "T2", "T3", "T4")
     return tuple(
-        Field(register + 2 * index, "u32", quantity, channel, _HUNDREDTH, ratios) for index, channel in enumerate(channels)
-    )  # fmt: skip
+        Field(register + 2 * index, "u32", quantity, channel, _HUNDREDTH) for index, channel in enumerate(channels)
+    )
 
 
 _ACREL_THREE: Final = RegisterMap(
     source="Acrel ADL3000, ADL400, DTSD1352",
     blocks=(Block(READ_HOLDING, 0x0000, 30), Block(READ_HOLDING, 0x0061, 23)),
     fields=(
-        *_tariffs(0x0000, "energy_active_combined", POWER),
-        *_tariffs(0x000A, "energy_active_import", POWER),
-        *_tariffs(0x0014, "energy_active_export", POWER),
-        *_words(0x0061, "u16", "voltage", "0.1", VOLTAGE),
-        *_words(0x0064, "u16", "current", "0.01", CURRENT),
-        *_words(0x0067, "s16", "power_active", "0.001", POWER),
-        Field(0x006A, "s16", "power_active", "", KILO, POWER),
-        *_words(0x006B, "s16", "power_reactive", "0.001", POWER),
-        Field(0x006E, "s16", "power_reactive", "", KILO, POWER),
-        *_words(0x006F, "u16", "power_apparent", "0.001", POWER),
-        Field(0x0072, "u16", "power_apparent", "", KILO, POWER),
-        *_words(0x0073, "s16", "power_factor", "0.001", NO_RATIO),
+        *_tariffs(0x0000, "energy_active_combined"),
+        *_tariffs(0x000A, "energy_active_import"),
+        *_tariffs(0x0014, "energy_active_export"),
+        *_words(0x0061, "u16", "voltage", "0.1"),
+        *_words(0x0064, "u16", "current", "0.01"),
+        *_words(0x0067, "s16", "power_active", "0.001"),
+        Field(0x006A, "s16", "power_active", "", KILO),
+        *_words(0x006B, "s16", "power_reactive", "0.001"),
+        Field(0x006E, "s16", "power_reactive", "", KILO),
+        *_words(0x006F, "u16", "power_apparent", "0.001"),
+        Field(0x0072, "u16", "power_apparent", "", KILO),
+        *_words(0x0073, "s16", "power_factor", "0.001"),
         Field(0x0076, "s16", "power_factor", "", KILO),
         Field(0x0077, "u16", "frequency", "", _HUNDREDTH),
     ),
@@ -232,11 +222,11 @@ _ACREL_SINGLE: Final = RegisterMap(
     source="Acrel DDSY1352",
     blocks=(Block(READ_HOLDING, 0x0000, 17),),
     fields=(
-        *_tariffs(0x0000, "energy_active_combined", CURRENT),
+        *_tariffs(0x0000, "energy_active_combined"),
         Field(0x000B, "u16", "voltage", "A", Decimal("0.1")),
-        Field(0x000C, "u16", "current", "A", _HUNDREDTH, CURRENT),
-        Field(0x000D, "s16", "power_active", "A", KILO, CURRENT),
-        Field(0x000F, "u16", "power_apparent", "A", KILO, CURRENT),
+        Field(0x000C, "u16", "current", "A", _HUNDREDTH),
+        Field(0x000D, "s16", "power_active", "A", KILO),
+        Field(0x000F, "u16", "power_apparent", "A", KILO),
         Field(0x0010, "s16", "power_factor", "A", KILO),
     ),
 )
@@ -258,13 +248,14 @@ Registers = Mapping[int, bytes]
 _SIZES: Final = {"f32": 2, "u32": 2, "s32": 2, "u16": 1, "s16": 1}
 
 
-def read(chosen: RegisterMap, registers: Registers, *, ratios: Mapping[str, Decimal | None]) -> tuple[Reading, ...]:
-    """Return the readings of a map, once the probe has passed. `ratios`: "ct", "pt" -> what to multiply by, None: not said.
+def read(chosen: RegisterMap, registers: Registers, *, settled: bool) -> tuple[Reading, ...]:
+    """Return the readings of a map, once the probe has passed. `settled`: what the meter's own transformers mean is known.
 
     Fields whose block the meter does not have are left out. Raises Rejected(IMPLAUSIBLE) where the probe does not pass,
     MALFORMED where nothing was read.
     """
-    _own_ratios(chosen, registers, ratios)
+    if not settled:
+        _own_ratios(chosen, registers)
     found: dict[tuple[str, str], Decimal] = {}
     for one in chosen.fields:
         raw = _raw(registers, one.register, _SIZES[one.kind])
@@ -273,12 +264,10 @@ def read(chosen: RegisterMap, registers: Registers, *, ratios: Mapping[str, Deci
         number = _number(one.kind, raw)
         if number is None or (number and not LEAST <= abs(number) <= MOST):
             raise Rejected(Reason.IMPLAUSIBLE, f"{one.quantity} {one.channel} = {raw.hex()} is no number of a meter")
-        for ratio in one.ratios:
-            number *= ratios.get(ratio) or ONE
         found[one.quantity, one.channel] = number * one.factor
     if not found:
         raise Rejected(Reason.MALFORMED, "no register was read")
-    probe(chosen, found, ratios=ratios)
+    probe(chosen, found)
     return tuple(Reading(quantity, value, channel) for (quantity, channel), value in found.items())
 
 
@@ -291,24 +280,21 @@ def _number(kind: str, raw: bytes) -> Decimal | None:
     return real32(raw) if kind == "f32" else Decimal(int.from_bytes(raw, "big", signed=kind[0] == "s"))
 
 
-def _own_ratios(chosen: RegisterMap, registers: Registers, ratios: Mapping[str, Decimal | None]) -> None:
+def _own_ratios(chosen: RegisterMap, registers: Registers) -> None:
     """See that the meter has no transformer of which the configuration says nothing. Raises Rejected."""
     for own in chosen.own:
         raw = _raw(registers, own.register, 1)
         said = None if raw is None else int.from_bytes(raw, "big")
-        if said not in (None, own.none) and ratios.get(own.ratio) is None:
+        if said not in (None, own.none):
             raise Rejected(
                 Reason.IMPLAUSIBLE,
-                f"the meter keeps {own.ratio} = {said}, not {own.none}: compare with its dial, then set map.{own.ratio}",
+                f"the meter keeps {own.ratio} = {said}, not {own.none}: compare with its dial, then set map.transformers",
             )
 
 
-def probe(
-    chosen: RegisterMap, found: Mapping[tuple[str, str], Decimal], *, ratios: Mapping[str, Decimal | None]
-) -> None:
+def probe(chosen: RegisterMap, found: Mapping[tuple[str, str], Decimal]) -> None:
     """See that values are those of a meter on a supply. Raises Rejected(IMPLAUSIBLE) with what is not."""
-    times = ratios.get("pt") or ONE
-    volts = {key: value / times for key, value in found.items() if key[0] == "voltage"}
+    volts = {key: value for key, value in found.items() if key[0] == "voltage"}
     if volts and not any(volts.values()):
         raise _odd("every voltage is 0")
     for (_, channel), value in volts.items():
