@@ -111,7 +111,7 @@ def _search() -> Search:
 def _recognised(unit: int) -> Search:
     fitting = []
     for name, chosen in MAPS.items():
-        talking = talk(Target(unit, chosen, {"ct": Decimal(1), "pt": Decimal(1)}))
+        talking = talk(Target(unit, chosen, settled=True))
         try:
             ask = next(talking)
             while True:
