@@ -182,7 +182,8 @@ class FakeProxy:
         self._wires[writer] = wire
         try:
             if self.hangs:
-                await asyncio.sleep(3600)
+                await reader.read()  # until it gives up
+                return
             await wire.open()
             while True:
                 kind, _data = await wire.read()

@@ -36,10 +36,11 @@ NEAR_S: Final = 60.0
 
 @dataclass(frozen=True, slots=True)
 class Receiver:
-    """How a radio heard a device last: `at` on the monotonic clock, the strength in dBm where it is known."""
+    """How a radio heard a device last: `at` on the monotonic clock, the strength in dBm where it is known; and how often."""
 
     at: float
     rssi: int | None
+    heard: int
 
 
 @dataclass(slots=True)
@@ -119,7 +120,8 @@ class Desk:
     def hear_by(self, link: str, rssi: int | None, clock: Clock) -> None:
         """Note that a radio has heard the device."""
         self.hear(clock)
-        self.receivers[link] = Receiver(clock.monotonic(), rssi)
+        before = self.receivers.get(link)
+        self.receivers[link] = Receiver(clock.monotonic(), rssi, 1 if before is None else before.heard + 1)
 
     @property
     def best_first(self) -> list[str]:
@@ -177,6 +179,7 @@ class Desk:
                     "link": name,
                     "rssi": self.receivers[name].rssi,
                     "last_heard_s": round(clock.monotonic() - self.receivers[name].at, 1),
+                    "heard": self.receivers[name].heard,
                 }
                 for name in self.best_first
             ],

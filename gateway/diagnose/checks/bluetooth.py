@@ -1,4 +1,8 @@
-"""Bluetooth: is the adapter there, on, and not blocked; does bluetoothd answer; does the gateway hear adverts?"""
+"""Bluetooth: is the adapter there, on, and not blocked; does bluetoothd answer; does the gateway hear adverts?
+
+Of receivers elsewhere only the daemon knows: what it hears through each is shown here, what keeps it from hearing it tells
+itself.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +26,10 @@ def probes(site: Site) -> Iterator[Probe]:
     radios = site.settings.ble if site.settings else ()
     for one in radios:
         yield Probe("bluetooth", "adapter", "GW-BLE-03", lambda there, one=one: _adapter(there, one), one.id)  # type: ignore[misc]  # a default keeps the loop's value
-    if not radios:
+    others = [one for one in site.settings.radios if one not in {ble.id for ble in radios}] if site.settings else []
+    for name in others:
+        yield Probe("bluetooth", "adverts", "GW-RCV-06", lambda there, name=name: _elsewhere(there, name), name)  # type: ignore[misc]  # as above
+    if not radios and not others:
         yield Probe("bluetooth", "adapter", "GW-BLE-03", _none)
 
 
@@ -43,7 +50,7 @@ def _adapter(site: Site, radio: Ble) -> Iterable[Line]:
         return [_covering(line, radio.id)]
     lines = [ok("GW-BLE-04", "adapter", "@diagnose.adapter-on", subject=radio.id, **facts)]
     if site.daemon.runs:
-        lines.append(_heard(site, radio))
+        lines.append(_heard(site, radio.id, "GW-BLE-06"))
     elif seen.discovering and site.daemon.pid is None:
         lines.append(bad("GW-BLE-20", "other-scanner", "Discovering=true", subject=radio.id, **facts))
     return lines
@@ -65,13 +72,19 @@ def _rfkill(site: Site, adapter: str) -> str:
     return ""
 
 
-def _heard(site: Site, radio: Ble) -> Line:
-    link = site.daemon.one_of("links", radio.id)
-    ours = [one for one in site.daemon.of("devices") if one.get("link") == radio.id]
+def _elsewhere(site: Site, radio: str) -> Iterable[Line]:
+    link = site.daemon.one_of("links", radio)
+    return [_heard(site, radio, "GW-RCV-06")] if site.daemon.runs and link.get("hearing") else []
+
+
+def _heard(site: Site, radio: str, code: str) -> Line:
+    link = site.daemon.one_of("links", radio)
+    receivers = [receiver for device in site.daemon.of("devices") for receiver in device.get("receivers") or ()]
+    ours = [one for one in receivers if one.get("link") == radio]
     ages = [float(one["last_heard_s"]) for one in ours if one.get("last_heard_s") is not None]
     last = Age(min(ages)) if ages else None
     uptime_s = max(1.0, float(site.daemon.status.get("uptime_s") or 0))
     heard = sum(int(one.get("heard") or 0) for one in ours)
     facts = {"last": last, "rate": f"{60 * heard / uptime_s:.1f}", "dropped": link.get("dropped", 0)}
     value = "@diagnose.adverts-now" if last else "@diagnose.adverts-none"
-    return ok("GW-BLE-06", "adverts", value, subject=radio.id, **facts)
+    return ok(code, "adverts", value, subject=radio, **facts)

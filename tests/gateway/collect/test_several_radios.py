@@ -121,4 +121,6 @@ async def test_who_hears_a_device_best_is_known_while_it_is_heard(opened: Opener
     centre.clock.go_on(100)
     centre.hear(PENDANT, maker=UPRIGHT, by="hall", rssi=-85)
     assert (desk.best_first, desk.rssi) == (["hall"], -85)  # it was carried away from the other two
-    assert desk.status(centre.clock, None)["receivers"] == [{"link": "hall", "rssi": -85, "last_heard_s": 0.0}]
+    assert desk.status(centre.clock, None)["receivers"] == [
+        {"link": "hall", "rssi": -85, "last_heard_s": 0.0, "heard": 2}
+    ]

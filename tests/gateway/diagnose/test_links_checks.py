@@ -434,3 +434,39 @@ def test_locks_are_only_looked_at(centre: Centre) -> None:
         assert centre.machine.holder_of_lock(lock) == os.getpid()
         fcntl.flock(held, fcntl.LOCK_UN)
         assert centre.machine.holder_of_lock(lock) is None
+
+
+# -- receivers elsewhere -----------------------------------------------------------------------------------------
+
+ELSEWHERE = """
+[[receiver]]
+id = "stairs"
+host = "192.168.8.31"
+[[mqtt]]
+id = "attic"
+url = "mqtt://127.0.0.1"
+adverts = "home/OMG/BTtoMQTT/+"
+"""
+
+
+def test_what_is_heard_through_each_receiver_is_told_and_one_that_is_deaf_has_only_its_problem(
+    centre: Centre, look: Look
+) -> None:
+    heard = [{"link": "stairs", "rssi": -60, "last_heard_s": 4.0, "heard": 30}, {"link": "radio", "heard": 9}]
+    status = {
+        "uptime_s": 600.0, "devices": [device("call-1", receivers=heard), device("meter-1")],
+        "links": [{"id": "stairs", "hearing": True, "dropped": 2}, {"id": "attic", "hearing": False}],
+    }  # fmt: skip
+    found = look(centre.site(ELSEWHERE, daemon=Daemon(DaemonState.RUNNING, status)), "bluetooth")
+    assert [(one.code, one.what, one.subject, one.verdict) for one in found] == [
+        ("GW-RCV-06", "adverts", "stairs", "ok")
+    ]
+    assert (found[0].facts["rate"], found[0].facts["dropped"], str(found[0].facts["last"].say("en"))) == (
+        "3.0",
+        2,
+        "4 s",
+    )
+
+
+def test_without_a_daemon_nobody_knows_what_receivers_hear(centre: Centre, look: Look) -> None:
+    assert look(centre.site(ELSEWHERE), "bluetooth") == []
