@@ -1,7 +1,7 @@
 """Listens to the adverts of one ESPHome Bluetooth proxy, for ever: connects, subscribes, notices when nothing comes, again.
 
 aioesphomeapi speaks the native API (plain or encrypted with Noise) and answers for the connection: a ping every `PING_S`,
-and one that is not answered within 4.5 times that ends it. Its own reconnecting is not used: it backs off to a minute and looks
+and one that is not answered within 4.5 times that ends it; so a cut without a word is noticed within 20 s. Its own reconnecting is not used: it backs off to a minute and looks
 names up by multicast; here names are the system's business, so that zeroconf is never loaded.
 A proxy serves one listener of adverts. Where a connection of before still holds that place (up to 150 s after a cut) the
 subscription is refused without a word: a proxy that tells the state of its scanner tells it at once to whom it serves, so until
@@ -40,7 +40,7 @@ from gateway.links.state import HeardAdvert, LinkState, StateCallback
 if TYPE_CHECKING:
     from gateway.clock import Clock, Stamp
 
-PING_S: Final = 5.0
+PING_S: Final = 3.0
 CONNECT_S: Final = 15.0
 ANSWER_S: Final = 10.0
 ASK_AGAIN_S: Final = 10.0
