@@ -1,8 +1,9 @@
 """Listens to the adverts of one ESPHome Bluetooth proxy, for ever: connects, subscribes, notices when nothing comes, again.
 
-aioesphomeapi speaks the native API (plain or encrypted with Noise) and answers for the connection: a ping every `PING_S`,
-and one that is not answered within 4.5 times that ends it; so a cut without a word is noticed within 20 s. Its own reconnecting is not used: it backs off to a minute and looks
-names up by multicast; here names are the system's business, so that zeroconf is never loaded.
+aioesphomeapi speaks the native API (plain or encrypted with Noise) and answers for the connection: a ping every `PING_S`, and
+one that is not answered within 4.5 times that ends it, so that a cut without a word is noticed within 20 s. Its own reconnecting
+is not used: it backs off to a minute and looks names up by multicast; here names are the system's business, so that zeroconf is
+never loaded.
 A proxy serves one listener of adverts. Where a connection of before still holds that place (up to 150 s after a cut) the
 subscription is refused without a word: a proxy that tells the state of its scanner tells it at once to whom it serves, so until
 it does it is asked again every `ASK_AGAIN_S` and the link does not hear. Older ones tell nothing and are believed.
