@@ -145,7 +145,7 @@ class _Found:
             is_water = cjt188_layouts.family(self._kind) == WATER
             quantity = _WATERS.get(self._kind, "volume") if is_water else "volume_gas"
             self._value(quantity, "total")
-            self._value(quantity, SETTLEMENT, LAST)
+            self._settlement(quantity, SETTLEMENT, of="total")
         self._value("flow", "flow")
         if not self._said and self._refused:
             raise Rejected(Reason.IMPLAUSIBLE, "; ".join(self._refused))
@@ -163,6 +163,16 @@ class _Found:
         if value is not None:
             self._reading(f"{quantity}_joule" if value.unit == "GJ" else quantity, value.number, channel)
 
+    def _settlement(self, quantity: str, name: str, *, of: str) -> None:
+        """Take what was kept of a settlement day. More than the present total it cannot be: then it is something else."""
+        kept, total = self._data.values.get(name), self._data.values.get(of)
+        if kept is not None and total is not None and kept.unit == total.unit and kept.number > total.number:
+            self._refused.append(
+                f"{name} = {kept.number} {kept.unit}, more than the total of {total.number}: name the dialect"
+            )
+        else:
+            self._value(quantity, name, LAST)
+
     def _heat(self) -> None:
         own = "energy_cooling" if self._kind == _COOLING else "energy_heat"
         self._value(own, "heat")
@@ -170,7 +180,7 @@ class _Found:
         if self._kind in self._dialect.cooling_first:
             self._value("energy_cooling", "first")
         elif self._kind in self._dialect.settlement_first:
-            self._value(own, "first", LAST)
+            self._settlement(own, "first", of="heat")
         elif first is not None and first.number:
             self._refused.append(f"first slot = {first.number} {first.unit}: settlement, or cooling? name the dialect")
         self._value("power_heat", "power")

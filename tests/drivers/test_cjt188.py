@@ -181,11 +181,21 @@ def test_what_the_first_slot_of_heat_means_depends_on_the_type(
     kind: int, dialect: str, expected: tuple[str, str] | None
 ) -> None:
     decoded, _ = poll(
-        reply("901f00" + heat(first="77000000"), kind=kind), meter="heat", dialect=dialect
+        reply("901f00" + heat(first="07000000"), kind=kind), meter="heat", dialect=dialect
     )  # fmt: skip
-    of_first = [one for one in decoded.observations if isinstance(one, Reading) and one.value == Decimal("0.77")]
+    of_first = [one for one in decoded.observations if isinstance(one, Reading) and one.value == Decimal("0.07")]
     assert [(one.quantity, one.channel) for one in of_first] == ([expected] if expected else [])
     assert len(decoded.refused) == (0 if expected else 1)
+
+
+def test_a_settlement_that_is_more_than_the_total_is_something_else() -> None:
+    # A meter for heat and cooling that calls itself one for heat: its first slot is cooling, which has nothing to do with heat.
+    decoded, _ = poll(reply("901f00" + heat(first="00020000"), kind=0x20), meter="heat")
+    assert Reading("energy_heat", Decimal("0.10")) in decoded.observations
+    assert not any(isinstance(one, Reading) and one.channel == "S1" for one in decoded.observations)
+    assert decoded.refused == ("first = 2.00 kWh, more than the total of 0.10: name the dialect",)
+    known, _ = poll(reply("901f00" + heat(first="00020000"), kind=0x20), meter="heat", dialect="sanext")
+    assert Reading("energy_cooling", Decimal("2.00")) in known.observations
 
 
 def test_joules_stay_joules() -> None:
