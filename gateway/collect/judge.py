@@ -159,6 +159,8 @@ class _Known:
     counters: dict[str, _CounterMark] = field(default_factory=dict)
     levels: dict[str, _Level] = field(default_factory=dict)
     deliveries: list[str] = field(default_factory=list)
+    has_deliveries: bool = False
+    """Something was judged by them, or they were forgotten: what an older database held of them is void."""
 
 
 class Judge:
@@ -194,9 +196,9 @@ class Judge:
         known = self._known.get(mark.device)
         if known is None:
             return False
-        return (
-            mark.key in known.counters or mark.key in known.levels or (mark.key == _DELIVERY and bool(known.deliveries))
-        )
+        if mark.key == _DELIVERY:
+            return known.has_deliveries or bool(known.deliveries)
+        return mark.key in known.counters or mark.key in known.levels
 
     def marks(self) -> list[Mark]:
         """Return every mark as it is now: what was stored of them is gone."""
@@ -306,6 +308,7 @@ class Judge:
 
     def delivery(self, device: str, token: str, *, is_again: bool) -> Judged:
         """Judge a message of a broker by what tells it from others. `is_again`: the broker says that it has sent it before."""
+        self._of(device).has_deliveries = True
         known = self._of(device).deliveries
         if is_again and token in known:
             return Judged(Verdict.REPEAT)
@@ -313,9 +316,17 @@ class Judge:
         del known[:-MAX_DELIVERIES]
         return Judged(Verdict.NEW, self._mark(device, _DELIVERY, {"last": known}))
 
-    def forget_deliveries(self, device: str) -> None:
-        """Whoever numbers the messages of a device has begun anew. What is stored of it goes with the next one."""
-        self._of(device).deliveries.clear()
+    def forget_deliveries(self, device: str) -> Mark | None:
+        """Whoever numbers the messages of a device has begun anew. Return what is to be stored of that; None: nothing.
+
+        After a restart a number of before would hide a message that the broker sends again because it was not stored.
+        """
+        known = self._of(device)
+        known.has_deliveries = True
+        if not known.deliveries:
+            return None
+        known.deliveries.clear()
+        return self._mark(device, _DELIVERY, {"last": []})
 
     def _mark(self, device: str, key: str, value: Mapping[str, object]) -> Mark:
         return Mark(device, key, json.dumps(value, separators=(",", ":")), next(self._versions))

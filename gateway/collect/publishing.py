@@ -34,7 +34,7 @@ from gateway.collect.relayed import Relay, RelayedAdverts
 from gateway.health import Health
 from gateway.links.state import HeardAdvert
 from gateway.mqtt_session import Delivery
-from gateway.outbox import Mark, Outbox
+from gateway.outbox import Mark, Outbox, Write
 
 HIGH_WATER: Final = 4_000
 MOST_WAITING: Final = 256
@@ -118,8 +118,9 @@ class MessageReader:
 
     def begin_anew(self) -> None:
         """The broker counts its messages anew: a number of before says nothing of what it sends again now."""
-        for device in self._devices:
-            self._judge.forget_deliveries(device)
+        marks = [self._judge.forget_deliveries(device) for device in self._devices]
+        if any(marks):  # where the queue is full it is stored with the next message
+            self._outbox.submit(Write(marks=tuple(mark for mark in marks if mark is not None)))
 
     def on_message(self, delivery: Delivery, at: Stamp, acknowledge: Acknowledge) -> None:
         """Take one message."""

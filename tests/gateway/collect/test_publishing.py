@@ -452,6 +452,26 @@ async def test_a_value_that_cannot_be_costs_no_signal_beside_it(opened: Opener) 
     assert [change.alarm.kind for change in here.centre.announced] == ["opening"]
 
 
+async def test_that_a_broker_counts_anew_outlives_the_process(broker: Broker) -> None:
+    """It ends before the first message of the new count is stored; the broker sends that again."""
+    broker.say('{"action":"emergency"}', number=1)
+    broker.reader.begin_anew()
+    await broker.centre.restart()
+    broker.connect()
+    broker.say('{"action":"emergency"}', number=1, again=True)
+    assert len(await broker.centre.told()) == 2
+
+
+async def test_what_was_forgotten_does_not_come_back_out_of_an_older_database(broker: Broker) -> None:
+    broker.say('{"action":"emergency"}', number=1)
+    assert await broker.centre.outbox.flush(5)
+    stored = await broker.centre.outbox.marks()
+    broker.reader.begin_anew()
+    broker.centre.judge.recall(stored)
+    broker.say('{"action":"emergency"}', number=1, again=True)
+    assert len(await broker.centre.told()) == 2
+
+
 async def test_a_broker_that_counts_anew_hides_no_press_behind_a_number_of_before(broker: Broker) -> None:
     broker.say('{"action":"emergency"}', number=1)
     broker.reader.begin_anew()
