@@ -201,6 +201,31 @@ async def test_what_was_accepted_behind_a_hole_comes_back_with_its_id_and_the_re
     assert outbox.number_state("m1", "", 30) is NumberState.NEW
 
 
+@pytest.mark.parametrize(
+    ("at", "count"), [(0, 16), (100, 8), (18, 2), (56, 4), (16, 2), (PAGE, 64), (0, PAGE), (0, 3 * PAGE)],
+    ids=["magic", "first page", "journal mode", "encoding", "page size", "second page", "all of the first", "three pages"],
+)  # fmt: skip
+async def test_a_corrupt_database_costs_nothing_of_what_stands_behind_a_hole_in_its_wal(
+    closed_shelf: Any, event: Maker, tmp_path: Path, at: int, count: int
+) -> None:
+    """Opening it must not write the log into it, nor remove the log: what is behind the hole would be gone."""
+    crashed = Crashed(closed_shelf)
+    outbox = await closed_shelf.open()
+    for n in range(100, 105):
+        await closed_shelf.store(numbered(event, n))
+    outbox._store._writer.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    writes = [numbered(event, n) for n in range(20)]
+    for write in writes:
+        await closed_shelf.store(write)
+    await crashed.die(tmp_path / "kept")
+    frame = commits_of(crashed.wal)[-10][0]
+    flip(crashed.wal, HEADER + (frame - 1) * FRAME + HEAD, PAGE)
+    flip(closed_shelf.path, at, count)
+    ids, _gaps = await rescued(closed_shelf)
+    assert closed_shelf.troubles == ["GW-STO-02"]
+    assert {one.events[0].id for one in writes[-9:]} <= set(ids)
+
+
 async def test_on_a_full_disk_what_stands_behind_a_hole_waits_for_room(
     closed_shelf: Any, event: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
