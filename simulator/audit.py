@@ -39,15 +39,13 @@ from simulator.findings import (
 )
 from simulator.ledgers import Decision, Emission, Ledgers
 from simulator.promises import judge_promises
+from simulator.silences import downtime, gaps_of, is_inside, merged
 from simulator.true_time import straightened
 from simulator.ways import meets, ways_of
 
-GAP_TOLERANCE_S: Final = 0.05
 EARLY_S: Final = 0.25
 LATE_S: Final = 30.0
 HELD_S: Final = 2.0
-
-Window = tuple[float, float]
 
 
 def audit(ledgers: Ledgers) -> dict[str, Any]:
@@ -131,7 +129,7 @@ class _Road:
 
     def __init__(self, ledgers: Ledgers, taken: Taken, book: Book) -> None:
         self.taken = taken
-        self.gaps = _gaps(taken)
+        self.gaps = gaps_of(taken)
         self.alarms = 0
         self.latencies: list[float] = []
         self.narrow_latencies: list[float] = []
@@ -140,7 +138,7 @@ class _Road:
         self._book = book
         self._devices = {device["id"]: device for device in ledgers.scenario.get("devices", ())}
         self._ways = ways_of(ledgers, taken.destination)
-        self._downtime = [*_downtime(ledgers, taken), *self._ways.shut]
+        self._downtime = [*downtime(ledgers, taken), *self._ways.shut]
         self.windows = merged(self.gaps)
 
     def judge(self) -> None:
@@ -258,7 +256,7 @@ class _Road:
                 self._book.offence("lost", emission.device, {"why": "outside every gap received", **facts})
 
     def _is_unheard(self, emission: Emission) -> bool:
-        return any(_inside(emission, window) for window in self.windows.get(self._link(emission.device), ()))
+        return any(is_inside(emission, window) for window in self.windows.get(self._link(emission.device), ()))
 
     def summary(self) -> dict[str, Any]:
         """Return this destination's figures for the report."""
@@ -297,59 +295,6 @@ def _fits(emission: Emission, decision: Decision) -> bool:
     if decision.type != RAISED:
         return emission.kind == "line"
     return pressed(emission) and decision.data.get("kind") == ("fall" if emission.kind == "fall" else "call")
-
-
-def _inside(emission: Emission, window: Window) -> bool:
-    return window[0] - GAP_TOLERANCE_S <= emission.t and emission.t_last <= window[1] + GAP_TOLERANCE_S
-
-
-def _gaps(taken: Taken) -> list[dict[str, Any]]:
-    """The gap windows that one destination accepted. One without both ends excuses nothing."""
-    return [
-        {
-            "destination": taken.destination,
-            "link": decision.data.get("link"),
-            "reason": decision.data.get("reason"),
-            "from": moment(decision.data.get("from")),
-            "to": moment(decision.data.get("to")),
-            "dropped": decision.data.get("dropped", 0),
-            "sequences": decision.data.get("sequences") or (),
-            "stream": decision.data.get("stream", ""),
-            "highest": decision.data.get("highest", 0),
-            "highest_is_sure": decision.data.get("highest_is_sure"),
-        }
-        for decision in taken.first.values()
-        if decision.type == GAP
-    ]
-
-
-def merged(gaps: Sequence[Mapping[str, Any]]) -> dict[str, list[Window]]:
-    """Merge the windows of each link where they touch: two gaps in a row are one silence."""
-    by_link: dict[str, list[Window]] = defaultdict(list)
-    whole = [gap for gap in gaps if gap["from"] is not None and gap["to"] is not None and gap["from"] <= gap["to"]]
-    for gap in sorted(whole, key=lambda gap: (gap["from"], gap["to"])):
-        windows = by_link[str(gap["link"])]
-        if windows and gap["from"] <= windows[-1][1] + GAP_TOLERANCE_S:
-            windows[-1] = (windows[-1][0], max(gap["to"], windows[-1][1]))
-        else:
-            windows.append((gap["from"], gap["to"]))
-    return by_link
-
-
-def _downtime(ledgers: Ledgers, taken: Taken) -> list[Window]:
-    """When there was no road: from each kill, or cut of all of a platform, to the first acceptance after it was mended."""
-    accepted = sorted(decision.t for decision in taken.first.values())
-    found = []
-    for broken, mended in (("cut", "heal"), ("kill", "start")):
-        concerned = [fault for fault in ledgers.faults if fault.platform in ("", taken.destination) and not fault.way]
-        backs = [fault.t for fault in concerned if fault.fault == mended]
-        for fault in concerned:
-            if fault.fault != broken:
-                continue
-            back = bisect_right(backs, fault.t)
-            after = bisect_right(accepted, backs[back]) if back < len(backs) else len(accepted)
-            found.append((fault.t, accepted[after] if after < len(accepted) else float("inf")))
-    return found
 
 
 def _report(ledgers: Ledgers, roads: Sequence[_Road], book: Book) -> dict[str, Any]:

@@ -12,9 +12,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from simulator.audit import audit, merged, percentiles, reasons
+from simulator.audit import audit, percentiles, reasons
 from simulator.findings import moment
 from simulator.ledgers import Decision, Emission, Fault, Ledgers, PollReply
+from simulator.silences import merged
 
 T0 = 1_700_000_000.0  # 2023-11-14T22:13:20Z
 STREAM = "stream-1"
