@@ -43,8 +43,9 @@ class Meter1997(Meter):
 
     def answer(self, request: Request, *, now: float) -> Answer | None:
         """Return the reply to a request at `now` (seconds since 1970), None when it is not for this meter."""
-        known = request.address == BROADCAST or self._is_for_me(request.address)
-        if request.protocol != "645" or request.control not in (READ_1997, NEXT_1997) or not known:
+        if request.protocol != "645" or request.control not in (READ_1997, NEXT_1997):
+            return None
+        if request.address != BROADCAST and not self._is_for_me(request.address):
             return None
         self._called = request.address if self.quirks.nameless and ANY in request.address else self.address
         if request.control == NEXT_1997:

@@ -18,7 +18,7 @@ from drivers.kit import LineSettings, NoReply, Observation, Reading
 from gateway.clock import SystemClock
 from gateway.links.serial_line import SerialLine
 from simulator.bus import Ledger, MeterBus
-from simulator.meters import Meter, Quirks, RequestReader, Value, frame
+from simulator.meters import Meter, Quirks, Request, RequestReader, Value, frame
 from simulator.meters_1997 import Meter1997
 
 # 2026-01-01 02:00:00 in China: the valley tariff, 4.
@@ -51,6 +51,11 @@ def ask(of: Meter1997, wire: str) -> str | None:
     (request,) = RequestReader().feed(bytes.fromhex(wire))
     answer = of.answer(request, now=NIGHT)
     return answer.frame.hex() if answer else None
+
+
+def test_a_question_of_another_protocol_is_none_for_it() -> None:
+    """A search asks water meters as well, whose addresses are longer."""
+    assert meter().answer(Request(bytes([0xAA] * 7), 0x01, bytes(3), "188"), now=NIGHT) is None
 
 
 @pytest.mark.parametrize(("source", "address", "control", "data", "wire"), PUBLISHED, ids=[row[0] for row in PUBLISHED])
