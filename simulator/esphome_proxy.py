@@ -121,7 +121,7 @@ class FakeProxy:
     """One proxy on 127.0.0.1. `key`: base64, "" for plain; `features`: what it says that it can.
 
     `is_taken`: somebody else is served; `hangs`: accepts and says nothing; `silent`: alive for TCP, but reads and says nothing
-    more; `is_deaf`: hears nothing.
+    more; `is_deaf`: hears nothing; `keeps`: a connection that says good-bye is neither answered nor ended.
     """
 
     key: str = ""
@@ -129,6 +129,7 @@ class FakeProxy:
     features: int = _RAW_ADVERTISEMENTS | _STATE_AND_MODE
     is_taken: bool = False
     is_deaf: bool = False
+    keeps: bool = False
     hangs: bool = False
     silent: bool = False
     port: int = 0
@@ -216,7 +217,7 @@ class FakeProxy:
             wire.write(_ABOUT_BACK, about.SerializeToString())
         elif kind == _SUBSCRIBE:
             self._subscribe(wire)
-        elif kind == _BYE:
+        elif kind == _BYE and not self.keeps:
             wire.write(_BYE_BACK, b"")
             return False
         return True

@@ -8,7 +8,8 @@ A proxy serves one listener of adverts. Where a connection of before still holds
 subscription is refused without a word: a proxy that tells the state of its scanner tells it at once to whom it serves, so until
 it does it is asked again every `ASK_AGAIN_S` and the link does not hear. Older ones tell nothing and are believed.
 A proxy may live and be deaf. After `silence_s` without an advert from anybody the connection is made anew; where that brings
-nothing within `silence_s` either it counts as deaf, since the last advert, until one comes.
+nothing within `silence_s` either it counts as deaf, since the last advert, until one comes. A connection that is made for that
+within 1 s is not told. What is read may have lain unread, here or on its way: it was heard after the look before (`looks`).
 Limits: connecting `CONNECT_S`, each question `ANSWER_S`; back-off with full jitter, 0.5 s to 5 s, 30 s after a wrong key; of
 adverts 2,000 wait (`AdvertQueue`).
 """
@@ -36,6 +37,7 @@ from aioesphomeapi.model import BluetoothProxyFeature, BluetoothScannerState, Bl
 from drivers.protocols import advertising_data
 from gateway.errors import SecretError
 from gateway.links.advert_queue import AdvertQueue, OverflowCallback
+from gateway.links.looks import Looks
 from gateway.links.state import HeardAdvert, LinkState, StateCallback
 
 if TYPE_CHECKING:
@@ -51,6 +53,7 @@ RETRY_CAP_S: Final = 5.0
 REFUSED_CAP_S: Final = 30.0
 # A connection that lived for so long was worth making: the back-off starts anew.
 WORTH_S: Final = 10.0
+UNTOLD_MS: Final = 1_000
 UNREACHABLE: Final = "GW-RCV-01"
 WRONG_KEY: Final = "GW-RCV-02"
 NO_PROXY: Final = "GW-RCV-03"
@@ -98,7 +101,10 @@ class EsphomeProxy:
         self._queue = AdvertQueue(link_id, deliver, on_overflow, limit=limit)
         self._lost = asyncio.Event()
         self._served = asyncio.Event()
-        self._heard_at = clock.stamp()
+        self._looks = Looks(clock)
+        # When it began to hear; when an advert last came at the earliest; when a connection that heard nobody was given up.
+        self._began_at = self._heard_at = clock.stamp()
+        self._mending_since: Stamp | None = None
         self._quiet_since = clock.monotonic()
         self._silences = 0
         self._said: tuple[bool, str | None] | None = None
@@ -112,6 +118,7 @@ class EsphomeProxy:
         """Listen until cancelled. What was heard is delivered before it returns."""
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self._looks.run(), name=f"{self._link}-looks")
                 tasks.create_task(self._queue.run(), name=f"{self._link}-deliver")
                 await self._keep()
         finally:
@@ -168,9 +175,7 @@ class EsphomeProxy:
             await self._subscribe(client, tells_state=bool(features & BluetoothProxyFeature.FEATURE_STATE_AND_MODE))
             await self._listen()
         finally:
-            with contextlib.suppress(Exception):  # how it ends does not matter: the next one is a new one
-                async with asyncio.timeout(CLOSE_S):
-                    await client.disconnect(force=lost.is_set())
+            await _close(client, force=lost.is_set())
 
     async def _addresses(self) -> list[str]:
         """Look the name up as the system does. Raises OSError, TimeoutError."""
@@ -185,8 +190,11 @@ class EsphomeProxy:
             client.subscribe_bluetooth_le_raw_advertisements(self._on_adverts)
         self._quiet_since = self._clock.monotonic()
         now = self._clock.stamp()
+        mending, self._mending_since = self._mending_since, None
+        if mending is not None and self._says_hearing() and now.mono_ms - mending.mono_ms > UNTOLD_MS:
+            self._tell(hearing=False, problem=None, at=mending)
         if not self._silences:
-            self._heard_at = now
+            self._heard_at = self._began_at = now
         if self._silences <= 1:  # the first silence is mended without a word, the second is deafness
             self._tell(hearing=True, problem=None, at=now)
 
@@ -198,6 +206,7 @@ class EsphomeProxy:
                 self._silences += 1
                 if self._silences > 1:
                     self._tell(hearing=False, problem=SILENT, at=self._heard_at, silent_s=round(self._silence_s))
+                self._mending_since = self._clock.stamp()
                 raise _Ended(None, "silence")
             await self._one_of(self._lost, within_s=left_s)
         raise _Ended(UNREACHABLE, "the connection has ended")
@@ -231,18 +240,22 @@ class EsphomeProxy:
 
     def _take(self, one: Any, now: Stamp) -> None:
         self.heard += 1
-        self._heard_at = now
         self._quiet_since = self._clock.monotonic()
         self._served.set()
         if self._silences:
             self._silences = 0
+            self._began_at = now
             self._tell(hearing=True, problem=None, at=now)
+        self._heard_at = max(self._looks.sure, self._began_at, key=lambda at: at.mono_ms)
         digits = f"{one.address:012X}"
         address = ":".join(digits[at : at + 2] for at in range(0, 12, 2))
         if self._wanted(address):
             self._queue.put(HeardAdvert(self._link, advertising_data.advert(address, one.data, rssi=one.rssi), now))
 
     # What is said of it.
+
+    def _says_hearing(self) -> bool:
+        return self._said is not None and self._said[0]
 
     def _tell(self, *, hearing: bool, problem: str | None, at: Stamp, **facts: object) -> None:
         """Report a change once; while deaf the beginning stays what was said first, for the hearing keeps it."""
@@ -254,6 +267,17 @@ class EsphomeProxy:
             self._on_state(LinkState(self._link, "receiver", hearing, at, problem, told))
         except Exception as error:  # noqa: BLE001 - as for deliver
             self._queue.count_failure("state", error)
+
+
+async def _close(client: APIClient, *, force: bool) -> None:
+    """End a connection. How it ends does not matter, but that it does: one that lives on would keep the proxy's place."""
+    try:
+        with contextlib.suppress(Exception):
+            async with asyncio.timeout(CLOSE_S):
+                await client.disconnect(force=force)
+    finally:
+        with contextlib.suppress(Exception):
+            client.force_disconnect()  # nothing where it has ended
 
 
 def _text(error: BaseException) -> str:

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator
 from dataclasses import dataclass, field
 from typing import Any
@@ -138,7 +139,7 @@ async def test_a_reset_is_a_gap_from_the_last_advert_to_the_next_hearing(house: 
     house.proxy.reset()
     await house.until_said("hearing", "GW-RCV-01", "hearing")
     last = house.heard[-1].at
-    assert house.states[1].at == last
+    assert house.states[0].at.mono_ms <= house.states[1].at.mono_ms <= last.mono_ms
     assert house.states[2].at.mono_ms >= last.mono_ms
 
 
@@ -205,10 +206,61 @@ async def test_a_proxy_that_hears_nobody_is_connected_anew_and_then_counts_as_de
     house.proxy.is_deaf = True
     await house.until_said("hearing", "GW-RCV-06")
     assert house.proxy.connections >= 2
-    assert house.states[1].at == house.heard[-1].at
+    last = house.heard[-1].at
+    assert last.mono_ms - 1_000 <= house.states[1].at.mono_ms <= last.mono_ms
     house.proxy.is_deaf = False
     await house.until_heard()
     assert house.said == ["hearing", "GW-RCV-06", "hearing"]
+
+
+async def test_what_was_read_late_does_not_prove_that_it_was_heard_just_now(house: House) -> None:
+    """A process that stood still reads after it what came before; whatever the proxy heard later is lost with the connection."""
+    link = house.link()
+    await house.until_said("hearing")
+    await house.until_heard()
+    link._looks.look()
+    link._looks.look()
+    before = SystemClock().stamp()
+    house.proxy.hear(Report(OURS, -60, service_data={0xFCD2: PRESS}))
+    time.sleep(0.3)  # noqa: ASYNC251 - it is what is tried: the event loop stands still
+    count = len(house.heard)
+    await until(lambda: len(house.heard) > count, lambda: "not heard")
+    assert house.heard[-1].at.mono_ms >= before.mono_ms + 300
+    house.proxy.reset()
+    await house.until_said("hearing", "GW-RCV-01", "hearing")
+    assert house.states[1].at.mono_ms <= before.mono_ms
+
+
+async def test_the_time_without_a_connection_is_told_when_one_that_heard_nobody_was_given_up(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(esphome_proxy, "PING_S", 60.0)
+    monkeypatch.setattr(esphome_proxy, "CLOSE_S", 0.1)
+    monkeypatch.setattr(esphome_proxy, "UNTOLD_MS", 100)
+    link = house.link(silence_s=0.5)
+    await house.until_said("hearing")
+    house.proxy.silent = True
+    await until(lambda: house.proxy.connections == 2, lambda: "the connection was not made anew")
+    since = SystemClock().stamp()
+    await asyncio.sleep(0.1)
+    house.proxy.silent = False
+    await house.until_heard()
+    assert house.said == ["hearing", "deaf", "hearing"]
+    assert house.states[1].at.mono_ms <= since.mono_ms < house.states[2].at.mono_ms
+    assert link.heard >= 1
+
+
+async def test_a_connection_that_does_not_answer_the_good_bye_is_cut_off(
+    house: House, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It would answer pings for ever, and hold the only place that the proxy has."""
+    monkeypatch.setattr(esphome_proxy, "CLOSE_S", 0.1)
+    house.link(silence_s=0.5)
+    await house.until_said("hearing")
+    house.proxy.keeps = True
+    await until(lambda: house.proxy.connections == 2, lambda: "the connection was not made anew")
+    await house.until_heard()
+    assert len(house.proxy._wires) == 1
 
 
 async def test_what_waits_when_cancelled_is_delivered_and_the_end_is_told(house: House) -> None:
