@@ -87,6 +87,8 @@ class LaneQueue:
                     self._done.add(row.seq)
             if row.seq <= self.cursor or row.seq in self._done or row.seq in self._held:
                 continue
+            if self.destination not in row.route:  # it was passed by, and is read with a skipped one all the same
+                continue
             if row.device in self._skipped or (row.device in self._parked and len(self._held) >= SET_ASIDE):
                 self._skipped.setdefault(row.device, row.seq)
                 continue

@@ -57,6 +57,23 @@ def test_what_was_stored_for_others_is_passed_by() -> None:
     assert (lane.cursor, lane.ahead()) == (40, [])
 
 
+def test_what_was_passed_by_does_not_go_when_it_is_read_all_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_queue, "SET_ASIDE", 1)
+    lane = LaneQueue(Lane.C, "d", cursor=0, ahead=[])
+    lane.park("m1")
+    own, others = [row(1), row(2)], [row(3, "m2", wanted=False), row(4, "m2", wanted=False)]
+    lane.load(own)  # the second is skipped
+    lane.pass_by(4)
+    assert taken(lane, "m1") == []
+    lane.release("m1")
+    assert lane.loaded_to == 1
+    lane.load([*own[1:], *others])
+    assert taken(lane) == [1, 2]
+    assert lane.done(1)
+    assert lane.done(2)
+    assert (lane.cursor, lane.ahead()) == (4, [])
+
+
 def test_confirming_twice_counts_once() -> None:
     lane = queue(row(1), row(2))
     taken(lane)
@@ -294,6 +311,14 @@ class OneDestination(RuleBasedStateMachine):
                 self.lane.load(rows)
             else:
                 self.lane.exhausted(self.last)
+
+    @rule()
+    def pass_by(self) -> None:
+        """All that came is for others."""
+        self.store(["c", "d"], wanted=False)
+        may_pass = self.lane.room > 0 and self.lane.loaded_to == self.lane.read_to
+        if may_pass and all("d" not in one.route for one in self.table if one.seq > self.lane.loaded_to):
+            self.lane.pass_by(self.last)
 
     @rule(count=st.integers(1, 4))
     def send(self, count: int) -> None:
