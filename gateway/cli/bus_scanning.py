@@ -18,6 +18,7 @@ from typing import Final
 from drivers.kit import Answers, LineSettings, catalogue
 from gateway.cli.layout import Paper, clean
 from gateway.cli.reports import as_json
+from gateway.errors import LinkDown
 from gateway.links import ports
 from gateway.links.bus_scan import Device, Scan, Step, plan, scan
 
@@ -75,7 +76,7 @@ class _Progress:
 
 
 def run(arguments: argparse.Namespace, paper: Paper, *, config: Path) -> bool:
-    """Scan and print; True where something was found. Raises LinkDown, ValueError (the port)."""
+    """Scan and print; True where something was found. Raises LinkDown (what was found before is printed), ValueError (the port)."""
     errors = Paper(paper.lang, sys.stderr)
     is_socket = ports.socket_address(arguments.port) is not None
     steps = plan(_drivers(arguments.model), is_socket=is_socket, quiet_s=arguments.quiet / 1000)
@@ -85,6 +86,7 @@ def run(arguments: argparse.Namespace, paper: Paper, *, config: Path) -> bool:
     count = len({one.settings for one in steps})
     errors.print(errors.say("scan-begin", port=arguments.port, settings=count, time=errors.age(whole_s)))
     progress, result = _Progress(errors, steps), Scan()
+    lost: LinkDown | None = None
 
     def found(device: Device) -> None:
         progress.clear()
@@ -98,6 +100,10 @@ def run(arguments: argparse.Namespace, paper: Paper, *, config: Path) -> bool:
     except KeyboardInterrupt:
         progress.clear()
         errors.print(errors.style(errors.say("scan-interrupted"), "warning"))
+    except LinkDown as down:  # what was found before the port was lost is worth a page
+        if not result.devices:
+            raise
+        lost = down
     progress.clear()
     _notes(errors, result)
     block = tables(paper, result, port=ports.lasting_name(arguments.port), config=config)
@@ -112,6 +118,8 @@ def run(arguments: argparse.Namespace, paper: Paper, *, config: Path) -> bool:
             paper.print(paper.style(paper.say("pair-against", findings="; ".join(against)), "problem"))
     else:
         errors.print(errors.style(errors.say("scan-nothing"), "warning"))
+    if lost is not None:
+        raise lost
     return bool(result.devices)
 
 

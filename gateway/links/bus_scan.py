@@ -80,9 +80,15 @@ async def scan(
 ) -> None:  # fmt: skip
     """Do all steps. Raises LinkDown when the port cannot be opened or is lost; ValueError for what is no port."""
     told: list[LinkState] = []
-    first = next((one.settings for one in steps if one.settings is not None), LineSettings())
+    # Opened as every port can be: a setting that it refuses costs that setting, not the search.
     line = SerialLine(
-        link_id=port, port=port, line=first, quiet_ms=quiet_ms, echo=False, on_state=told.append, clock=SystemClock()
+        link_id=port,
+        port=port,
+        line=LineSettings(),
+        quiet_ms=quiet_ms,
+        echo=False,
+        on_state=told.append,
+        clock=SystemClock(),
     )
     running = asyncio.create_task(line.run())
     try:
@@ -169,7 +175,11 @@ async def _heard(line: SerialLine, ask: Ask, step: Step) -> Heard:
 
 
 def _same(one: Device, other: Device) -> bool:
-    """Is it the same meter, found by another of its protocols? A meter of 2007 may answer 1997, too."""
-    return one.settings == other.settings and one.found.address == other.found.address and (
+    """Is it the same meter, found by another of its protocols, or by a parity that does not matter on this line?
+
+    A meter of 2007 may answer 1997, too.
+    """
+    speeds = [here.settings and here.settings.baud for here in (one, other)]
+    return speeds[0] == speeds[1] and one.found.address == other.found.address and (
         one.driver.model == other.driver.model or len(one.found.address) >= len("000000000000")
     )  # fmt: skip

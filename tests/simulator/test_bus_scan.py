@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import fcntl
@@ -75,6 +76,30 @@ async def test_meters_of_two_speeds_are_found_each_at_its_own_and_once(tmp_path:
         result = await scanned(port, steps("dlt645-2007", "dlt645-1997", "dlt698-45"), Scan())
     assert told(result) == [("dlt645-2007", "000000200001", 2400), ("dlt645-2007", "000000193600", 9600)]
     assert result.crowded == []
+
+
+async def test_a_meter_that_is_heard_at_either_parity_is_found_once(tmp_path: Path) -> None:
+    driver = catalogue.driver("dlt645-2007")
+    assert isinstance(driver, Answers)
+    planned = plan([driver], is_socket=False, quiet_s=QUIET_MS / 1000)
+    both = [one for one in planned if one.settings is not None and one.settings.baud == 9600]
+    assert {one.settings.parity for one in both if one.settings} == {"E", "N"}
+    async with wires(tmp_path, [meter("m1", "000000193600")]) as port:
+        result = await scanned(port, both, Scan())
+    assert told(result) == [("dlt645-2007", "000000193600", 9600)]
+
+
+def test_what_was_found_before_the_port_was_lost_is_printed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async def lost(port: str, _steps: Sequence[Step], into: Scan, **_callbacks: Any) -> None:
+        into.devices.append(found("dlt645-2007", "000000193600", LineSettings(9600)))
+        raise LinkDown("GW-SER-04", port, port=port)
+
+    monkeypatch.setattr(bus_scanning, "scan", lost)
+    out = io.StringIO()
+    options = argparse.Namespace(port=PORT, model=[], baud=[], quiet=QUIET_MS, json=False)
+    with pytest.raises(LinkDown):
+        bus_scanning.run(options, Paper("en", out), config=tmp_path / "gateway.toml")
+    assert 'address = "000000193600"' in out.getvalue()
 
 
 async def test_three_meters_that_garble_each_other_are_told_apart(
