@@ -76,7 +76,10 @@ class _Progress:
 
 
 def run(arguments: argparse.Namespace, paper: Paper, *, config: Path) -> bool:
-    """Scan and print; True where something was found. Raises LinkDown (what was found before is printed), ValueError (the port)."""
+    """Scan and print; True where something was found.
+
+    Raises LinkDown (what was found before is printed), ValueError (the port).
+    """
     errors = Paper(paper.lang, sys.stderr)
     is_socket = ports.socket_address(arguments.port) is not None
     steps = plan(_drivers(arguments.model), is_socket=is_socket, quiet_s=arguments.quiet / 1000)
