@@ -10,9 +10,9 @@ from typing import Any
 
 import pytest
 
-from gateway import mqtt_session
 from gateway.errors import SessionError
 from gateway.mqtt_session import Will
+from gateway.mqtt_session import session as mqtt_session
 from gateway.tls import Moment, Tls
 from simulator.platform.broker import Broker
 from simulator.platform.link import Link

@@ -129,7 +129,7 @@ async def test_a_refusal_in_5_is_never_tried_again_in_3_1_1(told: Any, packets: 
 
 
 async def test_silence_is_not_tried_again_either(told: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("gateway.mqtt_session.CONNECT_LIMIT_S", 0.2)
+    monkeypatch.setattr("gateway.mqtt_session.session.CONNECT_LIMIT_S", 0.2)
     told.connack = b""
     assert (await refused(uplink(told.port))).code == "GW-NET-02"
     assert told.levels == [5]

@@ -291,7 +291,7 @@ async def test_a_will_that_comes_late_cannot_leave_a_living_gateway_offline(
     mosquitto: Any, wait_until: Wait, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The broker notices the dead standby long after we did, and says "offline" with the epoch that is current."""
-    monkeypatch.setattr("gateway.mqtt_session.KEEP_ALIVE_S", 1)
+    monkeypatch.setattr("gateway.mqtt_session.session.KEEP_ALIVE_S", 1)
     monkeypatch.setattr("gateway.uplinks.paths.ANNOUNCE_AFTER_S", (0.0, 9.0))
     await mosquitto.start()
     application = Application()

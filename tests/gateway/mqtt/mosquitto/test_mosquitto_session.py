@@ -125,7 +125,7 @@ async def test_where_tls_is_not_what_it_should_be_no_password_is_said(
 async def test_a_listener_of_plain_text_gets_no_password_either(
     mosquitto: Any, ear: Any, authority: Any, login: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("gateway.mqtt_session.TCP_LIMIT_S", 2.0)
+    monkeypatch.setattr("gateway.mqtt_session.session.TCP_LIMIT_S", 2.0)
     await mosquitto.start()
     error = await failure(ear.session(mosquitto.port, tls=Tls(ca_file=authority("ca").file), **login))
     assert error.code in {"GW-NET-02", "GW-NET-03"}

@@ -6,23 +6,19 @@ whoever published. The blocking part (name, TCP, TLS) runs in a thread with a ti
 loop's own socket callbacks, without a thread. What 3.1.1 does not say is set here: a refused subscription is a matter of
 rights (0x80 is its only refusal), a PUBACK refuses nothing, and our own limit of a message holds for the broker, too.
 Limits: CONNECT within `CONNECT_LIMIT_S`, keep-alive 30 s, one message at most 256 KiB; a longer one that comes ends the
-connection. An `Inbox` gets its beginning instead, of whatever length it is, and the rest is read past (in memory: `KEPT_BYTES`
-and 100 reads of `READ_BYTES`): a broker of 3.1.1 would send it again first of all on each connection that follows, and nothing
-else would ever be heard.
+connection. What an `Inbox` gets of it instead is said in `inbox`.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import socket
 import ssl
 import threading
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal
+from typing import Any, Final
 
 import paho.mqtt.client as paho
 from paho.mqtt.enums import CallbackAPIVersion
@@ -30,86 +26,29 @@ from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
 
 from gateway.errors import SessionError
-from gateway.tls import Tls, judge_again, outdated, tls_context
+from gateway.mqtt_session.blocking import in_thread
+from gateway.mqtt_session.endpoint import Endpoint, Version, Will
+from gateway.mqtt_session.inbox import KEPT_BYTES, MAX_MESSAGE_BYTES, READ_BYTES, Inbox, delivery_of
+from gateway.mqtt_session.refusals import (
+    BAD_VERSION,
+    LOGIN_REFUSED,
+    NOT_AUTHORIZED,
+    PROTOCOL_ERROR,
+    REFUSED,
+    SESSION_TAKEN_OVER,
+    TAKEN_OVER,
+    NotSpoken,
+    Unspoken,
+    connect_error,
+)
+from gateway.tls import judge_again, outdated, tls_context
 
 CONNECT_LIMIT_S: Final = 15.0
 TCP_LIMIT_S: Final = 10.0  # for each address that the name has
 KEEP_ALIVE_S: Final = 30
 CHECK_EVERY_S: Final = 1.0
-MAX_MESSAGE_BYTES: Final = 256 * 1024
-# What is kept of a longer one: room for a topic and properties before that.
-KEPT_BYTES: Final = 512 * 1024
-READ_BYTES: Final = 64 * 1024
-TAKEN_OVER: Final = "GW-PLT-07"
-# MQTT 5.0 section 2.4; paho gives the return codes of 3.1.1 (section 3.2.2.3) as the same numbers.
-_REFUSED: Final = 0x80
-_PROTOCOL_ERROR: Final = 0x82
-_BAD_VERSION: Final = 0x84
-_NOT_AUTHORIZED: Final = 0x87
-_SESSION_TAKEN_OVER: Final = 0x8E
-_LOGIN_REFUSED: Final = {0x85, 0x86, _NOT_AUTHORIZED, 0x8C}
-
-Version = Literal["5", "3.1.1"]
 _TOO_LONG: Final = f"the broker sends a message of more than {MAX_MESSAGE_BYTES} bytes"
 _PROTOCOLS: Final = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
-
-
-@dataclass(frozen=True, slots=True)
-class Endpoint:
-    """Where a platform's broker is, and what is needed to get in. `tls` is None for plain text (loopback only).
-
-    `version` "auto": 5, and 3.1.1 where the broker does not speak 5.
-    """
-
-    host: str
-    port: int
-    client_id: str
-    username: str = ""
-    password: str = ""
-    tls: Tls | None = None
-    version: Version | Literal["auto"] = "auto"
-
-
-class NotSpoken(SessionError):
-    """The server does not answer CONNECT as MQTT of this version: it refuses the version, hangs up, or says nonsense."""
-
-
-@dataclass(frozen=True, slots=True)
-class Delivery:
-    """One message that came. `number` acknowledges it where `qos` is 1; 2 does not occur, since we subscribe with 1.
-
-    `again`: it was sent before on a connection that ended, and may have been taken then (MQTT 5.0 section 3.3.1.1);
-    `retained`: it was said at some time before we subscribed (section 3.3.1.3). A `payload` of more than `MAX_MESSAGE_BYTES` is
-    the beginning of a longer one.
-    """
-
-    topic: str
-    payload: bytes
-    number: int
-    qos: int
-    again: bool
-    retained: bool
-
-
-@dataclass(frozen=True, slots=True)
-class Inbox:
-    """For who receives what must not be lost: each message is acknowledged by hand, and the broker keeps our session.
-
-    `keep_s`: for how long it does after the connection has ended; `most`: how many messages may be unacknowledged.
-    Both are for MQTT 5; a broker of 3.1.1 has its own limits.
-    """
-
-    on_delivery: Callable[[Delivery], None]
-    keep_s: int = 86_400
-    most: int = 64
-
-
-@dataclass(frozen=True, slots=True)
-class Will:
-    """What the broker publishes, retained, when the gateway vanishes."""
-
-    topic: str
-    payload: bytes
 
 
 class MqttSession:
@@ -190,27 +129,27 @@ class MqttSession:
             async with asyncio.timeout(CONNECT_LIMIT_S):
                 tls = end.tls
                 if tls is not None:
-                    self._tls = await self._in_thread(lambda: tls_context(tls, host=end.host, port=end.port))
-                await self._in_thread(self._connect_blocking)
+                    self._tls = await in_thread(lambda: tls_context(tls, host=end.host, port=end.port))
+                await in_thread(self._connect_blocking)
                 self._attach()
                 reason = await self._connack
         except TimeoutError as error:
             await self.close()
             raise SessionError("GW-NET-02", end.host, port=end.port, error="no answer in time") from error
-        except _Unspoken as error:
+        except Unspoken as error:
             await self.close()
             raise NotSpoken(error.code, end.host, port=end.port, error=str(error)) from error
         except (OSError, ValueError) as error:
             await self.close()
-            raise _connect_error(error, end) from error
+            raise connect_error(error, end) from error
         except (SessionError, asyncio.CancelledError):
             await self.close()
             raise
-        if reason >= _REFUSED:
+        if reason >= REFUSED:
             await self.close()
-            if reason == _BAD_VERSION:
+            if reason == BAD_VERSION:
                 raise NotSpoken("GW-NET-05", end.host, port=end.port, error=f"the broker refuses MQTT {self._version}")
-            code = "GW-NET-04" if reason in _LOGIN_REFUSED else "GW-NET-05"
+            code = "GW-NET-04" if reason in LOGIN_REFUSED else "GW-NET-05"
             raise SessionError(code, end.host, port=end.port, error=f"CONNACK reason 0x{reason:02X}")
         if self._ended:
             raise SessionError("GW-NET-05", end.host, port=end.port, error="ended right after CONNACK")
@@ -315,15 +254,15 @@ class MqttSession:
             if not waiting.done():
                 waiting.set_exception(OSError(why))
         if self._is_open:
-            code = {_NOT_AUTHORIZED: "GW-NET-04", _SESSION_TAKEN_OVER: TAKEN_OVER}.get(reason, code)
+            code = {NOT_AUTHORIZED: "GW-NET-04", SESSION_TAKEN_OVER: TAKEN_OVER}.get(reason, code)
             self._on_lost(SessionError(code, self._endpoint.host, error=why))
         elif not self._connack.done():
             self._connack.set_exception(ssl.SSLError(why) if refused_by_tls else self._unspoken(why, reason))
 
-    def _unspoken(self, why: str, reason: int) -> _Unspoken:
-        if reason == _PROTOCOL_ERROR:
-            return _Unspoken("GW-NET-05", f"the answer to CONNECT is not one of MQTT {self._version}")
-        return _Unspoken("GW-NET-02", why)
+    def _unspoken(self, why: str, reason: int) -> Unspoken:
+        if reason == PROTOCOL_ERROR:
+            return Unspoken("GW-NET-05", f"the answer to CONNECT is not one of MQTT {self._version}")
+        return Unspoken("GW-NET-02", why)
 
     def _log(self, _client: Any, _data: Any, level: int, text: str) -> None:
         """Keep what paho says of an error: it is the only place where it says what the socket said."""
@@ -377,8 +316,8 @@ class MqttSession:
             raise SessionError("GW-NET-05", host, error=str(error)) from error
         finally:
             self._subacks.pop(mid, None)
-        if reason >= _REFUSED:
-            by_rights = reason in _LOGIN_REFUSED or self._version == "3.1.1"
+        if reason >= REFUSED:
+            by_rights = reason in LOGIN_REFUSED or self._version == "3.1.1"
             code_of_layer = "GW-NET-04" if by_rights else "GW-NET-05"
             raise SessionError(code_of_layer, host, error=f"SUBACK reason 0x{reason:02X} for {topic}")
 
@@ -400,16 +339,7 @@ class MqttSession:
         elif self._inbox is None:
             self._on_message(message.topic, bytes(message.payload))
         else:
-            self._inbox.on_delivery(
-                Delivery(
-                    message.topic,
-                    bytes(message.payload[: MAX_MESSAGE_BYTES + 1]),
-                    message.mid,
-                    message.qos,
-                    bool(message.dup),
-                    bool(message.retain),
-                )
-            )
+            self._inbox.on_delivery(delivery_of(message))
 
     def _subscribed(self, mid: int, reasons: list[int]) -> None:
         done = self._subacks.get(mid)
@@ -492,45 +422,3 @@ class MqttSession:
             self._lost(error.verify_message, code="GW-NET-03")
             return True
         return False
-
-    async def _in_thread(self, work: Callable[[], Any]) -> Any:
-        """Run blocking work in a daemon thread: a hanging name server must not hold up the end of the process."""
-        done: asyncio.Future[Any] = self._loop.create_future()
-
-        def finish(result: Any, error: BaseException | None) -> None:
-            if done.cancelled():
-                return
-            if error is None:
-                done.set_result(result)
-            else:
-                done.set_exception(error)
-
-        def run() -> None:
-            result, error = None, None
-            try:
-                result = work()
-            except Exception as failed:  # noqa: BLE001 - handed over whole
-                error = failed
-            with contextlib.suppress(RuntimeError):  # the loop has ended meanwhile
-                self._loop.call_soon_threadsafe(finish, result, error)
-
-        threading.Thread(target=run, name="mqtt-connect", daemon=True).start()
-        return await done
-
-
-class _Unspoken(OSError):
-    """The server took CONNECT and did not answer it with a CONNACK that we understand."""
-
-    def __init__(self, code: str, why: str) -> None:
-        super().__init__(why)
-        self.code = code
-
-
-def _connect_error(error: OSError | ValueError, end: Endpoint) -> SessionError:
-    if isinstance(error, socket.gaierror | UnicodeError):  # UnicodeError: a name that IDNA does not know
-        code = "GW-NET-01"
-    elif isinstance(error, ssl.SSLError | ssl.CertificateError):
-        code = "GW-NET-03"
-    else:
-        code = "GW-NET-02"
-    return SessionError(code, end.host, port=end.port, error=str(error) or type(error).__name__)
