@@ -16,7 +16,7 @@ bench:  ## figures, each beside its limit measured in the same run
 reference:  ## write docs/reference/ and config/gateway.schema.json from the program itself; ARGS="--check" only compares
 	@sh scripts/reference.sh $(ARGS)
 
-lock:  ## write the three hashed locks again (needs uv)
+lock:  ## write the four hashed locks again (needs uv)
 	@sh scripts/lock.sh
 
 clean:

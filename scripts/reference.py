@@ -33,6 +33,7 @@ FAMILIES: Final = {
     "SER": ("串口", "Serial lines"),
     "BLE": ("蓝牙", "Bluetooth"),
     "MQS": ("MQTT 来源", "MQTT sources"),
+    "RCV": ("ESPHome 蓝牙代理", "Bluetooth proxies of ESPHome"),
     "DEV": ("设备", "Devices"),
     "NET": ("网络与连接", "Network and connections"),
     "PLT": ("平台", "Platforms"),
@@ -239,8 +240,8 @@ def problems() -> Iterator[str]:
         "",
     )
     families = dict.fromkeys(name.split("-")[1] for name in PROBLEMS)
-    for family in sorted(families, key=lambda name: [*FAMILIES, name].index(name)):
-        zh, en = FAMILIES.get(family, (family, family))
+    for family in sorted(families, key=list(FAMILIES).index):
+        zh, en = FAMILIES[family]
         yield from (f"## {family} · {zh} · {en}", "")
         for name, declared in sorted(PROBLEMS.items()):
             if name.split("-")[1] == family:
@@ -316,9 +317,16 @@ def _quantity(name: str) -> Row:
 def _shape(driver: Driver) -> str:
     if isinstance(driver, Advertises):
         return "蓝牙 `[[ble]]`，自己发<br>heard on the air"
+    if _published(driver):
+        return "MQTT `[[mqtt]]`，自己说<br>published by another gateway"
     if isinstance(driver, Streams):
         return "串口 `[[serial]]`，自己说<br>speaks by itself"
     return "串口 `[[serial]]`，一问一答<br>answers when asked"
+
+
+def _published(driver: Driver) -> bool:
+    """Is it heard on a broker and not over a line?"""
+    return isinstance(driver, Streams) and driver.topics is not None
 
 
 def _facts(driver: Driver) -> Iterator[Row]:
@@ -329,7 +337,7 @@ def _facts(driver: Driver) -> Iterator[Row]:
         plain = "可以，要写 `allow_plain = true`<br>yes, with `allow_plain = true`" if driver.plain else "不可以<br>no"
         yield "不加密 plain text", plain
         yield "能呼叫 calls for help", "能<br>yes" if driver.may_call else "不能<br>no"
-    else:
+    elif not _published(driver):
         line = driver.line
         yield "线路参数 line settings", f"{line.baud} {line.bits}{line.parity}{line.stop}"
     if isinstance(driver, Streams) and driver.keyed is not None:
@@ -338,11 +346,11 @@ def _facts(driver: Driver) -> Iterator[Row]:
         yield "能呼叫 calls for help", "能<br>yes" if driver.may_call else "不能<br>no"
     if isinstance(driver, Streams) and driver.note:
         yield "注意 mind", f"{driver.note.zh}<br>{driver.note.en}"
-    if isinstance(driver, Streams):
+    if isinstance(driver, Streams) and not _published(driver):
         shared = "可以，按地址区分<br>yes, told apart by address" if driver.address_of else "不可以<br>no"
         yield "同线多台 several on one line", shared
-        if driver.poll:
-            yield "轮询 `every_s`", f"{driver.poll.every_s:g} s"
+    if isinstance(driver, Streams) and driver.poll:
+        yield "轮询 `every_s`", f"{driver.poll.every_s:g} s"
     if isinstance(driver, Answers):
         yield "轮询 `every_s`", f"{driver.every_s:g} s"
     yield "例如能说 says, for example", "<br>".join(_observations(driver)) or "-"
@@ -362,6 +370,8 @@ def _address(driver: Driver) -> str:
     if isinstance(driver, Answers):
         _, refusals = settle_options(driver, "?", {})
         return next((f"{one.zh}<br>{one.expected}" for at, one in refusals if at == ("address",)), "-")
+    if _published(driver):
+        return "它的 MQTT 主题<br>its MQTT topic"
     return "报文里的名字<br>the name in its messages" if driver.address_of else "不写<br>none"
 
 

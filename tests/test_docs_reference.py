@@ -81,6 +81,21 @@ def test_every_device_has_its_section_with_its_docstring_and_options() -> None:
     assert "| `registers` |" in text
 
 
+def test_what_comes_over_mqtt_is_not_described_as_a_line() -> None:
+    for model in ("mqtt-topic", "zigbee2mqtt"):
+        section = page("devices.md").partition(f"\n## {model}\n")[2].partition("\n## ")[0]
+        assert "| 接法 link | MQTT `[[mqtt]]`" in section
+        assert "| 地址 `address` | 它的 MQTT 主题<br>its MQTT topic |" in section
+        assert "8N1" not in section
+        assert "on one line" not in section
+
+
+def test_every_family_of_problems_has_a_name_in_both_languages() -> None:
+    headings = re.findall(r"^## (\w+) · (.*) · (.*)$", page("problems.md"), re.MULTILINE)
+    assert {code for code, _, _ in headings} == {name.split("-")[1] for name in PROBLEMS}
+    assert [code for code, zh, en in headings if code in (zh, en)] == []
+
+
 def test_every_command_has_its_section() -> None:
     headings = re.findall(r"^## (gateway .*)$", page("commands.md"), re.MULTILINE)
     assert {"gateway run", "gateway status", "gateway config check", "gateway config schema", "gateway alarm ack"} <= {
