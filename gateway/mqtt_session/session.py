@@ -6,7 +6,7 @@ whoever published. The blocking part (name, TCP, TLS) runs in a thread with a ti
 loop's own socket callbacks, without a thread. What 3.1.1 does not say is set here: a refused subscription is a matter of
 rights (0x80 is its only refusal), a PUBACK refuses nothing, and our own limit of a message holds for the broker, too.
 Limits: CONNECT within `CONNECT_LIMIT_S`, keep-alive 30 s, one message at most 256 KiB; a longer one that comes ends the
-connection. What an `Inbox` gets of it instead is said in `inbox`.
+connection, and so does what cannot be taken at all. What an `Inbox` gets of a longer one instead is said in `inbox`.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ from __future__ import annotations
 import asyncio
 import socket
 import ssl
+import struct
 import threading
 import time
 from collections.abc import Callable
@@ -21,6 +22,7 @@ from functools import partial
 from typing import Any, Final
 
 import paho.mqtt.client as paho
+import structlog
 from paho.mqtt.enums import CallbackAPIVersion
 from paho.mqtt.packettypes import PacketTypes
 from paho.mqtt.properties import Properties
@@ -49,6 +51,8 @@ KEEP_ALIVE_S: Final = 30
 CHECK_EVERY_S: Final = 1.0
 _TOO_LONG: Final = f"the broker sends a message of more than {MAX_MESSAGE_BYTES} bytes"
 _PROTOCOLS: Final = {"5": paho.MQTTv5, "3.1.1": paho.MQTTv311}
+
+_log = structlog.get_logger("mqtt")
 
 
 class MqttSession:
@@ -355,6 +359,13 @@ class MqttSession:
         self._is_reading = True
         try:
             code = self._client.loop_read()
+        except Exception as error:  # noqa: BLE001 - paho would read the same packet again in each turn of the loop, and no other
+            bug = None if isinstance(error, struct.error | UnicodeError) else error
+            _log.error(
+                "what the broker sent cannot be taken", host=self._endpoint.host, error=repr(error), exc_info=bug
+            )
+            self._lost(f"what the broker sent cannot be taken: {error!r}"[:200])
+            return
         finally:
             self._is_reading = False
         if code != paho.MQTT_ERR_SUCCESS:

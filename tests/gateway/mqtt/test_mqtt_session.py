@@ -375,3 +375,25 @@ async def test_a_certificate_file_that_is_missing_is_not_a_platform_that_is_away
         True,
     )
     assert told.packets == []
+
+
+@pytest.mark.parametrize(
+    "sent",
+    [
+        pytest.param(b"\x32\x01\x00", id="a PUBLISH without a topic"),
+        pytest.param(b"\x32\x05\x00\x40ab\x01", id="a topic that is cut off"),
+        pytest.param(b"\x30\x05\x00\x01\xff\x00x", id="a topic that is no text"),
+        pytest.param(b"\x90\x01\x00", id="a SUBACK without a number"),
+    ],
+)
+async def test_what_cannot_be_read_at_all_ends_the_connection_and_is_not_read_again_and_again(
+    told: Any, ear: Any, wait_until: Wait, sent: bytes
+) -> None:
+    session = ear.session(told.port)
+    await session.open()
+    said: list[Any] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _loop, context: said.append(context))
+    told.writers[-1].write(sent)
+    await wait_until(lambda: ear.losses or said)
+    assert (len(ear.losses), said) == (1, [])
+    await session.close()
