@@ -336,7 +336,7 @@ async def test_a_call_that_meets_a_bug_of_the_judges_is_raised_unverified(
     def broken(*_: object, **__: object) -> None:
         raise KeyError("a bug")
 
-    monkeypatch.setattr(bench.centre.collector, "_judge_signal", broken)
+    monkeypatch.setattr(bench.centre.collector._levels, "take", broken)
     bench.say("press")
     assert await bench.centre.told("code", "verified", "doubts") == [("alarm.raised", "press", False, ["fault"])]
 
