@@ -131,7 +131,11 @@ class Collector:
         if decoded.counter or decoded.observations:  # a mere sign of life says nothing of the key
             self._health.off("GW-DEV-03", desk.id)
         self.listeners.tell_advert(heard, desk, decoded)
-        return self.take(desk, decoded, heard.at, on_durable, on_failed=on_durable, link=heard.link)
+        try:
+            return self.take(desk, decoded, heard.at, on_durable, on_failed=on_durable, link=heard.link)
+        except Exception as bug:  # noqa: BLE001 - a call that cannot be judged is raised
+            self.fault(desk, bug)
+            return bool(_raising(desk, decoded)) and self._undeciphered.on_air(desk, FAULT, heard.at, on_durable)
 
     def fault(self, desk: Desk, bug: Exception) -> None:
         """A message met a bug, the driver's or ours: it is counted, the next one is taken all the same."""

@@ -101,7 +101,8 @@ class MessageReader:
         self._on_dropped = on_dropped
         self._waiting: deque[tuple[_Message, Desk, Decoded]] = deque()
         self._owed: list[_Message] = []
-        self._unread: dict[str, bytes] = {}
+        self._unread: dict[tuple[str, str], bytes] = {}
+        self._relay_failures = 0
         self._relayed = (
             RelayedAdverts(link, relay, collector=collector, clock=clock, health=health) if relay is not None else None
         )
@@ -149,6 +150,11 @@ class MessageReader:
                 self._on_dropped(at)
             acknowledge()
             return
+        except Exception as bug:  # noqa: BLE001 - whatever is in it, the next message must be heard
+            self._relay_failed(bug)
+            self._on_dropped(at)
+            acknowledge()
+            return
         if not adverts:
             acknowledge()
             return
@@ -160,9 +166,14 @@ class MessageReader:
             try:
                 message.raises |= self._collector.on_advert(HeardAdvert(self._link, advert, at), durable)
             except Exception as bug:  # noqa: BLE001 - whatever is in it, the next advert must be heard
-                self._health.on("GW-RUN-03", self._link, detail=f"{type(bug).__name__}: {bug}"[:200])
-                _log.error("a relayed advert could not be handled", link=self._link, exc_info=bug)
+                self._relay_failed(bug)
                 message.is_durable()
+
+    def _relay_failed(self, bug: Exception) -> None:
+        if not self._relay_failures:
+            _log.error("a relayed advert could not be handled", link=self._link, exc_info=bug)
+        self._relay_failures += 1
+        self._health.on("GW-RUN-03", self._link, detail=f"{type(bug).__name__}: {bug}"[:200])
 
     def retry(self) -> None:
         """Take what waits, as far as the disk has caught up, and let go what holds up the broker. Harmless at any time."""
@@ -182,13 +193,13 @@ class MessageReader:
 
     def _unreadable(self, desk: Desk, message: _Message, bug: Exception, decoded: Decoded | None = None) -> None:
         """A message met a bug: it may be a call. One that was retained is heard once, and not with each connection."""
-        payload = message.delivery.payload
-        if message.delivery.retained and self._unread.get(desk.id) == payload:
+        payload, key = message.delivery.payload, (desk.id, message.delivery.topic)
+        if message.delivery.retained and self._unread.get(key) == payload:
             self._collector.fault(desk, bug)
             message.is_durable()
             return
         if message.delivery.retained:
-            self._unread[desk.id] = payload
+            self._unread[key] = payload
         message.raises = True
         if not self._collector.unreadable(desk, bug, message.at, message.is_durable, decoded=decoded):
             message.is_durable()

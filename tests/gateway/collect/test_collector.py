@@ -14,6 +14,7 @@ from drivers.kit import Advert, Advertises, Counter, Decoded, Reading, Reason, R
 from gateway.alarms import AlarmState, Change
 from gateway.clock import Stamp
 from gateway.collect import Desk
+from gateway.collect.judge import Judged
 from gateway.collect.listening import Heard
 from gateway.outbox.outbox import MAX_QUEUED
 
@@ -443,6 +444,23 @@ async def test_an_advert_that_its_driver_cannot_stand_raises_one_unverified_call
     assert await centre.told("code", "verified", "doubts") == [("alarm.raised", "undecipherable", False, ["fault"])]
     assert centre.desks["call-1"].rejects == {"fault": 30, "not-mine": 1}
     assert centre.problems == [("GW-RUN-03", "call-1")]
+
+
+async def test_a_press_on_the_air_that_cannot_be_judged_is_raised_and_a_reading_is_not(
+    opened: Opener, radio: Radio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    centre = await opened([radio("call-1", "bthome-button", BUTTON)])
+
+    def broken(*_: Any, **_more: Any) -> Judged:
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(centre.judge, "counter", broken)
+    centre.hear(BUTTON, service={0xFCD2: "4000070164"})
+    assert centre.announced == []
+    for _ in range(3):
+        centre.hear(BUTTON, service={0xFCD2: "4000083a01"})
+    assert await centre.told("code", "verified", "doubts") == [("alarm.raised", "undecipherable", False, ["fault"])]
+    assert centre.desks["call-1"].rejects == {"fault": 4}
 
 
 async def test_a_driver_that_breaks_and_has_no_calls_raises_nothing(opened: Opener, radio: Radio) -> None:

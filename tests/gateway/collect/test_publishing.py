@@ -422,6 +422,19 @@ async def test_one_that_was_retained_is_heard_once_and_not_with_each_connection(
     assert broker.acknowledged == [1, 2]
 
 
+async def test_those_that_two_topics_of_a_device_hold_are_heard_once_each(
+    odd: Callable[[], Awaitable[Broker]],
+) -> None:
+    broker = await odd()
+    for _ in range(2):
+        for topic in (SOS, f"{SOS}/availability"):
+            broker.say(f"crash of {topic}", topic, retained=True)
+            await broker.centre.events()
+            if broker.centre.alarms.open_count:
+                close_the_call(broker)
+    assert stages(broker) == [("ACTIVE", 1), ("CLOSED", 1)] * 2
+
+
 async def test_a_message_that_no_device_would_send_costs_itself_only_and_is_told_as_a_gap(broker: Broker) -> None:
     broker.say("x" * 65_536)
     broker.say('{"action":"emergency"}')

@@ -213,6 +213,24 @@ async def test_a_bug_in_one_advert_costs_itself_only(
     assert centre.problems == [("GW-RUN-03", "omg")]
 
 
+async def test_a_message_that_meets_a_bug_is_a_gap_and_the_next_one_is_heard(
+    opened: Opener, radio: Radio, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    centre = await opened([radio("call-1", "bthome-button", BUTTON, key=KEY)])
+    receiver = Receiver(centre)
+
+    def broken(_: str) -> bool:
+        raise RuntimeError("a bug")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(centre.collector, "wants", broken)
+        receiver.say(press(1000))
+    receiver.say(press(1001))
+    assert await centre.told("presses") == [("alarm.raised", 1)]
+    assert (len(receiver.dropped), receiver.acknowledged) == (1, [1, 2])
+    assert centre.problems == [("GW-RUN-03", "omg")]
+
+
 async def test_a_disk_that_does_not_answer_holds_up_the_broker_for_a_while_only(opened: Opener, radio: Radio) -> None:
     centre = await opened([radio("call-1", "bthome-button", BUTTON, key=KEY)])
     receiver = Receiver(centre)
