@@ -33,6 +33,7 @@ from gateway.problems import describe
 MAX_PAIRING: Final = 256
 MAX_METER_ROWS: Final = 1_000
 MAX_DIALS: Final = 16
+MAX_DIAL_DIGITS: Final = 18
 _log = structlog.get_logger("control")
 
 
@@ -212,12 +213,10 @@ class Operations:
         written = request.get("registers")
         shown = {}
         for name, value in (written if isinstance(written, dict) else {}).items():
-            try:
-                shown[str(name)] = number = Decimal(str(value))
-            except InvalidOperation:
-                number = Decimal("NaN")
-            if not number.is_finite() or number < 0 or str(name).partition(" ")[0] not in QUANTITIES:
+            number = dial_of(str(value))
+            if number is None or str(name).partition(" ")[0] not in QUANTITIES:
                 raise ControlError("GW-CTL-03", device, reason="@refusal.no-reading", what=f"{name} = {value}"[:80])
+            shown[str(name)] = number
         if not shown or len(shown) > MAX_DIALS:
             raise ControlError("GW-CTL-03", device, reason="@refusal.no-reading", what="registers")
         return self._rooms.collector.compare(device, shown, by)
@@ -237,6 +236,18 @@ class Operations:
         if name and name not in names:
             raise ControlError("GW-CTL-03", name, reason="@refusal.unknown-destination", names=", ".join(names))
         return name
+
+
+def dial_of(written: str) -> Decimal | None:
+    """Return what a dial shows, None where no dial shows that: before or behind the point it has `MAX_DIAL_DIGITS` at most.
+
+    "1e99999999" is a finite number, too, and written out it is as long as it says.
+    """
+    try:
+        value = Decimal(written)
+    except InvalidOperation:
+        return None
+    return value if value.is_finite() and value >= 0 and abs(value.adjusted()) <= MAX_DIAL_DIGITS else None
 
 
 def _clock_of(clock: SystemClock) -> dict[str, object]:

@@ -21,6 +21,8 @@ from gateway.cli.meter_picture import picture
 
 # So many days after a month are asked for, too: the first reading after it ends it, and an outage may lie there.
 AFTER_DAYS: Final = 31
+# Of a dial, before the point or behind it: "1e99999999" is as long as it says when it is written out.
+MAX_DIGITS: Final = 18
 _CSV: Final = (
     "device", "room", "meter", "quantity", "channel", "unit", "day", "kind", "time", "dial", "ratio", "used_that_day",
 )  # fmt: skip
@@ -212,7 +214,7 @@ def _dial(paper: Paper, written: str) -> str:
         value = Decimal(written.strip())
     except InvalidOperation:
         value = Decimal("NaN")
-    if not value.is_finite() or value < 0:
+    if not value.is_finite() or value < 0 or abs(value.adjusted()) > MAX_DIGITS:
         raise NotThere(paper.say("meters-bad-dial", value=clean(written)))
     return f"{value:f}"
 

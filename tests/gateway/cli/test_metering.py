@@ -98,7 +98,7 @@ def test_a_dial_may_be_given_at_once(daemon: Daemon) -> None:
     assert daemon.compared[0]["registers"] == {f"{ENERGY} T1": "300.2", ENERGY: "1312.5"}
 
 
-@pytest.mark.parametrize("typed", ["", "abc", "-3", "nan"])
+@pytest.mark.parametrize("typed", ["", "abc", "-3", "nan", "1e99999999", "0e-99999999"])
 def test_what_is_no_dial_is_not_stored(daemon: Daemon, typed: str) -> None:
     with pytest.raises(NotThere):
         metering.compare(
