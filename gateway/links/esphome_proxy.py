@@ -35,6 +35,7 @@ from aioesphomeapi.core import (
 from aioesphomeapi.model import BluetoothProxyFeature, BluetoothScannerState, BluetoothScannerStateResponse
 
 from drivers.protocols import advertising_data
+from gateway.credentials import in_thread
 from gateway.errors import SecretError
 from gateway.links.advert_queue import AdvertQueue, OverflowCallback
 from gateway.links.looks import Looks
@@ -108,6 +109,7 @@ class EsphomeProxy:
         self._quiet_since = clock.monotonic()
         self._silences = 0
         self._said: tuple[bool, str | None] | None = None
+        self._bug = ""
 
     @property
     def dropped(self) -> int:
@@ -140,11 +142,13 @@ class EsphomeProxy:
                 code, detail = end.code, end.detail
             except _KEY_ERRORS as refusal:
                 code, detail = WRONG_KEY, _text(refusal)
-            except (APIConnectionError, OSError, TimeoutError) as error:
+            except (APIConnectionError, OSError, TimeoutError, UnicodeError) as error:
                 detail = _text(error)
             except Exception as bug:  # noqa: BLE001 - a bug of the library must not deafen us for good
                 detail = _text(bug)
-                _log.error("the connection to a receiver met a bug", link=self._link, exc_info=bug)
+                if detail != self._bug:
+                    _log.error("the connection to a receiver met a bug", link=self._link, exc_info=bug)
+                self._bug = detail
             self._tell(hearing=False, problem=code, at=self._heard_at, detail=detail)
             failures = 0 if self._clock.monotonic() - began >= WORTH_S else failures + 1
             cap = REFUSED_CAP_S if code in (WRONG_KEY, NO_PROXY) else RETRY_CAP_S
@@ -158,8 +162,10 @@ class EsphomeProxy:
         async def on_stop(expected_disconnect: bool) -> None:  # noqa: ARG001, FBT001 - the library's signature
             lost.set()  # of this connection: it may be told when the next one has begun
 
+        async with asyncio.timeout(ANSWER_S):
+            key = await in_thread(self._key)
         client = APIClient(
-            "", self._port, None, addresses=await self._addresses(), noise_psk=self._key() or None, keepalive=PING_S,
+            "", self._port, None, addresses=await self._addresses(), noise_psk=key or None, keepalive=PING_S,
             client_info="daycare-gateway", timezone="UTC", provide_time=False,
         )  # fmt: skip
         try:
@@ -178,9 +184,12 @@ class EsphomeProxy:
             await _close(client, force=lost.is_set())
 
     async def _addresses(self) -> list[str]:
-        """Look the name up as the system does. Raises OSError, TimeoutError."""
+        """Look the name up as the system does. Raises OSError, TimeoutError, UnicodeError.
+
+        Not on the threads of the event loop: serial ports are opened there, and a name server that hangs would hold them all.
+        """
         async with asyncio.timeout(ANSWER_S):
-            found = await asyncio.get_running_loop().getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM)
+            found = await in_thread(lambda: socket.getaddrinfo(self._host, self._port, type=socket.SOCK_STREAM))
         return list(dict.fromkeys(str(one[4][0]) for one in found))
 
     async def _subscribe(self, client: APIClient, *, tells_state: bool) -> None:
