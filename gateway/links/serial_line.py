@@ -1,13 +1,13 @@
 """One serial line, or a TCP connection to one: open for as long as it can be, and honest about when it was not.
 
 A line serves in one of two modes. Streams: bytes go to `on_data` as they come. Asking: `ask` runs one turn at a time on
-a half-duplex bus. A lost line is reopened with full-jitter back-off; a device path that appears is tried at once.
+a half-duplex bus. A lost line is opened again; when, stands in `reopening`.
 
-Limits: 64 KiB of unsent bytes, then `write` refuses; one request on the wire; back-off 0.2 s to 5 s, a device path is
-looked at every 0.25 s meanwhile; an opening takes at most 5 s, a closing 2 s; a silent TCP peer is given up after 15 s;
-what happens when a port takes nothing stands in `stall`. Of a TCP peer the kernel is known to live, not what is behind it:
-whether a device there is well, only its own signs of life tell. That kernel takes a connection before its program does, and
-what comes from the wire until then goes nowhere: so it counts as heard after 0.5 s, or with its first byte.
+Limits: 64 KiB of unsent bytes, then `write` refuses; one request on the wire; an opening takes at most 5 s, a closing 2
+s; a silent TCP peer is given up after 15 s; what happens when a port takes nothing stands in `stall`. Of a TCP peer the
+kernel is known to live, not what is behind it: whether a device there is well, only its own signs of life tell. That
+kernel takes a connection before its program does, and what comes from the wire until then goes nowhere: so it counts as
+heard after 0.5 s, or with its first byte.
 While reading is paused the kernel keeps about 4 KiB of a tty (20 KiB of a pty); what comes beyond is lost unseen.
 """
 
@@ -15,9 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import dataclasses
-import random
 from collections.abc import Callable
-from pathlib import Path
 
 import serialx
 
@@ -25,6 +23,7 @@ from drivers.kit import Ask, Framer, LineSettings, NoReply
 from gateway.clock import Clock, Stamp
 from gateway.errors import LinkDown
 from gateway.links import ports
+from gateway.links.reopening import signature, wait_to_retry
 from gateway.links.stall import Stall
 from gateway.links.state import LinkState, StateCallback
 from gateway.links.turn import Turn
@@ -32,15 +31,12 @@ from gateway.links.wire import CLOSE_TIMEOUT_S, Wire, connect, open_port, set_po
 
 PENDING_BYTES = 64 * 1024
 OPEN_TIMEOUT_S = 5.0
-RETRY_MIN_S = 0.2
-RETRY_CAP_S = 5.0
 # A line that stayed open for so long was worth opening: the back-off starts anew.
 WORTH_S = 1.0
 # One that stayed open for so long was well.
 STEADY_S = 5.0
 # Some serial servers take a connection and close it at once. So many short lives, and the next one must prove itself.
 SHORT_LIVES = 2
-WATCH_S = 0.25
 TICK_S = 0.5
 # After a change of speed or parity: so long nothing is sent, for the meters of another speed have heard noise so far.
 SWITCH_QUIET_S = 0.1
@@ -115,7 +111,7 @@ class SerialLine:
                 wire = await self._connect()
                 if wire is not None and await self._live(wire) >= WORTH_S:
                     failures = 0
-                await self._wait_to_retry(failures, before)
+                await wait_to_retry(failures, before, self._signature)
                 failures += 1
         finally:
             await self._close()
@@ -390,37 +386,11 @@ class SerialLine:
             self._told = (state.hearing, state.problem)
             self._on_state(state)
 
-    async def _wait_to_retry(self, failures: int, before: object) -> None:
-        """Wait with full jitter; less when the device path has changed (plugged in, given other rights)."""
-        loop = asyncio.get_running_loop()
-        ceiling = min(RETRY_CAP_S, RETRY_MIN_S * 2 ** min(failures, 10))
-        # S311: jitter, nothing secret.
-        until = loop.time() + max(RETRY_MIN_S, random.uniform(0, ceiling))  # noqa: S311
-        await asyncio.sleep(RETRY_MIN_S)
-        # ASYNC110: a file's appearance is polled; inotify would need a watch on each directory of the path.
-        while (left := until - loop.time()) > 0 and self._signature() == before:  # noqa: ASYNC110
-            await asyncio.sleep(min(WATCH_S, left))
-
     def _signature(self) -> object:
         """Return what tells one state of the device path from another; None for a missing one, and for sockets."""
         if self._address is not None:
             return None
-        try:
-            status = Path(self.port).stat()
-        except OSError:
-            return None
-        # A port that another program holds is tried again as soon as that lets it go.
-        held = self._told is not None and self._told[1] == ports.HELD and ports.is_locked(status)
-        return (
-            held,
-            status.st_dev,
-            status.st_ino,
-            status.st_rdev,
-            status.st_mode,
-            status.st_uid,
-            status.st_gid,
-            status.st_ctime_ns,
-        )
+        return signature(self.port, is_held=self._told is not None and self._told[1] == ports.HELD)
 
     async def _close(self) -> None:
         """Let the port go within 2 s: what is pending gets most of that time, then it is cut off."""
