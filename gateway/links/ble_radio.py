@@ -25,6 +25,7 @@ from gateway.links import ble_problems, bleak_bus
 from gateway.links.adapter_power import AdapterPower
 from gateway.links.advert_monitor import AdvertMonitor
 from gateway.links.advert_queue import AdvertQueue, OverflowCallback, Reports, advert_of
+from gateway.links.ble_scan import ENDING, VAGUE, WATCHED, Scan
 from gateway.links.bluez_adapters import AdapterState
 from gateway.links.bluez_watch import IDLE_AFTER_S, BluezWatch
 from gateway.links.looks import Looks
@@ -45,48 +46,8 @@ _SLOW_START_S: Final = 2.0  # what was said before is not what is wrong now
 _FIRST_LOOK_S: Final = 1.0  # what the watch may need to see anything at all
 _NAMING_S: Final = 0.05  # what the watch may need to name a problem that an error does not name
 _UNTOLD_MS: Final = 1_000
-# States that end a scan. UNKNOWN and DENIED say that the watch cannot look, not that the scan is over.
-_ENDING: Final = frozenset(
-    {
-        AdapterState.NO_BUS,
-        AdapterState.NO_DAEMON,
-        AdapterState.NO_ADAPTER,
-        AdapterState.SWITCHED_OFF,
-        AdapterState.BLOCKED,
-    }
-)
-# What a call into bleak may find, and the watch sees too.
-_WATCHED: Final = frozenset(state.problem for state in _ENDING)
-# A connection that broke, by whomever; and what nobody gave a name.
-_VAGUE: Final = frozenset({ble_problems.NO_BUS, ble_problems.OTHER})
 
 _log = structlog.get_logger(__name__)
-
-
-class _Scan:
-    """One run of one scanner: since when it scans, and what ended it: a problem (code, text), or a repair."""
-
-    def __init__(self, adapter: str) -> None:
-        self.adapter = adapter
-        self.over = asyncio.Event()
-        self.since: float | None = None
-        self.connection: object | None = None
-        self.spoilt = False
-        """The connection must not be used again. Not said lightly: other radios may be scanning on it."""
-        self.problem: tuple[str, str] | None = None
-        self.repair: Repair | None = None
-
-    def end(self, code: str, text: str) -> None:
-        """End it; the first reason counts."""
-        if not self.over.is_set():
-            self.problem = (code, text)
-            self.over.set()
-
-    def end_for(self, repair: Repair) -> None:
-        """End it without a problem, so that something can be done about silence."""
-        if not self.over.is_set():
-            self.repair = repair
-            self.over.set()
 
 
 class BleRadio:
@@ -141,7 +102,7 @@ class BleRadio:
         self._looks = Looks(clock)
         self._usable = asyncio.Event()
         self._looked = asyncio.Event()
-        self._scan = _Scan(adapter)
+        self._scan = Scan(adapter)
         self._repairing: tuple[Repair, Stamp] | None = None
         self._unsure = False
         self._idle_at = self._missed_at = float("-inf")
@@ -183,7 +144,7 @@ class BleRadio:
         failures = 0
         while True:
             self._usable.clear()
-            scan = self._scan = _Scan(self._watch.adapter)
+            scan = self._scan = Scan(self._watch.adapter)
             await bleak_bus.drop(self._stale)
             self._stale = None
             code = await self._scan_once(scan, first=failures == 0)
@@ -213,7 +174,7 @@ class BleRadio:
                 await self._usable.wait()
         return self._usable.is_set()
 
-    async def _scan_once(self, scan: _Scan, *, first: bool) -> str:
+    async def _scan_once(self, scan: Scan, *, first: bool) -> str:
         """Scan with a fresh scanner until it no longer hears; tell and return why, as a problem code ("" for a repair)."""
         # A whole new scanner each time: bleak's own cannot be trusted after an adapter went away under it.
         scanner = BleakScanner(self._on_advert, bluez={"adapter": scan.adapter, "filters": {"DuplicateData": True}})
@@ -223,18 +184,18 @@ class BleRadio:
                 self._begin_repair(scan.repair)
                 return ""
             code, text = scan.problem or (ble_problems.OTHER, "ended without a reason")
-            if code in _VAGUE:
+            if code in VAGUE:
                 # The error itself says little; the watch learns at the same moment what is wrong, on its own socket.
                 await asyncio.sleep(_NAMING_S)
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(_FIRST_LOOK_S):
                         await self._looked.wait()
             seen = self._watch.state
-            knows = seen in _ENDING or (seen is AdapterState.DENIED and code in _VAGUE)
+            knows = seen in ENDING or (seen is AdapterState.DENIED and code in VAGUE)
             if knows and seen.problem is not None and seen.problem != code:
                 code, text = seen.problem, self._words(seen)
             # What the watch sees is mended already is not told, unless the next try, made at once, finds the same.
-            mended = seen is AdapterState.READY and code in _WATCHED
+            mended = seen is AdapterState.READY and code in WATCHED
             if self._says_hearing() or not (first and mended):
                 self._tell_ceased(code, text)
             return code
@@ -249,7 +210,7 @@ class BleRadio:
                 # The discovery ended with the connection; bleak's memory of the scanner must end as well.
                 self._stale = scan.connection
 
-    async def _hear(self, scanner: BleakScanner, scan: _Scan) -> None:
+    async def _hear(self, scanner: BleakScanner, scan: Scan) -> None:
         """Start, and return when the scan is over; it says why."""
         try:
             slow = asyncio.get_running_loop().call_later(_SLOW_START_S, self._on_slow_start, scan)
@@ -277,7 +238,7 @@ class BleRadio:
             scan.spoilt = ble_problems.spoils_connection(error)
             scan.end(ble_problems.code_of(error), ble_problems.text_of(error))
 
-    async def _until_over(self, scan: _Scan) -> None:
+    async def _until_over(self, scan: Scan) -> None:
         self._monitor.wake()
         self._watch.expect_scan()
         while not scan.over.is_set():
@@ -291,7 +252,7 @@ class BleRadio:
                 async with asyncio.timeout(wait_s):
                     await scan.over.wait()
 
-    async def _stop(self, scanner: BleakScanner, scan: _Scan) -> None:
+    async def _stop(self, scanner: BleakScanner, scan: Scan) -> None:
         """Stop a scanner whatever state it is in; how that fails does not matter, for the next one is a new one."""
         try:
             async with asyncio.timeout(min(self._call_timeout_s, _STOP_TIMEOUT_S)):
@@ -314,7 +275,7 @@ class BleRadio:
             self._monitor.wake()
             if self._scan.adapter != self._watch.adapter:
                 self._scan.end_for(Repair.NEW_START)
-        elif state in _ENDING and state.problem is not None and not self._power.cycling:
+        elif state in ENDING and state.problem is not None and not self._power.cycling:
             self._scan.end(state.problem, self._words(state))
             if not self._says_hearing():
                 # Nothing else would tell it before the next try.
@@ -346,7 +307,7 @@ class BleRadio:
             self._scan.end_for(Repair.NEW_START)
             _log.info("bleak had forgotten a device, the scan starts anew", link=self._link)
 
-    def _on_slow_start(self, scan: _Scan) -> None:
+    def _on_slow_start(self, scan: Scan) -> None:
         if scan is self._scan and self._watch.state is AdapterState.READY:
             self._tell_ceased(ble_problems.OTHER, f"bluetoothd has not answered for {_SLOW_START_S:g} s")
 
