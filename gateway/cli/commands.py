@@ -199,6 +199,7 @@ def _find(arguments: argparse.Namespace, paper: Paper, *, form: str, recording: 
 def _pair(arguments: argparse.Namespace, paper: Paper) -> int:
     from gateway.cli import pairing
 
+    client.ask(_control_path(arguments), "status")  # nobody is sent to press a button that nothing hears
     ids = pairing.ids_of(pairing.callers())
     items = client.listen(_control_path(arguments), raw=False, seconds=arguments.seconds, pairing=ids)
     try:

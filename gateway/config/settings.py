@@ -357,3 +357,16 @@ class Settings:
         """The links that hear what is on the air: adapters, proxies, and brokers on which a receiver publishes adverts."""
         relays = [one.id for one in self.mqtt if one.adverts]
         return (*(one.id for one in self.ble), *(one.id for one in self.receivers), *relays)
+
+    @property
+    def ways_in(self) -> tuple[WayIn, ...]:
+        """Every server that is logged in to: the paths of the platforms, and the brokers of other gateways."""
+        return (*(path for one in self.destinations for path in one.path), *self.mqtt)
+
+    @property
+    def secrets(self) -> frozenset[Secret]:
+        """Every secret that the configuration refers to, wherever it does."""
+        keys = (*(one.key for one in self.devices), *(one.key for one in self.receivers))
+        tokens = (path.token for one in self.destinations for path in one.path)
+        named = (*keys, *tokens, *(one.password for one in self.ways_in))
+        return frozenset(one for one in named if one is not None)

@@ -11,7 +11,7 @@ from gateway.problems import problem
 
 _SECTION_OF: Final[Mapping[str, str]] = {
     "CFG": "service", "CTL": "service", "RUN": "service", "PWR": "power", "CLK": "clock", "STO": "storage",
-    "ANN": "alarm", "SER": "serial", "BLE": "bluetooth", "RCV": "bluetooth", "DEV": "devices", "NET": "network",
+    "ANN": "alarm", "SER": "serial", "BLE": "bluetooth", "RCV": "bluetooth", "MQS": "devices", "DEV": "devices", "NET": "network",
     "PLT": "platform", "SEC": "security", "VER": "version",
 }  # fmt: skip
 # A line also hides behind one of the link or platform that its facts name, as in `health`.

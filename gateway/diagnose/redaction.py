@@ -32,12 +32,17 @@ _TELLABLE: Final[Mapping[str, frozenset[str]]] = {
     "room": frozenset({"id"}),
     "serial": frozenset({"id", "port", "baud", "bits", "parity", "stop", "quiet_ms", "echo"}),
     "ble": frozenset({"id", "adapter", "silence_s"}),
-    "mqtt": frozenset({"id", "mqtt_version", "allow_plain"}),
-    "device": frozenset({"id", "model", "link", "address", "room", "allow_plain", "calls_on", "alarms_on", "every_s"}),
+    "receiver": frozenset({"id", "host", "port", "silence_s"}),
+    "mqtt": frozenset({"id", "mqtt_version", "allow_plain", "advert_form"}),
+    "device": frozenset(
+        {"id", "model", "link", "address", "room", "allow_plain", "calls_on", "alarms_on", "every_s"}
+        | {"baud", "bits", "parity", "stop", "ct", "pt"}
+    ),
     "destination": frozenset({"id", "profile", "types", "finish", "reconnect_spread_s", "parameters", "path"}),
     "path": frozenset({"mqtt_version"}),
     "outbox": frozenset({"max_mb", "linger_s"}),
 }
+_WAYS_IN: Final = ("path", "mqtt")  # whose url is told as scheme, host and port
 _KEY: Final = re.compile(r"[a-z_]{1,32}")
 # What a mapping may say in words of ours; taken out, they would take ids and sentences with them ("call").
 _OUR_WORDS: Final = frozenset({*QUANTITIES, *(kind.value for kind in SignalKind)})
@@ -164,7 +169,7 @@ def _tellable(raw: Mapping[str, Any]) -> Iterator[str]:
 def _private(raw: Mapping[str, Any]) -> Iterator[str]:
     """Yield every string that may not be told, in the forms in which it may turn up."""
     for table, key, value in _tables(raw):
-        if table == "path" and key == "url":
+        if table in _WAYS_IN and key == "url":
             yield from _of_url(str(value))
             continue
         tellable = key in _TELLABLE.get(table, ())
@@ -217,7 +222,7 @@ def _entry(table: str, entry: Mapping[str, Any]) -> dict[str, Any]:
     for key, value in entry.items():
         if table == "destination" and key == "path" and isinstance(value, list):
             told[key] = [_entry("path", one) for one in value if isinstance(one, Mapping)]
-        elif table == "path" and key == "url":
+        elif table in _WAYS_IN and key == "url":
             told[key] = _place(str(value))
         elif key in known and _is_harmless(value):
             told[key] = value
@@ -251,16 +256,12 @@ def _secrets(settings: Settings | None) -> Iterator[str]:
     """Yield the content of every secret that can be read here."""
     if settings is None:
         return
-    references: list[Secret | None] = [one.key for one in settings.devices]
-    for destination in settings.destinations:
-        for path in destination.path:
-            references += [path.password, path.token]
-            if path.username and path.password:
-                pair = f"{path.username}:{_text(path.password)}"
-                yield base64.b64encode(pair.encode()).decode("ascii")
-    for one in references:
-        if one is not None:
-            yield from _forms(_text(one))
+    for way in settings.ways_in:
+        if way.username and way.password:
+            pair = f"{way.username}:{_text(way.password)}"
+            yield base64.b64encode(pair.encode()).decode("ascii")
+    for one in settings.secrets:
+        yield from _forms(_text(one))
 
 
 def _text(secret: Secret) -> str:

@@ -14,7 +14,6 @@ from typing import Final
 
 from cryptography import x509
 
-from gateway.config import Secret
 from gateway.diagnose.checks.network import certificate
 from gateway.diagnose.machine import UNIT
 from gateway.diagnose.report import Line, bad, ok, skipped, unknown
@@ -59,10 +58,7 @@ def _secrets(site: Site) -> Iterable[Line]:
     settings = site.settings
     if settings is None:
         return [skipped("GW-CFG-22", "secrets", "@diagnose.why-no-config")]
-    references: set[Secret] = {one.key for one in settings.devices if one.key is not None}
-    for destination in settings.destinations:
-        for path in destination.path:
-            references |= {one for one in (path.password, path.token) if one is not None}
+    references = settings.secrets
     if not references:
         return [skipped("GW-CFG-22", "secrets", "@diagnose.why-no-secrets")]
     # Told as GW-CFG-22 in the section of the service, each with its file.

@@ -249,6 +249,12 @@ async def test_a_daemon_that_does_not_run_is_told_with_the_command_that_starts_i
     )
 
 
+async def test_nobody_is_asked_to_press_a_button_that_no_gateway_hears(tmp_path: Path) -> None:
+    ran = await gateway("pair", "--control", tmp_path / "none.sock")
+    assert (ran.status, ran.out) == (3, "")
+    assert ran.err.startswith(f"问题 GW-CTL-01  网关没有在运行（{tmp_path}/none.sock）\n")
+
+
 async def test_a_socket_file_left_by_a_dead_daemon_is_one_that_does_not_run(tmp_path: Path) -> None:
     async with daemon(tmp_path, result(None)) as pretended:
         pass

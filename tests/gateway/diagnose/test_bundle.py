@@ -36,6 +36,9 @@ CANARIES = {
     "token": "canary-t0ken-abcdef",
     "key": "00112233445566778899aabbccddeeff",
     "user": "canary-login",
+    "broker": "canary-of-a-broker",
+    "broker-user": "canary-broker-login",
+    "receiver": "canary-of-a-receiver",
     "url": "canary-in-url",
     "operator": "金丝雀运营商",
     "room": "金丝雀二楼",
@@ -54,6 +57,7 @@ CANARIES = {
     "phone": "13812345678",
     "identity": "51022819440101002X",
     "basic": "canary-login:canary-PassW0rd",
+    "broker-basic": "canary-broker-login:canary-of-a-broker",
     "headless": "canary-without-a-head",
 }
 
@@ -73,6 +77,17 @@ token = "file:{folder}/secrets/token"
 
 [[ble]]
 id = "radio"
+
+[[mqtt]]
+id = "zigbee"
+url = "mqtt://127.0.0.1:9"
+username = "canary-broker-login"
+password = "file:{folder}/secrets/broker"
+
+[[receiver]]
+id = "stairs"
+host = "192.168.8.31"
+key = "file:{folder}/secrets/receiver"
 
 [[room]]
 id = "201"
@@ -125,6 +140,8 @@ JOURNAL = [
     '2026-03-01T08:00:08+0800 pi gateway[812]: {"event": "Authorization: Bearer canary-t0ken-abcdef", "level": "info"}',
     '2026-03-01T08:00:09+0800 pi gateway[812]: {"event": "key 00112233445566778899AABBCCDDEEFF", "level": "info"}',
     '2026-03-01T08:00:10+0800 pi gateway[812]: {"event": "he said canary-PassW0rd to canary-t0ken-abcdef"}',
+    '2026-03-01T08:00:11+0800 pi gateway[812]: {"event": "canary-of-a-broker and canary-of-a-receiver", "level": "info"}',
+    "2026-03-01T08:00:12+0800 pi systemd[1]: daycare-gateway.service: canary-of-a-broker and canary-of-a-receiver",
     "canary-without-a-head",
 ]
 
@@ -165,7 +182,7 @@ async def packed(centre: Centre, on_paper: OnPaper, monkeypatch: pytest.MonkeyPa
     """Everything that is in the bundle of a centre full of canaries, by name."""
     secrets = centre.folder / "secrets"
     secrets.mkdir()
-    for name in ("password", "token", "key"):
+    for name in ("password", "token", "key", "broker", "receiver"):
         (secrets / name).write_text(CANARIES[name], encoding="utf-8")
         (secrets / name).chmod(0o600)
     centre.configure()
@@ -233,6 +250,10 @@ def test_the_configuration_tells_what_is_known_to_be_harmless_and_that_the_rest_
     assert told["destination"][0]["path"][0]["url"] == "mqtt://127.0.0.1:1"
     assert told["destination"][0]["path"][0]["username"] == "(removed)"
     assert told["destination"][1]["path"][0]["url"] == "http://127.0.0.1:9"
+    assert told["receiver"] == [{"id": "stairs", "host": "192.168.8.31", "key": "(removed)"}]
+    assert told["mqtt"] == [
+        {"id": "zigbee", "url": "mqtt://127.0.0.1:9", "username": "(removed)", "password": "(removed)"}
+    ]
 
 
 def test_of_the_journal_only_what_is_known_to_be_harmless_is_kept(packed: dict[str, str]) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import subprocess
 import sys
@@ -360,6 +361,21 @@ def test_secrets_that_others_can_read_are_told_once(centre: Centre, look: Look) 
     site = centre.site(text)
     found = [one for one in (*look(site, "security"), *look(site, "service")) if one.code == "GW-CFG-22"]
     assert sorted(one.verdict for one in found) == ["problem", "skipped"]
+
+
+def test_the_secrets_of_brokers_and_receivers_are_looked_at_as_well(centre: Centre, look: Look) -> None:
+    secret = centre.folder / "password"
+    key = centre.folder / "receiver"
+    for one, content in ((secret, "s3cret"), (key, base64.b64encode(bytes(range(32))).decode())):
+        one.write_text(content, encoding="ascii")
+        one.chmod(0o600)
+    broker = f'url = "mqtt://127.0.0.1:9"\nusername = "gw"\npassword = "file:{secret}"\n'
+    text = f'[[mqtt]]\nid = "zigbee"\n{broker}[[receiver]]\nid = "stairs"\nhost = "192.168.8.31"\nkey = "file:{key}"\n'
+    (line,) = [one for one in look(centre.site(text), "security") if one.what == "secrets"]
+    assert (line.verdict, line.facts["count"]) == ("ok", 2)
+    key.chmod(0o644)
+    (line,) = [one for one in look(centre.site(text), "security") if one.what == "secrets"]
+    assert (line.verdict, line.facts["count"]) == ("skipped", 1)
 
 
 def test_a_daemon_that_runs_as_root_is_told(centre: Centre, look: Look) -> None:

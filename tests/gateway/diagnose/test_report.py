@@ -74,6 +74,14 @@ def test_what_only_the_daemon_knows_joins_its_section() -> None:
     ]
 
 
+def test_each_family_of_problems_has_a_section_of_its_choice() -> None:
+    families = {name.split("-")[1] for name in PROBLEMS}
+    told = [{"code": next(one for one in PROBLEMS if one.startswith(f"GW-{family}-"))} for family in sorted(families)]
+    shown = {line.code.split("-")[1]: section.name for section in merged([], told) for line in section.lines}
+    assert {family for family, name in shown.items() if name == "service"} == {"CFG", "CTL", "RUN"}
+    assert (shown["RCV"], shown["MQS"]) == ("bluetooth", "devices")
+
+
 def test_the_daemon_is_right_where_a_probe_met_nothing_bad() -> None:
     found = [("platform", ok("GW-PLT-01", "platform", subject="district"))]
     told = [{"code": "GW-PLT-01", "subject": "district", "since_s": 40.0, "facts": {}}]
