@@ -27,8 +27,7 @@ from gateway.outbox.outbox import Outbox
 from gateway.outbox.quarantine import forget_note
 from gateway.outbox.reading import ReadingThread
 from gateway.outbox.rows import Write
-from gateway.outbox.salvage import salvage
-from gateway.outbox.store import UNTOLD
+from gateway.outbox.salvage import UNTOLD, salvage
 from gateway.outbox.wreck import Rescued, Wreck, steps
 
 LIMIT_S: Final = 1_800.0

@@ -23,6 +23,8 @@ from gateway.outbox.rows import AlarmRow, Letter, Mark
 
 SALVAGE_S: Final = 3.0
 KEPT_LETTERS: Final = 1_000
+UNTOLD: Final = "torn_untold"
+"""The fact that a broken commit is still to be told; empty ever after it was."""
 _STEPS_BETWEEN_LOOKS: Final = 20_000
 _LETTERS: Final = (
     "SELECT destination, seq, id, noun, device, code, reason, at_ms, body FROM dead_letter "
@@ -55,8 +57,9 @@ class Salvaged:
         return {name: int(value) for name, value in found if value.isdecimal()}
 
     def facts_to_keep(self) -> dict[str, str]:
-        """What is as true in the next database: the epochs and the table of boots."""
-        return {key: value for key, value in self.facts.items() if key.startswith("epoch:") or key == "boots"}
+        """What is as true in the next database: the epochs, the table of boots, and that a broken commit was not told yet."""
+        kept = ("boots", UNTOLD)
+        return {key: value for key, value in self.facts.items() if key.startswith("epoch:") or key in kept}
 
 
 def salvage(path: Path) -> Salvaged:

@@ -22,15 +22,13 @@ from gateway.outbox.migration import migrate, refuse_newer
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import Route
-from gateway.outbox.salvage import Salvaged
+from gateway.outbox.salvage import UNTOLD, Salvaged
 from gateway.outbox.transaction import KEPT_SESSIONS, Counters, Transactions
 from gateway.outbox.wal import hidden, torn
 from gateway.outbox.wal_index import WalIndex
 from gateway.tally import Tally
 
 _KEPT_CLOSED_ALARMS: Final = 1000
-UNTOLD: Final = "torn_untold"
-"""The fact that a broken commit is still to be told; empty ever after it was."""
 
 
 class Store(Transactions):
@@ -178,7 +176,7 @@ class Store(Transactions):
             raise
         self.counters.numbers.update({key: taken.copy() for key, taken in numbers.items()})
         self.rescue, self.boots = facts.get("rescue", ""), facts.get("boots", "")
-        self.epochs = known.epochs
+        self.epochs, self.is_torn = known.epochs, bool(facts.get(UNTOLD))
 
     def _tidy(self) -> None:
         known = [route.destination for route in self.routes]

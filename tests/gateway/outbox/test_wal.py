@@ -345,6 +345,28 @@ async def test_a_broken_commit_is_told_however_soon_the_gateway_ends_again(
     assert (gap["link"], gap["reason"], gap["highest_is_sure"]) == ("outbox", "corrupt", False)
 
 
+async def test_a_broken_commit_is_told_although_its_database_has_to_be_replaced_before_that(
+    closed_shelf: Any, event: Maker, tmp_path: Path, when: Maker
+) -> None:
+    """All that can be found there is found, and the last number is known: nothing else would tell of it."""
+    crashed = Crashed(closed_shelf)
+    await crashed.leave([numbered(event, n) for n in range(5)], tmp_path)
+    flip(crashed.wal, HEADER + (commits_of(crashed.wal)[-1][0] - 1) * FRAME + HEAD)
+    outbox = await closed_shelf.open()
+    before = outbox.streamid
+    assert outbox.is_torn
+    outbox._found_corrupt(StoreError("GW-STO-02", "outbox.db"))
+    await when(lambda: outbox.streamid != before)
+    assert outbox.is_torn
+    outbox = await closed_shelf.kill()
+    assert outbox.is_torn
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).tell_torn()
+    outbox = await closed_shelf.kill()
+    assert not outbox.is_torn
+    _, [gap] = await rescued(closed_shelf)
+    assert (gap["link"], gap["reason"], gap["complete"], gap["highest_is_sure"]) == ("outbox", "corrupt", False, False)
+
+
 async def test_a_commit_without_its_end_was_not_accepted_and_is_not_told(
     closed_shelf: Any, event: Maker, tmp_path: Path
 ) -> None:
