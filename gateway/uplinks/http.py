@@ -29,7 +29,8 @@ from gateway.profiles.profile import Place
 from gateway.tls import Tls, outdated, tls_context
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Lines, Wire, host_and_port
-from gateway.uplinks.http_session import HttpSession, Pace
+from gateway.uplinks.http_pace import Pace
+from gateway.uplinks.http_session import HttpSession
 from gateway.uplinks.http_speech import NativeSpeech, Places, ProfileSpeech, Speech
 from gateway.uplinks.uplink import UplinkEvents
 

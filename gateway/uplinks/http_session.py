@@ -13,7 +13,7 @@ import asyncio
 import random
 import zlib
 from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from itertools import count
 from typing import Any, Final
 
@@ -26,6 +26,8 @@ from gateway.uplinks.http_answers import Verdict, quote, retry_after, verdict
 from gateway.uplinks.http_asking import asked_surely, asked_twice
 from gateway.uplinks.http_courtesy import Courtesy
 from gateway.uplinks.http_lines import Answer, Ask, Lines, NoAnswer, Wire
+from gateway.uplinks.http_objections import OUT_OF_SERVICE, objection
+from gateway.uplinks.http_pace import Pace
 from gateway.uplinks.http_speech import Judged, Part, Speech
 from gateway.uplinks.http_time import keep_asking
 from gateway.uplinks.uplink import Ack, AckStatus, UplinkEvents
@@ -34,27 +36,8 @@ MOST_REQUESTS: Final = 40
 STRIKES: Final = 3
 _NO_TOKEN: Final = -1
 _TAKEN: Final = True
-OUT_OF_SERVICE: Final = "GW-PLT-04"
 _random = random.Random()  # noqa: S311 - jitter, not a secret
 _log = structlog.get_logger("uplink")
-
-
-@dataclass(frozen=True, slots=True)
-class Pace:
-    """The times of a session in seconds. Alarms and the others end within what a deliverer waits: 10 s and 30 s."""
-
-    open: float = 15.0
-    alarm: float = 8.0
-    hedge: float = 3.0  # an alarm unanswered for so long goes over a fresh connection, too
-    bulk: float = 20.0
-    probe: float = 5.0
-    brief: float = 5.0  # a wait that a message makes here; for a longer one it goes back
-    sign_of_life: float = 60.0
-    look: float = 5.0  # how often an idle connection is looked at: one that was cut is tried at once,
-    early: float = 20.0  # but so long after the last sign of life at the earliest
-    jitter: float = 5.0  # together less than the 75 s after which nginx closes an idle connection
-    farewell: float = 1.0  # how long a refused alarm waits for the answers to others before the session ends
-    goodbye: float = 2.0
 
 
 async def unchanged() -> None:
@@ -247,17 +230,7 @@ class HttpSession:
             return None
         if found is Verdict.MISPLACED and not self._speech.is_announced:
             return None  # the probe may be a page that nobody has made
-        return self._objection(found, answer, url)
-
-    def _objection(self, found: Verdict, answer: Answer, url: str) -> SessionError:
-        """Say what is wrong with a session that gets such an answer."""
-        codes = {Verdict.NO_ENTRY: "GW-NET-04", Verdict.LATER: OUT_OF_SERVICE}
-        said = quote(answer.body, secret=self._secret)
-        if answer.location:
-            said = f"-> {quote(answer.location.partition('?')[0].encode(), secret=self._secret)}"
-        status = answer.status
-        error = f"HTTP {status}{' ' if said else ''}{said}"
-        return SessionError(codes.get(found, "GW-NET-06"), self._host, url=url, status=status, error=error)
+        return objection(found, answer, url=url, host=self._host, secret=self._secret)
 
     # -- messages -----------------------------------------------------------------------------------------------
 
@@ -323,7 +296,8 @@ class HttpSession:
             self._later(part, judged.code or f"http-{answer.status}", _after(answer))
             self._back_off(answer, alarm=lane is Lane.A)
         elif found in (Verdict.NO_ENTRY, Verdict.MISPLACED):
-            await self._not_let_in(lane, part, self._objection(found, answer, ask.url), ask.url)
+            refusal = objection(found, answer, url=ask.url, host=self._host, secret=self._secret)
+            await self._not_let_in(lane, part, refusal, ask.url)
         elif len(part) > 1:
             if found is Verdict.TOO_BIG:
                 self._courtesy.too_much(len(part))

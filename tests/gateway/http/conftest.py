@@ -25,7 +25,7 @@ from gateway.profiles import Profile
 from gateway.tls import Tls
 from gateway.uplinks import Ack, UplinkEvents
 from gateway.uplinks.http import HttpEndpoint, HttpUplink
-from gateway.uplinks.http_session import Pace
+from gateway.uplinks.http_pace import Pace
 
 HOST = "127.0.0.1"
 ORIGIN = Origin("org", "site", "gw")
