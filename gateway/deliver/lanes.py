@@ -4,7 +4,8 @@ Alarms are read right before sending. The others are read on beside it, lane aft
 meanwhile, and no alarm waits for what is read of them. A lane that cannot be read is tried again every `UNREADABLE_S`; the
 others go on. A disk that does not answer (a card that hangs, a frozen file system) is given up after `READ_LIMIT_S`; until
 that reading ends only alarms are asked for, which stand in memory. What was stored for other destinations is not read, and
-passed by when anything else is to be done, or when it is `PASS_BY` of a lane. Limits: `FETCH_ROWS` rows a reading.
+passed by when anything else is to be done, or when it is `PASS_BY` of a lane; of alarms, at once. Limits: `FETCH_ROWS` rows a
+reading.
 """
 
 from __future__ import annotations
@@ -83,10 +84,15 @@ class Lanes:
 
     @property
     def has_news(self) -> bool:
-        """Was something stored for this destination that was not read yet, or so much for others that it is passed by?"""
+        """Was something stored for this destination that was not read yet, or so much for others that it is passed by?
+
+        Alarms for others are passed by at once: they leave the memory with them, and the next one would be read from the disk.
+        """
         for lane, queue in self._queues.items():
             last, read = self._outbox.last(lane), queue.loaded_to
-            if read < last and (read < self._outbox.wanted(self._name, lane) or last - read >= PASS_BY):
+            if read < last and (
+                lane is Lane.A or read < self._outbox.wanted(self._name, lane) or last - read >= PASS_BY
+            ):
                 return True
         return False
 

@@ -13,7 +13,7 @@ import pytest
 from gateway.deliver import lane_queue
 from gateway.errors import SessionError, StoreError
 from gateway.events import Lane
-from gateway.outbox import Write
+from gateway.outbox import Route, Write
 
 Play = Callable[[Any], Any]
 METER, ALARM, FAULT = "telemetry.meter", "alarm.raised", "device.fault"
@@ -53,6 +53,30 @@ def test_an_alarm_that_is_stored_while_its_lane_is_read_from_the_disk_is_not_mis
         await bench.deliver()
         await bench.settle(1)
         assert bench.uplink.sequences(Lane.A) == [3]
+
+    play(scenario)
+
+
+def test_an_alarm_is_not_read_from_the_disk_because_alarms_for_others_came_before_it(play: Play) -> None:
+    """What others have is in memory no longer: whoever had not passed it by would have to look for it on the disk."""
+
+    async def scenario(bench: Any) -> None:
+        bench.routes = [Route("district", (ALARM,)), Route("ministry", ("*",))]
+        await bench.open()
+        ask, asked = bench.outbox._database.ask, []
+
+        def noted(question: Any) -> Any:
+            asked.append(question)
+            return ask(question)
+
+        bench.outbox._database.ask = noted
+        for n in (0, 3, 6):
+            await bench.store((ALARM, f"call-{n}"))
+            await bench.store(("alarm.acknowledged", "a"), ("alarm.closed", "c"))
+            await bench.settle(1)
+            bench.outbox.confirm("ministry", Lane.A, seq=n + 3, ahead=list, done=3)
+        assert bench.uplink.sequences(Lane.A) == [1, 4, 7]
+        assert asked == []
 
     play(scenario)
 
