@@ -28,6 +28,7 @@ by seconds (a queue, a network), so what it tells may be older than what another
     off, and it is off                                    repeat
     off; another radio said on recently, this one never   repeat: it is from before the beginning
     on; another radio said off recently, this one never   late: the same once more, but new where no alarm of it is open
+    on again, after such an off; no alarm of it is open   late, once: it may have ended, and be another one
     off, and it is on; on, and it is off or has lapsed    new
 
 A message of a broker is a repeat when the broker marks it as sent again and it is among the last `MAX_DELIVERIES` of its
@@ -125,6 +126,7 @@ class _Level:
     """`grace_ms`: how much longer it may have been repeated after its mark was stored; 0 once it is heard again.
 
     `told_by`: the radios that have said so since it is so; "" for what needs none; nobody where that was before the start.
+    `may_have_ended`: another radio said so, and it was taken for older news.
     """
 
     on: bool
@@ -133,6 +135,7 @@ class _Level:
     stored_ms: int
     grace_ms: int = 0
     told_by: set[str] = field(default_factory=set)
+    may_have_ended: bool = False
 
     def is_news_to(self, link: str, at: Stamp) -> bool:
         """Was it said a moment ago, and not by this radio?"""
@@ -278,6 +281,7 @@ class Judge:
         )
         refresh_ms = max(LEVEL_REFRESH_MS, hold_ms // 7)
         if before is not None and on != was_on and before.is_news_to(link, at):
+            before.may_have_ended = not on
             return Judged(Verdict.LATE if on else Verdict.REPEAT)
         grace_ms = refresh_ms if lasts else 0
         if on == (held if on else was_on):
@@ -288,10 +292,12 @@ class Judge:
                 return Judged(Verdict.REPEAT)
             resumed = before.grace_ms > 0
             before.ms, before.grace_ms = at.mono_ms, 0
+            verdict = Verdict.LATE if before.may_have_ended else Verdict.REPEAT
+            before.may_have_ended = False
             if at.mono_ms - before.stored_ms < refresh_ms:
-                return Judged(Verdict.REPEAT, resumed=resumed)
+                return Judged(verdict, resumed=resumed)
             before.stored_ms = at.mono_ms
-            return Judged(Verdict.REPEAT, self._level_mark(device, key, before, grace_ms), resumed=resumed)
+            return Judged(verdict, self._level_mark(device, key, before, grace_ms), resumed=resumed)
         level = levels[key] = _Level(on, at.mono_ms, at.boot, at.mono_ms, told_by={link})
         return Judged(Verdict.NEW, self._level_mark(device, key, level, grace_ms))
 

@@ -319,7 +319,8 @@ ON, OFF, LATE = True, False, Verdict.LATE
     [
         pytest.param([("a", 0, ON, NEW), ("b", 3, ON, REPEAT), ("a", 5, OFF, NEW), ("b", 8, OFF, REPEAT)], id="behind"),
         pytest.param(
-            [("a", 0, ON, NEW), ("b", 1, OFF, REPEAT), ("a", 2, ON, REPEAT)], id="an end from before it began"
+            [("a", 0, ON, NEW), ("b", 1, OFF, REPEAT), ("a", 2, ON, LATE), ("a", 3, ON, REPEAT)],
+            id="an end from before it began",
         ),
         pytest.param(
             [("a", 0, ON, NEW), ("a", 4, OFF, NEW), ("b", 6, ON, LATE), ("b", 9, OFF, REPEAT)], id="all of it"

@@ -111,6 +111,25 @@ async def test_a_fall_of_which_no_alarm_is_open_is_raised_however_late_it_comes(
     assert [one["presses"] for one in centre.alarms.listed(centre.clock.stamp(), with_closed=False)] == [1]
 
 
+@pytest.mark.parametrize(("is_closed", "alarms"), [(True, 2), (False, 1)])
+async def test_a_fall_whose_end_only_another_radio_heard_does_not_hide_the_next(
+    opened: Opener, radio: Radio, is_closed: bool, alarms: int
+) -> None:
+    """That end may as well be older than the fall: what is said on after it is another one where nobody would come for it."""
+    centre = await opened([radio("fall-1", "ingics-ibs", PENDANT)])
+    for _ in range(5):
+        centre.hear(PENDANT, maker=FALL, by="hall")
+        centre.clock.go_on(1)
+    if is_closed:
+        centre.collector.close(centre.announced[0].alarm.id, "Li Na", "helped")
+    centre.hear(PENDANT, maker=UPRIGHT, by="stairs")
+    for _ in range(20):
+        centre.clock.go_on(1)
+        centre.hear(PENDANT, maker=FALL, by="hall")
+    raised = [change for change in centre.announced if change.alarm.state == "ACTIVE"]
+    assert [change.alarm.presses for change in raised] == [1] * alarms
+
+
 async def test_who_hears_a_device_best_is_known_while_it_is_heard(opened: Opener, radio: Radio) -> None:
     centre = await opened([radio("fall-1", "ingics-ibs", PENDANT)])
     for by, rssi in (("hall", -80), ("stairs", -55), ("proxy", -70)):
