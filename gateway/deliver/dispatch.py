@@ -227,8 +227,15 @@ class Dispatch:
         path = self._alarm_paths.best(rows[0].device) if lane is Lane.A else self._paths.in_use
         most = self._paths.max_bytes(path)
         stamp = self._clock.stamp()
-        texts = {row.id: text for row in rows if (text := self._text(row, stamp, most=most))}
-        rows = [row for row in rows if row.id in texts]
+        texts: dict[str, str] = {}
+        waiting: dict[str, Stored] = {}
+        again = []  # an event that was rescued twice has two rows: the answer finishes the first, and the other goes after it
+        for row in rows:
+            if row.id in waiting:
+                again.append(row)
+            elif text := self._text(row, stamp, most=most):
+                texts[row.id], waiting[row.id] = text, row
+        rows = [*waiting.values(), *again]
         if not rows:
             return
         try:
@@ -239,8 +246,8 @@ class Dispatch:
             self._send(lane, rows)
             return
         flight = Flight(
-            lane, now + ACK_LIMIT_S[lane], {row.id: row for row in rows}, tuple(dict.fromkeys(row.device for row in rows)),
-            sum(len(text) for text in texts.values()), now + COPY_AFTER_S if lane is Lane.A else math.inf,
+            lane, now + ACK_LIMIT_S[lane], waiting, tuple(dict.fromkeys(row.device for row in rows)),
+            sum(len(text) for text in texts.values()), now + COPY_AFTER_S if lane is Lane.A else math.inf, again=again,
         )  # fmt: skip
         self._flights.add(flight, token, path=path, now=now)
         if lane is Lane.A:

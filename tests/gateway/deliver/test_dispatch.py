@@ -10,7 +10,7 @@ import pytest
 
 from gateway.deliver import wording
 from gateway.events import Lane, sending_text
-from gateway.outbox import Route
+from gateway.outbox import Route, Write
 
 Play = Callable[[Any], Any]
 METER, ALARM, FAULT = "telemetry.meter", "alarm.raised", "device.fault"
@@ -298,6 +298,23 @@ def test_what_is_stored_for_others_wakes_nobody_and_is_passed_by_with_the_next_o
         assert lanes[Lane.C].loaded_to == 3
         await bench.store((METER, "m1"))  # the sixth is three beyond the third
         assert (lanes[Lane.C].loaded_to, lanes[Lane.C].cursor) == (6, 6)
+        assert bench.outbox.pending("district") == {"A": 0, "B": 0, "C": 0, "D": 0}
+
+    play(scenario)
+
+
+def test_two_rows_of_one_event_in_a_batch_are_both_finished(play: Play) -> None:
+    """What is rescued twice, or was stored by a commit that failed at its end, is there twice, with the same id."""
+
+    async def scenario(bench: Any) -> None:
+        await bench.open(deliver=False)
+        once, more = bench.event(METER, "m1"), bench.event(METER, "m1")
+        for one in (once, more, once):
+            bench.outbox.submit(Write((one,)))
+        assert await bench.outbox.flush(10)
+        await bench.deliver()
+        await bench.settle(5)
+        assert bench.uplink.sequences() == [1, 2, 3]
         assert bench.outbox.pending("district") == {"A": 0, "B": 0, "C": 0, "D": 0}
 
     play(scenario)
