@@ -173,6 +173,16 @@ def _listen(arguments: argparse.Namespace, paper: Paper) -> int:
     return WELL
 
 
+def _say_more(errors: Paper, code: str, *, held: str) -> None:
+    """Say what a remedy, written for the daemon, does not tell whoever uses a port by a command of their own."""
+    from gateway.links import ports
+
+    if code == ports.HELD:
+        errors.print(errors.say(held))
+    elif code == "GW-SER-02":
+        errors.print(errors.say("port-yours"))
+
+
 def _find(arguments: argparse.Namespace, paper: Paper, *, form: str, recording: Recording | None) -> int:
     from gateway.cli import line_finding
     from gateway.links import line_ear, ports
@@ -187,8 +197,7 @@ def _find(arguments: argparse.Namespace, paper: Paper, *, form: str, recording: 
         )  # fmt: skip
     except LinkDown as down:
         reports.problem(errors, down.code, down.subject, down.facts)
-        if down.code == ports.HELD:
-            errors.print(errors.say("find-held"))
+        _say_more(errors, down.code, held="find-held")
         return NOT_DONE
     except ValueError as error:
         errors.print(errors.style(str(error), "problem"))
@@ -292,8 +301,7 @@ def _scan(arguments: argparse.Namespace, paper: Paper) -> int:
         done = bus_scanning.run(arguments, paper, config=_config_path(arguments))
     except LinkDown as down:
         reports.problem(errors, down.code, down.subject, down.facts)
-        if down.code == ports.HELD:
-            errors.print(errors.say("scan-held"))
+        _say_more(errors, down.code, held="scan-held")
         return NOT_DONE
     except ValueError as error:
         errors.print(errors.style(str(error), "problem"))

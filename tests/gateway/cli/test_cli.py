@@ -22,7 +22,7 @@ from gateway import control_client as client
 from gateway.cli import main
 from gateway.cli.layout import Paper, clean, size, width
 from gateway.cli.reports import local_time, short_ids
-from gateway.errors import ControlError
+from gateway.errors import ControlError, LinkDown
 
 DEADLINE_S = 60.0
 
@@ -253,6 +253,23 @@ async def test_nobody_is_asked_to_press_a_button_that_no_gateway_hears(tmp_path:
     ran = await gateway("pair", "--control", tmp_path / "none.sock")
     assert (ran.status, ran.out) == (3, "")
     assert ran.err.startswith(f"问题 GW-CTL-01  网关没有在运行（{tmp_path}/none.sock）\n")
+
+
+@pytest.mark.parametrize("command", ["scan", "listen"])
+def test_who_may_not_use_a_port_is_told_how_they_may_and_not_only_how_the_daemon_may(
+    command: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refused(*_: object, **__: object) -> None:
+        raise LinkDown("GW-SER-02", "/dev/ttyUSB9", port="/dev/ttyUSB9", group="dialout")
+
+    monkeypatch.setattr("gateway.links.ports.check", refused)
+    monkeypatch.setattr("gateway.cli.line_finding.find", refused)
+    assert main([command, "/dev/ttyUSB9", "--lang", "zh"]) == 3
+    err = capsys.readouterr().err
+    assert "GW-SER-02" in err
+    assert err.endswith(
+        "这个命令用的是您自己的权限：前面加 sudo 再试；长期要用：sudo usermod -aG dialout 您的用户名，重新登录后生效。\n"
+    )
 
 
 async def test_a_socket_file_left_by_a_dead_daemon_is_one_that_does_not_run(tmp_path: Path) -> None:
