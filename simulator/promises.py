@@ -140,7 +140,7 @@ def _wide_gaps(ledgers: Ledgers, taken: Taken, gaps: Sequence[Mapping[str, Any]]
     kills, heard = spans(ledgers, "kill", "start"), _heard(ledgers, taken)
     for gap in gaps:
         first, last = gap["from"], gap["to"]
-        if gap["reason"] != "restart" or first is None or last is None or last <= zero:
+        if gap["reason"] != "restart" or first is None or last is None or last <= zero + GAP_SLACK_S:
             continue
         times = heard[str(gap["link"])]
         dead = ((killed, _deaf_until(started, times)) for killed, started in _with_disk(ledgers, kills, times))

@@ -197,6 +197,8 @@ class BluezWatch:
         else:
             self._adapters = all_of(reply.body[0], self._configured)
             self._judge()
+            # A scan that ended before this answer came is told by no signal any more.
+            self._judge_idle_later(self.adapter, IDLE_AFTER_S)
 
     async def _call(self, bus: MessageBus, message: Message) -> Message | None:
         """Call and wait for the answer, an error message included; None when the connection ended meanwhile."""

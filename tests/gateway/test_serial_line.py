@@ -729,7 +729,7 @@ async def test_garbage_without_end_costs_a_turn_its_time_and_no_memory(master: M
         with pytest.raises(NoReply):
             await question
         assert len(framer._held) <= 64
-        assert watched.line.trimmed > 100_000
+        assert watched.line.trimmed > 4_096  # more than one turn; how much more is the machine's
 
 
 async def test_an_error_of_the_asker_reaches_the_asker_and_not_the_line(master: Master) -> None:

@@ -131,7 +131,7 @@ def test_a_gap_that_no_disk_had_taken_when_the_next_kill_came_goes_on_over_it() 
 def test_a_gap_that_claims_more_than_the_dead_time_is_an_offence() -> None:
     wide = gap(2, "air", first=T0 - 10, last=T0 + 11)
     assert audit(run(RAISED, wide, GAPS[1], LATER, faults=KILL))["wide_gaps"] == 1
-    before_second_0 = gap(5, "air", first=T0 - 10, last=T0 - 1)
+    before_second_0 = gap(5, "air", first=T0 - 10, last=T0 + 0.01)  # second 0 is when the last link hears
     assert audit(run(RAISED, *GAPS, LATER, before_second_0, faults=KILL))["wide_gaps"] == 0
 
 
