@@ -170,8 +170,12 @@ async def test_everything_is_wrong_and_what_works_goes_on_and_what_is_mended_is_
             assert not re.search("[\u4e00-\u9fff]", english.title + english.remedy)
 
         # What works goes on: a press is stored, acknowledged, and an alarm.
+        status = await gateway.until(
+            "the board is heard, and that it was not before is stored",
+            lambda status: _hears(status, "wire") and status["outbox"]["sequence"] == 1,
+        )
         pressed_at = time.monotonic()
-        before = (await gateway.ask("status"))["outbox"]["sequence"]
+        before = status["outbox"]["sequence"]
         await board.press(1)
         assert (await gateway.ask("status"))["outbox"]["sequence"] == before + 1
         assert [one["device"] for one in await gateway.ask("alarms.list")] == ["board-1"]

@@ -96,16 +96,17 @@ async def test_the_ledger_counts_replies(tmp_path: Path) -> None:
 
 async def test_a_reply_that_nobody_held_the_port_for_is_not_in_the_ledger(tmp_path: Path) -> None:
     ledger = Ledger(tmp_path / "bus.jsonl")
-    wires = MeterBus(path=tmp_path / "ttyMETER", baud=9600, meters=[meter()], ledger=ledger)
+    wires = MeterBus(path=tmp_path / "ttyMETER", baud=9600, meters=[meter(late_s=0.5)], ledger=ledger)
     task = asyncio.create_task(wires.run())
     await asyncio.sleep(0)
     master = Master(tmp_path / "ttyMETER")
     await asyncio.sleep(0.05)
     os.write(master.fd, READ_ENERGY)
-    await asyncio.sleep(0.035)
+    await asyncio.sleep(0.1)  # it is read, and its reply not yet begun
     os.close(master.fd)
-    await asyncio.sleep(0.15)
-    assert wires.port.discarded > 0
+    async with asyncio.timeout(10):
+        while not wires.port.discarded:
+            await asyncio.sleep(0.01)
     assert rows(tmp_path / "bus.jsonl") == []
     task.cancel()
     with contextlib.suppress(asyncio.CancelledError):

@@ -177,6 +177,9 @@ def test_a_stop_is_orderly(machine: Any, board: Any) -> None:
 
 def test_a_kill_is_followed_by_a_start_and_by_a_gap_that_is_told(machine: Any, platform: Any, board: Any) -> None:
     board.press_until_acknowledged(3)
+    # The gap before this start is told some time after the board is connected.
+    machine.until_status("hearing", lambda status: status["links"][1]["hearing"])
+    machine.until_status("delivered", lambda status: not any(status["destinations"][0]["pending"].values()))
     known = len(gaps(platform, "wire"))
     pid = machine.main_pid()
     machine.run(f"kill -KILL {pid}")
