@@ -31,7 +31,7 @@ def test_the_steps_of_the_guide_give_a_device_that_passes(tmp_path: Path) -> Non
     # In front of the installed packages: the copy is what the steps must use.
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "PYTHONDONTWRITEBYTECODE": "1"}
     said = ""
-    for step in blocks("sh"):
+    for step in (line for block in blocks("sh") for line in block.splitlines()):
         command = shlex.split(step.replace("--cases 1000000", "--cases 100"))
         while "=" in command[0]:  # PYTHONPATH=. stands before a command, as for a shell
             name, _, value = command.pop(0).partition("=")
@@ -43,12 +43,12 @@ def test_the_steps_of_the_guide_give_a_device_that_passes(tmp_path: Path) -> Non
         )
         assert done.returncode == 0, f"{step}\n{done.stdout}\n{done.stderr}"
         said += done.stdout
-    assert (tmp_path / "drivers" / "devices" / "my_radar.py").exists()
+    assert (tmp_path / "drivers" / "devices" / "acme_radar.py").exists()
     assert re.search(r"\b9 passed", said), said
-    assert "my_radar: 100 cases, 0 crashes" in said
+    assert "acme_radar: 100 cases, 0 crashes" in said
 
 
 def test_the_device_of_the_guide_is_the_one_that_was_copied() -> None:
     (example,) = blocks("toml")
     (device,) = tomllib.loads(example)["device"]
-    assert device["model"] == "my-radar"
+    assert device["model"] == "acme-radar"

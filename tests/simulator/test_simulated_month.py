@@ -186,6 +186,7 @@ def site_time() -> Iterator[None]:
 
 
 async def months(site: Site) -> dict[str, tuple[Month, list[dict[str, Any]]]]:
+    assert await site.outbox.flush(30)  # what was polled last may still be on its way to the disk
     found = {}
     for name in METERS:
         rows = [
