@@ -220,7 +220,7 @@ async def test_two_paths_to_one_broker_each_alarm_and_reading_accepted_once_whil
         assert (False, 1) in application.states  # the wills were there
         later = Application()
         newcomer = await later.connect(mosquitto.port, "newcomer")
-        await wait_until(lambda: later.states == [(True, 1)])
+        await wait_until(lambda: later.states[-1:] == [(True, 1)])  # a will may come late, and is corrected
         await newcomer.close()
     await wait_until(lambda: not application.online)
     await platform.close()
@@ -311,7 +311,7 @@ async def test_a_will_that_comes_late_cannot_leave_a_living_gateway_offline(
         assert application.states[-1] == (True, 1)
         later = Application()
         newcomer = await later.connect(mosquitto.port, "newcomer")
-        await wait_until(lambda: later.states == [(True, 1)])
+        await wait_until(lambda: later.states[-1:] == [(True, 1)])  # a will may come late, and is corrected
         await newcomer.close()
     await platform.close()
 
