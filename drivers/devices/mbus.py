@@ -256,7 +256,7 @@ class _Found:
 
     def _quantity(self, record: Record) -> tuple[str, str, Decimal] | None:
         """Return quantity, part of its channel, and factor; None for what is no quantity here."""
-        assert record.meaning is not None  # noqa: S101 - see _record
+        assert record.meaning is not None  # noqa: S101 - `_record` leaves out what has none
         what, unit = record.meaning.quantity, record.meaning.unit
         if what in _TEMPERATURES and unit == "Cel":
             return "temperature", _TEMPERATURES[what], Decimal(1)

@@ -58,7 +58,7 @@ def options(raw: Mapping[str, object]) -> Advertises:
     return replace(DRIVER, decode=partial(_decode, uses=uses), may_call=free_fall != "told")
 
 
-def _decode(advert: Advert, key: bytes | None, *, uses: _Uses) -> Decoded:  # noqa: ARG001 - sealed ones are refused
+def _decode(advert: Advert, key: bytes | None, *, uses: _Uses) -> Decoded:  # noqa: ARG001 - no key: sealed ones are refused
     """Read one advert. Raises Rejected."""
     data = advert.manufacturer_data.get(_COMPANY)
     if data is None:

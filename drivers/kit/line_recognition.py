@@ -64,7 +64,7 @@ def _heard(data: bytes, driver: Streams) -> Spoken | None:
     try:
         options, needs_map = _options(driver)
         frames = driver.framer().feed(data)
-    except Exception:  # noqa: BLE001 - a stranger's bytes are nobody's fault
+    except Exception:  # noqa: BLE001 - one driver that stumbles must not hide the line from the others
         return None
     read, size, telling = 0, 0, []
     addresses: dict[str, None] = {}
@@ -95,7 +95,7 @@ def _decoded(frame: bytes, driver: Streams, options: Any) -> Decoded | None:
         return driver.decode(frame, options)
     except Rejected as rejected:
         return Decoded() if rejected.reason in _ODD else None
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - a frame that its driver stumbles over is no sign of its protocol
         return None
 
 

@@ -47,7 +47,7 @@ def _asked(advert: Advert, driver: Advertises) -> Recognised | None:
         if rejected.reason in _LOCKED:
             return Recognised(driver, locked=True, harmless=rejected.harmless, counter=rejected.counter)
         return _by_identity(advert, driver)
-    except Exception:  # noqa: BLE001 - a stranger's bytes are nobody's fault
+    except Exception:  # noqa: BLE001 - one driver that stumbles must not hide a stranger from the others
         return None
     return Recognised(driver, decoded.observations, identity=next(iter(identities), ""), counter=decoded.counter)
 
@@ -55,7 +55,7 @@ def _asked(advert: Advert, driver: Advertises) -> Recognised | None:
 def _by_identity(advert: Advert, driver: Advertises) -> Recognised | None:
     try:
         identities = driver.identify(advert) if driver.identify is not None else ()
-    except Exception:  # noqa: BLE001 - as above
+    except Exception:  # noqa: BLE001 - as in `_asked`: who cannot say whose it is does not know it
         return None
     return Recognised(driver, identity=identities[0]) if identities else None
 

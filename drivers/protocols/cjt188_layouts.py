@@ -244,7 +244,7 @@ def _values(found: Data, layout: tuple[Slot, ...], sent: tuple[tuple[int, bytes]
         if slot.measures == FLOW and dialect.flow_decimals is not None:
             decimals = dialect.flow_decimals
         number = bcd(digits, decimals=decimals)
-        assert number is not None  # noqa: S101 - FF is a filler
+        assert number is not None  # noqa: S101 - None stands for FF only, left out above as a filler
         _, unit, factor = UNITS[code]
         if code == LITRE and number:
             if not dialect.litre:

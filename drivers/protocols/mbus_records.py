@@ -326,8 +326,8 @@ def _time(raw: bytes) -> tuple[Value, str]:
         if minute & 0x80:
             return None, "the meter calls its time invalid"
         year = _year(short_year, hour >> 5 & 3 if len(raw) == 4 else 0)
-        # DTZ001: a meter's clock says no zone; the driver knows.
-        return datetime(year, day[1] & 0x0F, day[0] & 0x1F, hour & 0x1F, minute & 0x3F, second), ""  # noqa: DTZ001
+        month, at_day = day[1] & 0x0F, day[0] & 0x1F
+        return datetime(year, month, at_day, hour & 0x1F, minute & 0x3F, second), ""  # noqa: DTZ001 - no zone is sent
     except ValueError:
         return None, f"{raw.hex()} is no time"
 

@@ -147,7 +147,7 @@ def _words(paper: Paper, listened: Listened, found: tuple[Spoken, ...]) -> str:
 
 
 def _result(paper: Paper, search: Search, block: str, config: Path) -> None:
-    assert search.best is not None  # noqa: S101 - seen by the caller
+    assert search.best is not None  # noqa: S101 - called only where something was found
     spoken, settings = search.best
     key = "find-found" if search.is_sure else "find-probably"
     paper.print()

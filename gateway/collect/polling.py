@@ -57,7 +57,7 @@ class BusMaster:
             assert isinstance(driver, Answers)  # noqa: S101 - the configuration sets one shape a line
             every = desk.every_s or driver.every_s
             # A phase of its own, so that a hundred gateways do not read their meters in the same second.
-            phase = random.uniform(0, min(every, 2.0))  # noqa: S311
+            phase = random.uniform(0, min(every, 2.0))  # noqa: S311 - jitter, nothing secret
             self._turns.append(Turn(desk, every, now + phase, desk.line))
         self._rota = Rota(self._turns)
         self._unasked = Unasked(desks)

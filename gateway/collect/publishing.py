@@ -223,7 +223,7 @@ class MessageReader:
         listeners.tell_frame(self._link, at, frame, desk=desk, said=decoded)
         try:
             self._decoded(desk, message, decoded)
-        except Exception as bug:  # noqa: BLE001 - as above
+        except Exception as bug:  # noqa: BLE001 - a message that cannot be judged may call, and the next is heard
             self._unreadable(desk, message, bug, decoded)
 
     def _decoded(self, desk: Desk, message: _Message, decoded: Decoded) -> None:
