@@ -209,14 +209,6 @@ _CENTURY_FIRST: Final = datetime(2020, 5, 28, 20, 58, 24, tzinfo=CHINA)
 _UNIT_FIRST: Final = datetime(2015, 3, 31, 23, 57, 26, tzinfo=CHINA)
 
 
-def _sender(frame: bytes) -> str:
-    try:
-        parsed = cjt188.parse(frame)
-    except Rejected:
-        return ""
-    return parsed.address if parsed.from_meter else ""
-
-
 def _meter_of(kind: int) -> str:
     """What the configuration calls a type; one of its range where it has no name of its own (24 and 27 are seen)."""
     named = {code: name for name, code in METERS.items()}
@@ -230,7 +222,7 @@ DRIVER = Answers(
     options=options,
     talk=talk,
     line=LineSettings(baud=2400, bits=8, parity="E", stop=1),
-    sender=_sender,
+    sender=cjt188.sender,
     search=Searching(
         lambda: meter_search.cjt188_meters(_meter_of),
         lines("2400 8E1", "9600 8N1", "2400 8N1"),

@@ -27,12 +27,10 @@ from dataclasses import dataclass
 from typing import Final
 
 from drivers.kit import Reason, Rejected
-from drivers.kit.checks import sum8
 from drivers.kit.framing import LengthFramer, eager
+from drivers.protocols import meter_frame
+from drivers.protocols.meter_frame import START, inspect_summed, same_address, see_whole, summed
 
-START: Final = 0x68
-END: Final = 0x16
-WAKE: Final = b"\xfe\xfe\xfe\xfe"
 MAX_DATA: Final = 100
 OVERHEAD: Final = 13
 MAX_FRAME: Final = OVERHEAD + MAX_DATA
@@ -44,18 +42,12 @@ FUNCTION_READ_ADDRESS: Final = 0x03
 REPORT: Final = 0x21
 CURRENT_DATA: Final = 0x901F
 _ADDRESS_DATA: Final = 0x810A
-_ANY = 0xAA
 _FROM_METER, _REFUSED, _FUNCTION = 0x80, 0x40, 0x3F
 
 
 def address_bytes(address: str) -> bytes:
-    """Turn 14 characters as printed on the meter into wire order. Raises ValueError.
-
-    Hexadecimal digits are taken, since not every maker keeps to decimal ones; a pair AA fits any value.
-    """
-    if len(address) != 14 or not address.isascii() or not address.isalnum():
-        raise ValueError("an address has 14 digits")
-    return bytes.fromhex(address)[::-1]
+    """Turn 14 digits as printed on the meter into wire order; a pair AA fits any value. Raises ValueError."""
+    return meter_frame.address_bytes(address, digits=14)
 
 
 def read_request(kind: int, address: str, identifier: int = CURRENT_DATA, *, serial: int = 0) -> bytes:
@@ -70,8 +62,7 @@ def address_request(*, serial: int = 0) -> bytes:
 
 def _request(kind: int, address: str, function: int, identifier: int, serial: int) -> bytes:
     head = bytes([START, kind]) + address_bytes(address) + bytes([function, 3])
-    frame = head + identifier.to_bytes(2, "big") + bytes([serial])
-    return WAKE + frame + bytes([sum8(frame), END])
+    return summed(head + identifier.to_bytes(2, "big") + bytes([serial]))
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,12 +112,7 @@ def inspect(data: bytes, start: int) -> int | Reason | None:
     length = data[start + 10]
     if length > MAX_DATA:
         return Reason.NOT_MINE
-    size = OVERHEAD + length
-    if available < size:
-        return None
-    if data[start + size - 1] != END or sum8(data[start : start + size - 2]) != data[start + size - 2]:
-        return Reason.BAD_CHECK
-    return size
+    return inspect_summed(data, start, OVERHEAD + length)
 
 
 def framer() -> LengthFramer:
@@ -136,14 +122,13 @@ def framer() -> LengthFramer:
 
 def parse(frame: bytes) -> Frame:
     """Take one whole frame apart, without wake bytes. Raises Rejected."""
-    if len(frame) < OVERHEAD:
-        raise Rejected(Reason.TOO_SHORT, f"{len(frame)} bytes")
-    look = inspect(frame, 0) if frame[0] == START else Reason.NOT_MINE
-    if isinstance(look, Reason):
-        raise Rejected(look, "no CJ/T 188 frame")
-    if look != len(frame):
-        raise Rejected(Reason.TOO_SHORT if look is None else Reason.TOO_LONG, f"{len(frame)} bytes")
+    see_whole(frame, inspect, least=OVERHEAD, name="CJ/T 188")
     return Frame(frame[1], frame[8:1:-1].hex().upper(), frame[9], frame[11:-2])
+
+
+def sender(frame: bytes) -> str:
+    """Return the address of the meter that has sent a whole frame, as printed on it; "" where none has."""
+    return meter_frame.sender_of(frame, parse)
 
 
 def answers(frame: bytes, *, kind: int, address: str, identifier: int) -> bool:
@@ -162,9 +147,3 @@ def answers(frame: bytes, *, kind: int, address: str, identifier: int) -> bool:
         return False
     swapped = (identifier & 0xFF) << 8 | identifier >> 8
     return reply.refused or reply.identifier in (identifier, swapped)
-
-
-def same_address(asked: str, replied: str) -> bool:
-    """Compare two addresses as printed; AA fits any value on either side: some meters answer with the wildcard."""
-    pairs = zip(bytes.fromhex(asked), bytes.fromhex(replied), strict=True)
-    return all(left == right or _ANY in (left, right) for left, right in pairs)

@@ -29,19 +29,16 @@ from enum import IntEnum
 from typing import Final
 
 from drivers.kit import Reason, Rejected
-from drivers.kit.checks import sum8
 from drivers.kit.framing import LengthFramer, eager
+from drivers.protocols import meter_frame
+from drivers.protocols.meter_frame import START, inspect_summed, same_address, see_whole, summed
 
-START: Final = 0x68
-END: Final = 0x16
-WAKE: Final = b"\xfe\xfe\xfe\xfe"
 OFFSET: Final = 0x33
 MAX_DATA: Final = 200
 OVERHEAD: Final = 12
 MAX_FRAME: Final = OVERHEAD + MAX_DATA
 
 ANY_ADDRESS: Final = "AAAAAAAAAAAA"
-_ANY = 0xAA
 _FROM_METER, _REFUSED, _MORE, _FUNCTION = 0x80, 0x40, 0x20, 0x1F
 
 
@@ -78,20 +75,14 @@ def remove_offset(data: bytes) -> bytes:
 
 
 def address_bytes(address: str) -> bytes:
-    """Turn 12 characters as printed on the meter into wire order. Raises ValueError.
-
-    Hexadecimal digits are taken, since not every maker keeps to decimal ones; a pair AA fits any value.
-    """
-    if len(address) != 12 or not address.isascii() or not address.isalnum():
-        raise ValueError("an address has 12 digits")
-    return bytes.fromhex(address)[::-1]
+    """Turn 12 digits as printed on the meter into wire order; a pair AA fits any value. Raises ValueError."""
+    return meter_frame.address_bytes(address, digits=12)
 
 
 def request(function: Read, address: str, data: bytes) -> bytes:
     """Build a request, with its wake bytes; `data` without the offset. Raises ValueError for a function that reads nothing."""
     content = bytes([Read(function), len(data)]) + add_offset(data)
-    frame = bytes([START]) + address_bytes(address) + bytes([START]) + content
-    return WAKE + frame + bytes([sum8(frame), END])
+    return summed(bytes([START]) + address_bytes(address) + bytes([START]) + content)
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,12 +132,7 @@ def inspect(data: bytes, start: int) -> int | Reason | None:
     length = data[start + 9]
     if length > MAX_DATA:
         return Reason.NOT_MINE
-    size = OVERHEAD + length
-    if available < size:
-        return None
-    if data[start + size - 1] != END or sum8(data[start : start + size - 2]) != data[start + size - 2]:
-        return Reason.BAD_CHECK
-    return size
+    return inspect_summed(data, start, OVERHEAD + length)
 
 
 def framer() -> LengthFramer:
@@ -159,23 +145,13 @@ def framer() -> LengthFramer:
 
 def parse(frame: bytes) -> Frame:
     """Take one whole frame apart, without wake bytes. Raises Rejected."""
-    if len(frame) < OVERHEAD:
-        raise Rejected(Reason.TOO_SHORT, f"{len(frame)} bytes")
-    look = inspect(frame, 0) if frame[0] == START else Reason.NOT_MINE
-    if isinstance(look, Reason):
-        raise Rejected(look, "no DL/T 645 frame")
-    if look != len(frame):
-        raise Rejected(Reason.TOO_SHORT if look is None else Reason.TOO_LONG, f"{len(frame)} bytes")
+    see_whole(frame, inspect, least=OVERHEAD, name="DL/T 645")
     return Frame(frame[6:0:-1].hex().upper(), frame[8], remove_offset(frame[10:-2]))
 
 
 def sender(frame: bytes) -> str:
     """Return the address of the meter that has sent a whole frame, as printed on it; "" where none has."""
-    try:
-        parsed = parse(frame)
-    except Rejected:
-        return ""
-    return parsed.address if parsed.from_meter else ""
+    return meter_frame.sender_of(frame, parse)
 
 
 def reply_to(frame: bytes, function: Read, *, address: str) -> Frame | None:
@@ -186,9 +162,3 @@ def reply_to(frame: bytes, function: Read, *, address: str) -> Frame | None:
         return None
     fits = reply.from_meter and reply.function == function and same_address(address, reply.address)
     return reply if fits else None
-
-
-def same_address(asked: str, replied: str) -> bool:
-    """Compare two addresses as printed; AA fits any value on either side: some meters answer with the wildcard."""
-    pairs = zip(bytes.fromhex(asked), bytes.fromhex(replied), strict=True)
-    return all(left == right or _ANY in (left, right) for left, right in pairs)

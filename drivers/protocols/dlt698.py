@@ -30,10 +30,8 @@ from typing import Final
 from drivers.kit import Reason, Rejected
 from drivers.kit.checks import crc16_x25
 from drivers.kit.framing import LengthFramer
+from drivers.protocols.meter_frame import END, START, WAKE, see_whole, sender_of
 
-START: Final = 0x68
-END: Final = 0x16
-WAKE: Final = b"\xfe\xfe\xfe\xfe"
 MAX_FRAME: Final = 2048
 CLIENT: Final = 0x10
 MAX_ADDRESS_BYTES: Final = 16
@@ -153,13 +151,7 @@ def framer() -> LengthFramer:
 
 def parse(frame: bytes) -> Frame:
     """Take one whole frame apart, without wake bytes. Raises Rejected."""
-    if len(frame) < _OVERHEAD + 4:
-        raise Rejected(Reason.TOO_SHORT, f"{len(frame)} bytes")
-    look = inspect(frame, 0) if frame[0] == START else Reason.NOT_MINE
-    if isinstance(look, Reason):
-        raise Rejected(look, "no DL/T 698.45 frame")
-    if look != len(frame):
-        raise Rejected(Reason.TOO_SHORT if look is None else Reason.TOO_LONG, f"{len(frame)} bytes")
+    see_whole(frame, inspect, least=_OVERHEAD + 4, name="DL/T 698.45")
     control, flag = frame[3], frame[4]
     if control & (_FRAGMENT | _SCRAMBLED):
         what = "a fragment" if control & _FRAGMENT else "scrambled"
@@ -189,8 +181,4 @@ def reply_to(frame: bytes, *, address: str) -> Frame | None:
 
 def sender(frame: bytes) -> str:
     """Return the address of the meter that has sent a whole frame; "" where it is no meter's."""
-    try:
-        reply = parse(frame)
-    except Rejected:
-        return ""
-    return reply.address if reply.from_meter else ""
+    return sender_of(frame, parse)

@@ -28,6 +28,7 @@ from typing import Final
 from drivers.kit import Reason, Rejected
 from drivers.kit.checks import sum8
 from drivers.kit.framing import LengthFramer
+from drivers.protocols.meter_frame import see_whole
 
 ACK: Final = 0xE5
 SHORT: Final = 0x10
@@ -117,13 +118,7 @@ def framer() -> LengthFramer:
 
 def parse(frame: bytes) -> Frame:
     """Take one whole long frame apart. Raises Rejected."""
-    if len(frame) < 9:
-        raise Rejected(Reason.TOO_SHORT, f"{len(frame)} bytes")
-    look = inspect(frame, 0) if frame[0] == LONG else Reason.NOT_MINE
-    if isinstance(look, Reason):
-        raise Rejected(look, "no long frame of M-Bus")
-    if look != len(frame):
-        raise Rejected(Reason.TOO_SHORT if look is None else Reason.TOO_LONG, f"{len(frame)} bytes")
+    see_whole(frame, inspect, least=9, name="long M-Bus")
     return Frame(frame[4], frame[5], frame[6], frame[7:-2])
 
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Generator
 from typing import Final
 
-from drivers.kit import Ask, Rejected
+from drivers.kit import Ask
 from drivers.kit.searching import NOISE_PARTS, Found, Heard, Noisy, Search
 from drivers.protocols import cjt188, dlt645, dlt645_1997, dlt645_2007, dlt698, dlt698_objects
 from drivers.protocols.dlt645 import ANY_ADDRESS, Read
@@ -68,20 +68,12 @@ def cjt188_meters(meter_of: Callable[[int], str]) -> Search:
         cjt188.read_request(0x30, cjt188.ANY_ADDRESS),
     )
     for request in questions:
-        heard = yield from _asked(request, _cjt188_sender)
+        heard = yield from _asked(request, lambda frame: cjt188.sender(frame) or None)
         if heard.frame is not None and not heard.crowded:
             frame = cjt188.parse(heard.frame)
             yield Found(frame.address, {"meter": meter_of(frame.kind)}, about=f"type {frame.kind:02X}")
         if not heard.silent:
             return
-
-
-def _cjt188_sender(frame: bytes) -> str | None:
-    try:
-        parsed = cjt188.parse(frame)
-    except Rejected:
-        return None
-    return parsed.address if parsed.from_meter else None
 
 
 def _data(function: Read) -> AddressIn:
