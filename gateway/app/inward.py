@@ -11,6 +11,8 @@ from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from drivers.kit import Answers, Streams
 from gateway.app.sources import source_of
 from gateway.app.transports import said
@@ -28,6 +30,8 @@ from gateway.outbox import Outbox
 if TYPE_CHECKING:
     from gateway.links.ble_radio import BleRadio
     from gateway.links.esphome_proxy import EsphomeProxy
+
+_log = structlog.get_logger("gateway")
 
 
 class Inward:
@@ -53,6 +57,7 @@ class Inward:
         self._sources: dict[str, MqttSource] = {}
         self._messages: dict[str, MessageReader] = {}
         self._open: set[str] = set()
+        self._untold: set[str] = set()
         self._build(desks)
 
     def start(self, group: asyncio.TaskGroup) -> list[asyncio.Task[None]]:
@@ -82,11 +87,17 @@ class Inward:
         return {**self._radios, **self._proxies}
 
     def on_stored(self) -> None:
-        """Something was stored: what waits for that may be acknowledged."""
-        for reader in self._readers.values():
-            reader.on_stored()
-        for messages in self._messages.values():
-            messages.retry()
+        """Something was stored: what waits for that may be acknowledged. A bug in one reader keeps none of the others waiting."""
+        told = [*((name, one.on_stored) for name, one in self._readers.items())]
+        told += [(name, one.retry) for name, one in self._messages.items()]
+        for name, tell in told:
+            try:
+                tell()
+            except Exception as bug:  # noqa: BLE001 - what waits on another line may be a call
+                if name not in self._untold:
+                    self._untold.add(name)
+                    _log.error("a reader could not be told of a commit", link=name, exc_info=bug)
+                self._health.on("GW-RUN-03", name, detail=f"{type(bug).__name__}: {bug}"[:200])
 
     def _build(self, desks: Mapping[str, Desk]) -> None:
         if self._settings.ble:

@@ -53,6 +53,7 @@ class Outward:
         self._clock = clock
         self._health = health
         self._on_time = on_time
+        self._bugs: set[tuple[str, str]] = set()
         self._deliverers = [self._deliverer(destination) for destination in settings.destinations]
         self._of_telemetry = [
             at
@@ -70,9 +71,12 @@ class Outward:
         return all(self._deliverers[at].is_live for at in self._of_telemetry)
 
     def wake(self) -> None:
-        """Something was stored."""
+        """Something was stored. A bug in one deliverer keeps none of the others asleep: it is told, and tried again next time."""
         for deliverer in self._deliverers:
-            deliverer.wake()
+            try:
+                deliverer.wake()
+            except Exception as bug:  # noqa: BLE001 - an alarm for another destination must not wait for this one
+                self._untold(deliverer.name, "it was stored", bug)
 
     async def run(self, at: int) -> None:
         """Deliver for ever. A bug in it is logged whole, and the deliverer built anew from what is stored."""
@@ -101,10 +105,23 @@ class Outward:
             finish=destination.finish, reconnect_spread_s=destination.reconnect_spread_s, clock=self._clock,
             health=self._health,
             callbacks=DeliveryCallbacks(
-                delivered=lambda event_id, level: self._alarms.delivered(destination.id, event_id, level),
+                delivered=lambda event_id, level: self._delivered(destination.id, event_id, level),
                 birth=lambda: self._birth(destination),
             ),
         )  # fmt: skip
+
+    def _delivered(self, destination: str, event_id: str, level: str) -> None:
+        try:
+            self._alarms.delivered(destination, event_id, level)
+        except Exception as bug:  # noqa: BLE001 - the row has been answered, and is to be confirmed whatever is shown of it
+            self._untold(destination, "it was delivered", bug)
+
+    def _untold(self, destination: str, what: str, bug: Exception) -> None:
+        """Somebody could not be told: logged whole the first time, a problem each time."""
+        if (destination, what) not in self._bugs:
+            self._bugs.add((destination, what))
+            _log.error("somebody could not be told of an event", destination=destination, what=what, exc_info=bug)
+        self._health.on("GW-RUN-03", destination, detail=f"{type(bug).__name__}: {bug}"[:200])
 
     def _birth(self, destination: Destination) -> Mapping[str, object]:
         settings = self._settings

@@ -2,7 +2,7 @@
 
 At most `MAX_COMMIT_EVENTS` events, so an alarm waits for at most the commit in progress. What is confirmed and what may leave
 rides along. A disk that has not answered for `SLOW_DISK_S` counts as failing. A write that cannot be stored for what is in it
-is looked for by halves, and does not stop the others.
+is looked for by halves, and does not stop the others; nor does a callback that raises: it is logged, counted and a problem.
 """
 
 from __future__ import annotations
@@ -42,7 +42,6 @@ class Committing(Holding):
         self._is_failing = False
         self._epochs = Epochs()
         self.on_stored: Callable[[], None] = lambda: None
-        self.on_bug: Callable[[Exception], None] = lambda _error: None
         self.poisoned = 0
 
     async def _wait_for_work(self) -> None:
@@ -78,7 +77,7 @@ class Committing(Holding):
     def _fails(self) -> None:
         if not self._is_failing:
             self._is_failing = True
-            self.on_stored()
+            self._tell("on_stored", self.on_stored)
 
     # -- the commit ---------------------------------------------------------------------------------------------
 
@@ -125,8 +124,8 @@ class Committing(Holding):
             for drop in write.drops:
                 self._stock.drop(drop.lane, drop.rows)
             if write.on_commit:
-                write.on_commit(rows)
-        self.on_stored()
+                self._tell("on_commit", write.on_commit, rows)
+        self._tell("on_stored", self.on_stored)
 
     def _gather(self) -> None:
         if self._epochs.wait:
@@ -136,7 +135,7 @@ class Committing(Holding):
     def _isolate(self, error: Exception) -> None:
         """Halve the batch until the write is found that fails alone; it is logged, and its events stored alone or counted."""
         if not self._intake.batch:  # confirmations or deletions only: tried again with what comes next
-            self.on_bug(error)
+            self._note_bug("the commit", error)
             return
         alone = self._intake.narrow()
         if alone is None:
@@ -144,9 +143,9 @@ class Committing(Holding):
         write, lanes = alone
         bare = write.bare()
         _log.error("a write cannot be stored", kept=bare is not None, error=repr(error), write=repr(write))
-        self.on_bug(error)
+        self._note_bug("a write", error)
         if write.on_failed:
-            write.on_failed()
+            self._tell("on_failed", write.on_failed)
         if bare is not None:
             self._intake.batch = [(bare, lanes)]
             return

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Final, TypeVar
+from typing import Final, ParamSpec, TypeVar
 
 import structlog
 
@@ -28,6 +28,7 @@ from gateway.tally import Totals, seconds_from
 MAX_ACCEPTED: Final = 1_000  # not counted beyond, which a disk that takes nothing can lead to
 
 _log = structlog.get_logger("outbox")
+P = ParamSpec("P")
 T = TypeVar("T")
 
 
@@ -48,6 +49,9 @@ class Holding:
         self._linger = Linger(linger_s)
         self._accepted: list[Accepted] = []
         self.on_trouble: Callable[[StoreError | None], None] = lambda _error: None
+        self.on_bug: Callable[[Exception], None] = lambda _error: None
+        self.untold = 0
+        self._bugs: set[str] = set()
 
     # -- what was taken ------------------------------------------------------------------------------------------
 
@@ -187,6 +191,28 @@ class Holding:
         self._wake.set()
         return self._stock.shed()
 
+    # -- telling -------------------------------------------------------------------------------------------------
+
+    def _tell(self, what: str, callback: Callable[P, None], /, *args: P.args, **kwargs: P.kwargs) -> None:
+        """Call whoever waits for something. What it raises is its own bug: the store goes on, and tells all the others."""
+        try:
+            callback(*args, **kwargs)
+        except Exception as bug:  # noqa: BLE001 - one who cannot be told must not keep an alarm from being stored
+            self.untold += 1
+            self._note_bug(what, bug)
+
+    def _note_bug(self, what: str, bug: Exception) -> None:
+        """Log a bug whole when it is met first (a callback may raise at each commit), and raise its problem."""
+        if what not in self._bugs:
+            self._bugs.add(what)
+            _log.error("a callback of the outbox failed", callback=what, exc_info=bug)
+        try:
+            self.on_bug(bug)
+        except Exception as another:  # noqa: BLE001 - as above
+            if "on_bug" not in self._bugs:
+                self._bugs.add("on_bug")
+                _log.error("a callback of the outbox failed", callback="on_bug", exc_info=another)
+
     # -- reading -------------------------------------------------------------------------------------------------
 
     @property
@@ -215,7 +241,7 @@ class Holding:
             if error.code == "GW-STO-02":
                 self._corrupt = error
             else:
-                self.on_trouble(error)
+                self._tell("on_trouble", self.on_trouble, error)
             return []
 
     async def dead_letters(self, limit: int = 100) -> list[Letter]:

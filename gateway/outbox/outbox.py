@@ -94,11 +94,11 @@ class Outbox(Committing):
             _log.error("the database cannot be opened; the gateway runs without it", error=str(error))
             if opening.done():
                 await self._look()
-            self.on_trouble(error)
+            self._tell("on_trouble", self.on_trouble, error)
             return
         self.was_replaced = replaced is not None
         if replaced is not None:
-            self.on_trouble(replaced)
+            self._tell("on_trouble", self.on_trouble, replaced)
         with contextlib.suppress(StoreError):
             counters, counted_to = self._store.counters, self._store.counted_to
             self.last_recorded = await self._database.ask(
@@ -169,7 +169,7 @@ class Outbox(Committing):
         self._stock, self._stream = stock, self._store.streamid
         self._dirty.clear()
         self._accepted.clear()
-        self.on_stored()  # at once: no answer to a row of the old stream may confirm one of this
+        self._tell("on_stored", self.on_stored)  # at once: no answer to a row of the old stream may confirm one of this
 
     async def run(self) -> None:
         """Commit what is submitted, for ever. A failing disk is retried with back-off; nothing submitted is forgotten."""
@@ -188,13 +188,15 @@ class Outbox(Committing):
                 continue
             try:
                 counted = await self._database.ask(partial(stock.ask, lane=lane))
+                if stock is self._stock:
+                    stock.note_counted(lane, counted)
+                    self._wake.set()  # more may leave
             except StoreError as error:
                 self._found_corrupt(error)
                 await asyncio.sleep(COUNT_LOOK_S)
-                continue
-            if stock is self._stock:
-                stock.note_counted(lane, counted)
-                self._wake.set()  # more may leave
+            except Exception as bug:  # noqa: BLE001 - ended without a word it would keep every row for ever
+                self._note_bug("the count", bug)
+                await asyncio.sleep(COUNT_LOOK_S)
 
     async def _commit_for_ever(self) -> None:
         delay = 0.25 if self._is_failing else 0.0
@@ -208,14 +210,14 @@ class Outbox(Committing):
                     error = self._corrupt
                     self._fails()  # until there is a new one, alarms go out without it
                     await self._begin_anew(error)
-                    self.on_trouble(error)
-                    self.on_stored()  # nobody may confirm rows of the old stream in the new one
+                    self._tell("on_trouble", self.on_trouble, error)
+                    self._tell("on_stored", self.on_stored)  # nobody may confirm rows of the old stream in the new one
                 await self._commit_once()
             except StoreError as error:
                 if error.code == "GW-STO-02":
                     self._corrupt = error
                 else:
-                    self.on_trouble(error)
+                    self._tell("on_trouble", self.on_trouble, error)
                 self._fails()
                 if error.code == "GW-STO-01":
                     await self._try_afresh()
@@ -224,7 +226,7 @@ class Outbox(Committing):
                 await asyncio.sleep(delay * random.uniform(0.5, 1.0))  # noqa: S311 - jitter, not a secret
             else:
                 if delay:
-                    self.on_trouble(None)
+                    self._tell("on_trouble", self.on_trouble, None)
                 delay, self._is_failing, self._failing_since = 0.0, False, None
 
     async def _try_afresh(self) -> None:
@@ -246,10 +248,10 @@ class Outbox(Committing):
         replaced = await opening
         _log.info("the database is there again", stream=self.streamid, waiting=self.waiting)
         if not was_known:
-            self.on_found(await self.marks(), await self.alarms())
+            self._tell("on_found", self.on_found, await self.marks(), await self.alarms())
         if replaced is not None:
-            self.on_trouble(replaced)
-        self.on_stored()
+            self._tell("on_trouble", self.on_trouble, replaced)
+        self._tell("on_stored", self.on_stored)
 
     async def flush(self, limit_s: float) -> bool:
         """Wait until all that was submitted before and the confirmations are durable; False when time ran out."""
@@ -288,7 +290,8 @@ class Outbox(Committing):
         if self._intake.put(write, lanes):
             self._wake.set()
         if self._is_failing and Lane.A in lanes:
-            asyncio.get_running_loop().call_soon(self.on_stored)  # not stored, but there to be sent
+            # Not stored, but there to be sent.
+            asyncio.get_running_loop().call_soon(self._tell, "on_stored", self.on_stored)
         return True
 
     @property
@@ -358,5 +361,6 @@ class Outbox(Committing):
             "unstored": self.waiting,
             "refused": self.refused,
             "poisoned": self.poisoned,
+            "untold": self.untold,
             "bytes": self._file_bytes,
         }

@@ -18,7 +18,7 @@ import pytest
 from structlog.testing import capture_logs
 
 from gateway.app import daemon as app
-from gateway.app import outward
+from gateway.app import keepers, outward
 from gateway.app.daemon import _App
 from gateway.clock import Stamp, SystemClock
 from gateway.config import load
@@ -27,7 +27,7 @@ from gateway.deliver.wording import Wording
 from gateway.errors import StoreError
 from gateway.events import Lane
 from gateway.links.state import LinkState
-from gateway.outbox import Mark, Write
+from gateway.outbox import Expiry, Mark, Write
 from tests.json_board import Board, listening_board
 
 CONFIG = """
@@ -648,3 +648,84 @@ run(settings)
 """
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=30, check=True)
     assert done.stdout == "2\n"
+
+
+# One callback that raises.
+
+
+async def test_whatever_cannot_be_told_of_a_commit_keeps_no_delivery_asleep(
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await daemon.start()
+    reader = next(iter(running._inward._readers.values()))
+    woken: list[int] = []
+
+    def bug() -> None:
+        raise KeyError("a reader")
+
+    monkeypatch.setattr(reader, "on_stored", bug)
+    [deliverer] = running._outward.deliverers
+    monkeypatch.setattr(deliverer, "wake", lambda: woken.append(1))
+    await press(daemon, board)
+    await daemon.until(lambda: bool(woken) and any(code == "GW-RUN-03" for code, _where in daemon.problems()))
+    monkeypatch.undo()
+    assert not daemon.ended
+
+
+async def test_a_deliverer_that_cannot_be_woken_ends_neither_the_store_nor_the_others(
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await daemon.start()
+    [deliverer] = running._outward.deliverers
+    woken: list[int] = []
+
+    def bug() -> None:
+        raise KeyError("a wake")
+
+    class Another:
+        name = "another"
+
+        def wake(self) -> None:
+            woken.append(1)
+
+    another: Any = Another()
+    monkeypatch.setattr(deliverer, "wake", bug)
+    monkeypatch.setattr(running._outward, "_deliverers", [deliverer, another])
+    running._outward.wake()
+    assert (woken, ("GW-RUN-03", "district") in daemon.problems()) == ([1], True)
+    monkeypatch.undo()
+    await press(daemon, board)
+
+
+async def test_a_bug_in_a_keeper_of_the_outbox_ends_neither_the_daemon_nor_the_keeper(
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    runs: list[Expiry] = []
+
+    async def run(self: Expiry) -> None:
+        runs.append(self)
+        if len(runs) < 3:
+            raise IndexError("a row that nobody thought of")
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(Expiry, "run", run)
+    monkeypatch.setattr(keepers, "KEEP_CAP_S", 0.01)
+    await daemon.start()
+    await daemon.until(lambda: len(runs) == 3)
+    assert ("GW-RUN-03", "expiry") in daemon.problems()
+    await press(daemon, board)
+
+
+async def test_an_alarm_whose_answer_cannot_be_shown_is_confirmed_all_the_same(
+    daemon: Daemon, board: Board, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    running = await daemon.start()
+
+    def bug(*_args: str) -> None:
+        raise KeyError("the board")
+
+    monkeypatch.setattr(running._alarms, "delivered", bug)
+    [deliverer] = running._outward.deliverers
+    deliverer._callbacks.delivered("an id", "L2")
+    assert ("GW-RUN-03", "district") in daemon.problems()
+    await press(daemon, board)
