@@ -172,7 +172,7 @@ def _audit(options: argparse.Namespace) -> int:
 
 def _air(options: argparse.Namespace) -> int:
     from simulator.air import AirError, main
-    from simulator.bluez import BluezError
+    from simulator.bluez_wire import BluezError
 
     return _part("air", lambda: asyncio.run(main(options.run)), AirError, BluezError)
 
@@ -207,7 +207,7 @@ def _platform(options: argparse.Namespace) -> int:
 
 
 def _replay(options: argparse.Namespace) -> int:
-    from simulator.bluez import BluezError
+    from simulator.bluez_wire import BluezError
     from simulator.replay import ReplayError, main
 
     if options.speed <= 0:

@@ -27,8 +27,9 @@ from typing import Any, Final
 from simulator.ble_devices import BUTTON_CODES, BleDevice, BthomeButton, IngicsPendant, Payload
 from simulator.ble_mibeacon import MIBEACON_CODES, MibeaconButton
 from simulator.ble_tags import BEACON_CODES, MOKO_CODES, BeaconTag, EnoceanSwitch, MokoButton
-from simulator.bluez import BluezError, FakeBluez
+from simulator.bluez import FakeBluez
 from simulator.bluez_objects import Report
+from simulator.bluez_wire import BluezError
 
 BUS_VARIABLE: Final = "DBUS_SYSTEM_BUS_ADDRESS"
 DEFAULT_FOREIGN_PER_S: Final = 20.0

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import socket
 from collections.abc import Callable, Iterable
 from typing import Any, Final, Literal
 
@@ -18,6 +17,7 @@ from dbus_fast import Message, MessageType, RequestNameReply, Variant, unpack_va
 from dbus_fast.aio import MessageBus
 
 from simulator.bluez_objects import ADAPTER, DEVICE, MONITORS, NO, YES, Adapter, Device, Duplicates, Heals, Report
+from simulator.bluez_wire import BluezError, PatientSocket, Refusal, bus_call, sent
 
 OBJECT_MANAGER: Final = "org.freedesktop.DBus.ObjectManager"
 PROPERTIES: Final = "org.freedesktop.DBus.Properties"
@@ -29,38 +29,6 @@ _BACKLOG: Final = 5_000
 
 # An error reply (name, text), no reply at all, or a reply that comes so many seconds late.
 Fault = tuple[str, str] | Literal["hang"] | float
-
-
-class BluezError(Exception):
-    """The pretended bluetoothd cannot live: no bus, or somebody else owns the name."""
-
-
-class _Refusal(Exception):
-    """A D-Bus error reply. A short name stands for org.bluez.Error.NAME."""
-
-    def __init__(self, name: str, text: str) -> None:
-        super().__init__(name, text)
-        self.name = name if "." in name else f"org.bluez.Error.{name}"
-        self.text = text
-
-
-class _PatientSocket:
-    """dbus-fast 5.2 drops a connection whose socket buffer is full; a send of nothing makes it wait instead."""
-
-    def __init__(self, inner: socket.socket) -> None:
-        self._inner = inner
-
-    def send(self, data: bytes) -> int:
-        try:
-            return self._inner.send(data)
-        except BlockingIOError:
-            return 0
-
-    def sendmsg(self, buffers: Iterable[bytes], ancillary: Any) -> int:
-        try:
-            return self._inner.sendmsg(buffers, ancillary)
-        except BlockingIOError:
-            return 0
 
 
 class FakeBluez:
@@ -112,12 +80,12 @@ class FakeBluez:
             raise BluezError(f"no D-Bus at {self._address}: {error!r}") from error
         # Two private attributes: there is no other way to cure the loss of a whole connection by one full buffer.
         if bus._writer is not None and bus._sock is not None:  # noqa: SLF001 - see above
-            bus._writer.sock = _PatientSocket(bus._sock)  # type: ignore[assignment]  # noqa: SLF001 - see above
+            bus._writer.sock = PatientSocket(bus._sock)  # type: ignore[assignment]  # noqa: SLF001 - see above
         self._bus = bus
         bus.add_message_handler(self._on_message)
         async with asyncio.timeout(_CALL_TIMEOUT_S):
             await bus.call(
-                _bus_call("AddMatch", "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged'")
+                bus_call("AddMatch", "type='signal',sender='org.freedesktop.DBus',member='NameOwnerChanged'")
             )
             reply = await bus.request_name("org.bluez")
         if reply is not RequestNameReply.PRIMARY_OWNER:
@@ -293,15 +261,15 @@ class FakeBluez:
                 asyncio.get_running_loop().call_later(fault, self._answer_late, message)
                 return True
             if fault is not None:
-                raise _Refusal(*fault)
+                raise Refusal(*fault)
             return self._answer(interface, member, message)
-        except _Refusal as refusal:
+        except Refusal as refusal:
             return Message.new_error(message, refusal.name, refusal.text)
 
     def _answer_late(self, message: Message) -> None:
         try:
             self._send(self._answer(message.interface or "", message.member or "", message))
-        except _Refusal as refusal:
+        except Refusal as refusal:
             self._send(Message.new_error(message, refusal.name, refusal.text))
 
     def _answer(self, interface: str, member: str, message: Message) -> Message:
@@ -313,14 +281,14 @@ class FakeBluez:
         adapter = self._adapter(path)
         method = self._methods.get((interface, member))
         if method is None:
-            raise _Refusal("org.freedesktop.DBus.Error.UnknownMethod", f'Method "{member}" does not exist')
+            raise Refusal("org.freedesktop.DBus.Error.UnknownMethod", f'Method "{member}" does not exist')
         return method(adapter, message)
 
     def _adapter(self, path: str) -> Adapter:
         for adapter in self._adapters.values():
             if adapter.path == path:
                 return adapter
-        raise _Refusal("org.freedesktop.DBus.Error.UnknownObject", f"No such object path '{path}'")
+        raise Refusal("org.freedesktop.DBus.Error.UnknownObject", f"No such object path '{path}'")
 
     def _objects(self) -> dict[str, dict[str, dict[str, Variant]]]:
         known: dict[str, dict[str, dict[str, Variant]]] = {}
@@ -332,24 +300,24 @@ class FakeBluez:
     def _property_call(self, member: str, message: Message) -> Message:
         held = self._objects().get(message.path or "", {}).get(message.body[0])
         if held is None:
-            raise _Refusal(
+            raise Refusal(
                 "org.freedesktop.DBus.Error.UnknownObject", f"No such object or interface at '{message.path}'"
             )
         if member == "GetAll":
             return Message.new_method_return(message, "a{sv}", [held])
         name = message.body[1]
         if name not in held:
-            raise _Refusal("org.freedesktop.DBus.Error.InvalidArgs", f"No such property '{name}'")
+            raise Refusal("org.freedesktop.DBus.Error.InvalidArgs", f"No such property '{name}'")
         if member == "Set" and name == "Powered":
             adapter, on = self._adapter(message.path or ""), bool(message.body[2].value)
             if on and adapter.blocked:
-                raise _Refusal("Blocked", "Blocked through rfkill")
+                raise Refusal("Blocked", "Blocked through rfkill")
             if on is not adapter.powered:
                 self.power(adapter.name, on=on)
             return Message.new_method_return(message)
         if member == "Get":
             return Message.new_method_return(message, "v", [held[name]])
-        raise _Refusal("org.freedesktop.DBus.Error.PropertyReadOnly", f"{name} cannot be set")
+        raise Refusal("org.freedesktop.DBus.Error.PropertyReadOnly", f"{name} cannot be set")
 
     def _set_filter(self, adapter: Adapter, message: Message) -> Message:
         adapter.filters[message.sender or ""] = unpack_variants(message.body[0])
@@ -358,9 +326,9 @@ class FakeBluez:
     def _start_discovery(self, adapter: Adapter, message: Message) -> Message:
         client = message.sender or ""
         if not adapter.powered:
-            raise _Refusal("NotReady", "Resource Not Ready")
+            raise Refusal("NotReady", "Resource Not Ready")
         if client in adapter.sessions:
-            raise _Refusal("InProgress", "Operation already in progress")
+            raise Refusal("InProgress", "Operation already in progress")
         adapter.deaf = adapter.deaf and adapter.heals != "scan"
         adapter.sessions.add(client)
         if len(adapter.sessions) == 1:
@@ -372,7 +340,7 @@ class FakeBluez:
     def _stop_discovery(self, adapter: Adapter, message: Message) -> Message:
         client = message.sender or ""
         if client not in adapter.sessions:
-            raise _Refusal("Failed", "No discovery started")
+            raise Refusal("Failed", "No discovery started")
         adapter.sessions.discard(client)
         self._discovery_ended(adapter)
         return Message.new_method_return(message)
@@ -390,12 +358,12 @@ class FakeBluez:
 
     def _unregister_monitor(self, adapter: Adapter, message: Message) -> Message:
         if adapter.monitors.pop((message.sender or "", message.body[0]), False) is False:
-            raise _Refusal("DoesNotExist", "Does Not Exist")
+            raise Refusal("DoesNotExist", "Does Not Exist")
         self._match("RemoveMatch", message.sender or "")
         return Message.new_method_return(message)
 
     def _match(self, member: str, client: str) -> None:
-        self._send(_bus_call(member, f"type='signal',sender='{client}',member='InterfacesAdded'"))
+        self._send(bus_call(member, f"type='signal',sender='{client}',member='InterfacesAdded'"))
 
     def _on_signal(self, message: Message) -> None:
         if message.member == "NameOwnerChanged" and message.sender == "org.freedesktop.DBus":
@@ -424,23 +392,6 @@ class FakeBluez:
     def _send(self, message: Message) -> None:
         if self._bus is not None and self._bus.connected:
             try:
-                self._bus.send(message).add_done_callback(_sent)
+                self._bus.send(message).add_done_callback(sent)
             except OSError:  # the bus is dying, and dbus-fast has not been told yet
                 self.lost += 1
-
-
-def _sent(future: asyncio.Future[Any]) -> None:
-    """Look at the outcome: a bus that died is noticed by `wait_lost`, not once for each message."""
-    if not future.cancelled():
-        future.exception()
-
-
-def _bus_call(member: str, rule: str) -> Message:
-    return Message(
-        destination="org.freedesktop.DBus",
-        path="/org/freedesktop/DBus",
-        interface="org.freedesktop.DBus",
-        member=member,
-        signature="s",
-        body=[rule],
-    )

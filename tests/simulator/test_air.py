@@ -19,7 +19,8 @@ from bleak.backends.device import BLEDevice
 from bleak.backends.scanner import AdvertisementData
 
 from simulator.air import AirError, main, play_air
-from simulator.bluez import BluezError, FakeBluez
+from simulator.bluez import FakeBluez
+from simulator.bluez_wire import BluezError
 from simulator.dbus_daemon import DbusDaemon
 
 PLAIN = {"id": "btn-1", "model": "bthome-button", "link": "ble", "address": "aa:bb:cc:dd:ee:01"}

@@ -18,8 +18,9 @@ from bleak.exc import BleakError
 from dbus_fast import Message, Variant
 from dbus_fast.aio import MessageBus
 
-from simulator.bluez import BluezError, FakeBluez
+from simulator.bluez import FakeBluez
 from simulator.bluez_objects import Report
+from simulator.bluez_wire import BluezError
 from simulator.dbus_daemon import DbusDaemon, DbusDaemonError, dbus_daemon
 
 BUTTON = "AA:BB:CC:DD:EE:01"
