@@ -31,7 +31,9 @@ from gateway.outbox import DeadLetters, Letter, Outbox, Replays
 from gateway.problems import describe
 
 MAX_PAIRING: Final = 256
-MAX_METER_ROWS: Final = 1_000
+METER_ROWS: Final = 200
+"""So many rows of a meter an answer, or as many as make up `METER_BYTES`; whoever asks goes on behind the last."""
+METER_BYTES: Final = 256 * 1024
 MAX_DIALS: Final = 16
 MAX_DIAL_DIGITS: Final = 18
 _log = structlog.get_logger("control")
@@ -190,22 +192,38 @@ class Operations:
         }  # fmt: skip
 
     async def _meters(self, _request: Mapping[str, Any]) -> object:
-        """Return the devices with registers that are watched, with what these showed last."""
+        """Return the meters, with what their registers showed last: those never read, and those no longer configured, too."""
+        registers, desks = self._rooms.collector.registers, self._rooms.collector.desks
+        kept = await self._rooms.outbox.read(lambda reader: reader.metered())
         found = []
-        for desk in self._rooms.collector.desks.values():
-            number, ms, last = self._rooms.collector.registers.last(desk.id)
-            if last:
+        for desk in desks.values():
+            number, ms, last = registers.last(desk.id)
+            if last or desk.is_meter or desk.id in kept:
                 told = {"id": desk.id, "model": desk.model, "room": desk.room, "address": desk.address, "meter": number}
-                registers = {name: format(value, "f") for name, value in last.items()}
                 ratio = format(desk.ratio("energy_active_import"), "f")
-                found.append({**told, "t": ms, "registers": registers, "ratio": ratio})
+                found.append({**told, "t": ms, "registers": _written(last), "ratio": ratio, "gone": False})
+        for device in sorted({*kept, *registers.known()} - desks.keys()):
+            number, ms, last = registers.last(device)
+            told = {"id": device, "model": "", "room": "", "address": "", "meter": number}
+            found.append({**told, "t": ms, "registers": _written(last), "ratio": "1", "gone": True})
         return found
 
     async def _meter_days(self, request: Mapping[str, Any]) -> object:
-        """Return what is kept of one meter from one day to another."""
+        """Return what is kept of one meter from one day to another, behind `after`; `next`: what to go on behind, or null."""
         device, first, last = (_text(request, name) for name in ("device", "first", "last"))
-        rows = await self._rooms.outbox.read(lambda reader: reader.meter_days(device, first, last))
-        return [{"day": one.day, "kind": one.kind, **_dict(one.doc)} for one in rows[:MAX_METER_ROWS]]
+        after = _place(request.get("after"))
+        rows = await self._rooms.outbox.read(
+            lambda reader: reader.meter_days(device, first, last, after=after, limit=METER_ROWS)
+        )
+        size, count = 0, 0
+        while count < len(rows) and (size := size + len(rows[count].doc.encode())) <= METER_BYTES:
+            count += 1
+        taken = rows[: max(1, count)]
+        is_all = len(taken) == len(rows) < METER_ROWS
+        return {
+            "rows": [{"day": one.day, "kind": one.kind, **_dict(one.doc)} for one in taken],
+            "next": None if is_all or not taken else [taken[-1].day, taken[-1].kind, taken[-1].n],
+        }
 
     async def _compare(self, request: Mapping[str, Any]) -> object:
         """Store what a person has read off a meter. Raises ControlError."""
@@ -248,6 +266,20 @@ def dial_of(written: str) -> Decimal | None:
     except InvalidOperation:
         return None
     return value if value.is_finite() and value >= 0 and abs(value.adjusted()) <= MAX_DIAL_DIGITS else None
+
+
+def _written(registers: Mapping[str, Decimal]) -> dict[str, str]:
+    return {name: format(value, "f") for name, value in registers.items()}
+
+
+def _place(asked: object) -> tuple[str, str, int]:
+    """Return behind which row to go on: none, where nothing was asked. Raises ControlError."""
+    match asked:
+        case None:
+            return "", "", 0
+        case [str(day), str(kind), int(n)]:
+            return day, kind, n
+    raise ControlError("GW-CTL-03", "after", reason="@refusal.no-text", what="after")
 
 
 def _clock_of(clock: SystemClock) -> dict[str, object]:

@@ -54,7 +54,7 @@ def report(arguments: argparse.Namespace, paper: Paper, *, control: Path, today:
     for meter in meters:
         asked = {"device": meter["id"], "first": first.isoformat(), "last": until.isoformat()}
         units = {name: unit_of(name) for name in meter["registers"]}
-        rows = client.ask(control, "meters.days", **asked)
+        rows = _rows(control, **asked)
         months.append(month_of({**meter, "units": units}, rows, month, today=today))
     title = paper.say("meters-title", month=month)
     show(paper, months, title)
@@ -65,6 +65,18 @@ def report(arguments: argparse.Namespace, paper: Paper, *, control: Path, today:
         Path(arguments.svg).write_text(picture(months, title=title, say=paper.say), encoding="utf-8")
         paper.print(paper.say("meters-written", file=arguments.svg))
     return not any(MISSING in one.days.values() for one in months)
+
+
+def _rows(control: Path, **asked: Any) -> list[dict[str, Any]]:
+    """Return everything that is kept of one meter in some days. Raises ControlError."""
+    found: list[dict[str, Any]] = []
+    after = None
+    while True:
+        answer = client.ask(control, "meters.days", **asked, after=after)
+        found += answer["rows"]
+        after = answer["next"]
+        if after is None:
+            return found
 
 
 def show(paper: Paper, months: Sequence[Month], title: str) -> None:

@@ -34,7 +34,7 @@ from gateway.collect.batch import Batch, alarm_row
 from gateway.collect.desk import Desk
 from gateway.collect.judge import Judge, Verdict
 from gateway.collect.levels import SILENCING, Levels
-from gateway.collect.listening import Listeners
+from gateway.collect.listening import UNREAD, Listeners
 from gateway.collect.registers import Registers
 from gateway.collect.undeciphered import FAULT, UNDECIPHERABLE, Undeciphered
 from gateway.collect.whose import Whose
@@ -220,10 +220,10 @@ class Collector:
         if readings and verdict is not Verdict.RESET:
             self._readings(batch, readings)
         for detail in refused:
-            batch.desk.reject(Reason.IMPLAUSIBLE)
+            batch.desk.reject(UNREAD)
             what, now = f"refused {detail.partition(' = ')[0]}", self._clock.monotonic()
             if batch.numbers or batch.desk.is_due(what, now, every_s=REFUSED_HOLD_S):
-                batch.tell("device.fault", {"kind": "implausible", "detail": detail})
+                batch.tell("device.fault", {"kind": UNREAD, "detail": detail})
 
     def _judge_counter(self, batch: Batch, counter: Counter) -> Verdict:
         judged = self._judge.counter(batch.desk.id, counter, batch.at)
@@ -370,7 +370,7 @@ class Collector:
         rows = tuple(alarm_row(change) for change in changes)
         if events:
             self._outbox.submit(Write(events, alarms=rows))
-        self._outbox.submit(Write(marks=tuple(self._judge.marks())))
+        self._outbox.submit(Write(marks=(*self._judge.marks(), *self.registers.marks())))
 
     def silent_since(self, moment: float) -> tuple[int, int]:
         """Return how many devices have not been heard since a moment of the monotonic clock, and how many there are."""

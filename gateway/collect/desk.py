@@ -12,7 +12,18 @@ from dataclasses import dataclass, field
 from decimal import Decimal
 from typing import Any, Final
 
-from drivers.kit import RAISING, Advertises, Answers, LineSettings, Reason, SignalKind, Streams
+from drivers.kit import (
+    QUANTITIES,
+    RAISING,
+    Advertises,
+    Answers,
+    Decoded,
+    LineSettings,
+    Reading,
+    Reason,
+    SignalKind,
+    Streams,
+)
 from gateway.clock import Clock
 
 ADVERT_READINGS_S: Final = 900.0
@@ -88,6 +99,16 @@ class Desk:
     def may_call(self) -> bool:
         """May a message that cannot be read be a call for help, or what this device raises an alarm for?"""
         return not isinstance(self.driver, Answers) and (self.driver.may_call or bool(self.alarms_on))
+
+    @property
+    def is_meter(self) -> bool:
+        """Is it a meter by its kind, whether or not it has ever been read?"""
+        if not isinstance(self.driver, Streams):
+            return isinstance(self.driver, Answers)
+        taken = (vector.expect for vector in self.driver.vectors if isinstance(vector.expect, Decoded))
+        said = (one for decoded in taken for one in decoded.observations)
+        counts = any(isinstance(one, Reading) and QUANTITIES[one.quantity].cumulative for one in said)
+        return counts and self.driver.readings_every_s > 0 and not self.driver.may_call
 
     def raises(self, kind: SignalKind) -> bool:
         """Does a signal of this kind raise an alarm here?"""

@@ -29,6 +29,8 @@ NOISE: Final = "no-frame"
 SILENCE: Final = "no-reply"
 NOTHING: Final = "nothing-of-interest"
 FAULT: Final = "fault"
+# Something in a message that was taken was not: no value there, refused by the device, garbled, or what cannot be.
+UNREAD: Final = "value-unread"
 
 _log = structlog.get_logger("listen")
 
@@ -150,7 +152,7 @@ def _known(desk: Desk, said: Said | None) -> dict[str, Any]:
     """Return what is to be told of a configured device."""
     known: dict[str, Any] = {"device": desk.id, "model": desk.model, "address": desk.address, "options": desk.map}
     if isinstance(said, Decoded):
-        reason = "implausible" if said.refused else "" if said.observations else NOTHING
+        reason = UNREAD if said.refused else "" if said.observations else NOTHING
         return {**known, "said": said.observations, "reason": reason, "detail": "; ".join(said.refused)}
     if isinstance(said, Rejected):
         return {**known, "reason": said.reason.value, "detail": said.detail}

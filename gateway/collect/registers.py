@@ -103,6 +103,14 @@ class Registers:
                 except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation):
                     continue
 
+    def marks(self) -> list[Mark]:
+        """Return what is remembered of every meter: what was stored of it is gone."""
+        return [self._mark(device, meter) for device, meter in self._meters.items()]
+
+    def known(self) -> list[str]:
+        """Return the devices of which registers are remembered: those that are configured no more, too."""
+        return list(self._meters)
+
     def missing(self, device: str) -> int:
         """How many midnights back the meter's own freezes are wanted; 0: none."""
         meter = self._meters.get(device)
@@ -166,7 +174,7 @@ class Registers:
             **_ratio(desk),
         }
         self._row(taken, desk, meter, "dial", doc, at)
-        taken.mark = self._mark(desk, meter)
+        taken.mark = self._mark(desk.id, meter)
         return doc, taken
 
     # -- what happened to a meter -------------------------------------------------------------------------------
@@ -234,7 +242,7 @@ class Registers:
         is_due = meter.marked_at is None or now - meter.marked_at >= MARK_EVERY_S
         if good and (is_new or is_due or taken.told or taken.days):
             meter.marked_at = now
-            taken.mark = self._mark(desk, meter)
+            taken.mark = self._mark(desk.id, meter)
 
     def _note_missing(self, meter: _Meter, day: date, at: Stamp) -> None:
         """After an outage the meter's own midnights are wanted: those of the days without a row, and today's if it is late."""
@@ -266,10 +274,10 @@ class Registers:
             # Not from 0: after a restart the rows of the same day are not known.
             taken.days.append(MeterDay(desk.id, day, kind, _text(doc), n=at.wall_ms + n))
 
-    def _mark(self, desk: Desk, meter: _Meter) -> Mark:
+    def _mark(self, device: str, meter: _Meter) -> Mark:
         last = {name: format(value, "f") for name, value in meter.last.items()}
         fields = {"number": meter.number, "ms": meter.last_ms, "day": meter.day, "last": last}
-        return Mark(desk.id, MARK, _text(fields), next(self._versions))
+        return Mark(device, MARK, _text(fields), next(self._versions))
 
     @staticmethod
     def _scaled(taken: Taken, desk: Desk, one: Reading) -> Reading:

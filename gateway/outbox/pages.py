@@ -25,6 +25,8 @@ Row = tuple[int, tuple[Value, ...]]
 _MAGIC: Final = b"SQLite format 3\0"
 _LEAF: Final = 0x0D
 _INTERIOR: Final = 0x05
+_KEYED: Final = {0x0A: 8, 0x02: 12}
+"""Pages of a table without rowids, leaf and interior: both hold rows. Where their cells begin."""
 _WAL_HEADER: Final = 32
 _FRAME_HEADER: Final = 24
 _INTEGERS: Final = {1: 1, 2: 2, 3: 3, 4: 4, 5: 6, 6: 8}
@@ -141,20 +143,37 @@ class Pages:
             except _UNREADABLE:
                 continue
 
+    def keyed_rows(self, number: int) -> Iterator[tuple[Value, ...]]:
+        """Yield the rows of a page of a table without rowids (section 2.4), or of an index; nothing for any other page."""
+        for page in (self.page(number), *self._hit(number)):
+            yield from self._keyed_rows_of(page, number)
+
+    def _keyed_rows_of(self, page: bytes, number: int) -> Iterator[tuple[Value, ...]]:
+        start = 100 if number == 1 else 0
+        first = _KEYED.get(page[start]) if len(page) == self.page_bytes else None
+        for cell in [] if first is None else _cells(page, start, first=start + first):
+            try:
+                length, at = _varint(page, cell + (4 if page[start] == 0x02 else 0))
+                most = (self.page_bytes - 12) * 64 // 255 - 23
+                yield _values(self._payload(page, at, length, most=most))
+            except _UNREADABLE:
+                continue
+
     def _row(self, page: bytes, at: int) -> Row:
         length, at = _varint(page, at)
         rowid, at = _varint(page, at)
-        return _signed(rowid), _values(self._payload(page, at, length))
+        return _signed(rowid), _values(self._payload(page, at, length, most=self.page_bytes - 35))
 
-    def _payload(self, page: bytes, at: int, length: int) -> bytes:
+    def _payload(self, page: bytes, at: int, length: int, *, most: int) -> bytes:
+        """Return a payload; `most`: what of one stands on the page itself at most (section 1.6)."""
         if not 0 < length <= MAX_ROW_BYTES:
             raise ValueError(length)
         usable = self.page_bytes  # no database of ours reserves bytes at the end of a page
-        if length <= usable - 35:
+        if length <= most:
             return page[at : at + length]
         least = (usable - 12) * 32 // 255 - 23
         local = least + (length - least) % (usable - 4)
-        local = local if local <= usable - 35 else least
+        local = local if local <= most else least
         parts, have = [page[at : at + local]], local
         following = int.from_bytes(page[at + local : at + local + 4], "big")
         while have < length:

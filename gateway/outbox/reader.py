@@ -55,10 +55,20 @@ class Reader:
         return [Mark(*row) for row in self._connection.execute("SELECT device, key, value FROM mark")]
 
     @asks
-    def meter_days(self, device: str, first: str, last: str) -> list[MeterDay]:
-        """Return what is kept of a meter from one day to another, in order."""
-        query = "SELECT device, day, kind, doc, n FROM meter_day WHERE device = ? AND day BETWEEN ? AND ? ORDER BY day, kind, n"
-        return [MeterDay(*row) for row in self._connection.execute(query, (device, first, last))]
+    def meter_days(
+        self, device: str, first: str, last: str, *, after: tuple[str, str, int] = ("", "", 0), limit: int
+    ) -> list[MeterDay]:
+        """Return up to `limit` rows of a meter from one day to another, in order, behind `after` (a day, a kind, an `n`)."""
+        query = (
+            "SELECT device, day, kind, doc, n FROM meter_day WHERE device = ? AND day BETWEEN ? AND ? "
+            "AND (day, kind, n) > (?, ?, ?) ORDER BY day, kind, n LIMIT ?"
+        )
+        return [MeterDay(*row) for row in self._connection.execute(query, (device, first, last, *after, limit))]
+
+    @asks
+    def metered(self) -> list[str]:
+        """Return the devices of which something is kept."""
+        return [device for (device,) in self._connection.execute("SELECT DISTINCT device FROM meter_day")]
 
     @asks
     def alarms(self) -> list[AlarmRow]:

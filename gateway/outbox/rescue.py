@@ -1,11 +1,11 @@
 """Brings what a corrupt database still held back into the new one, while the gateway already hears and delivers.
 
-Alarms first, then faults and status, then telemetry; each event keeps its id and gets a new sequence. How far that has come
-is stored with what it brought, so that a gateway that ends meanwhile goes on there. At the end a `gateway.gap` names what
-could not be found; its window ends when the database was set aside. Limits: a step is `wreck.STEP_PAGES` pages, and the next is
-read when it is durable; `LIMIT_S` in all, then the rest counts as lost and is told so. Where nobody knows the last number that
-was given, that is told as well, and so is a broken commit at the end of the WAL. A database that was not finished when the next
-one had to be set aside comes first, then that.
+Alarms first, then faults and status, then telemetry and what meters showed day by day; each event keeps its id and gets a
+new sequence. How far that has come is stored with what it brought, so that a gateway that ends meanwhile goes on there. At
+the end a `gateway.gap` names what could not be found; its window ends when the database was set aside. Limits: a step is
+`wreck.STEP_PAGES` pages, and the next is read when it is durable; `LIMIT_S` in all, then the rest counts as lost and is told
+so. Where nobody knows the last number that was given, that is told as well, and so is a broken commit at the end of the WAL.
+A database that was not finished when the next one had to be set aside comes first, then that.
 """
 
 from __future__ import annotations
@@ -26,13 +26,14 @@ from gateway.outbox.numbers import Ranges
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.quarantine import forget_note
 from gateway.outbox.reading import ReadingThread
-from gateway.outbox.rows import Write
+from gateway.outbox.rows import MeterDay, Write
 from gateway.outbox.salvage import UNTOLD, salvage
 from gateway.outbox.wreck import Rescued, Wreck, steps
 
 LIMIT_S: Final = 1_800.0
 LOOK_S: Final = 1.0
 PAUSE_S: Final = 0.05
+DAYS_A_WRITE: Final = 250
 FACT: Final = "rescue"
 TORN: Final = "torn"
 CORRUPT: Final = "corrupt"
@@ -142,6 +143,8 @@ class Rescue:
             found = await self._in_thread(partial(wreck.step, first, urgent=urgent))
             if alarms is not None:
                 alarms += [one for one in found if one.event.lane is Lane.A]
+            if not urgent and (True, first) > done:
+                await self._store_days(await self._in_thread(partial(wreck.days, first)))
             if found and (not urgent, first) > done:
                 await self._store(found, {**place, "telemetry": not urgent, "page": first})
         return True
@@ -164,6 +167,11 @@ class Rescue:
             await self._submit(Write((one.event,), only=one.only))
         await self._durable(facts=((FACT, json.dumps({**place, **self._then(place)})),))
         self.rescued += len(found)
+
+    async def _store_days(self, days: Sequence[MeterDay]) -> None:
+        """Hand over what meters showed. The place is stored behind it, and what comes twice is the same row."""
+        for first in range(0, len(days), DAYS_A_WRITE):
+            await self._submit(Write(days=tuple(days[first : first + DAYS_A_WRITE])))
 
     async def _finish(
         self, facts: dict[str, object], missing: Ranges, *, is_complete: bool, place: dict[str, object]

@@ -58,13 +58,17 @@ class AlarmRow:
 
 @dataclass(frozen=True, slots=True)
 class MeterDay:
-    """What a meter showed on a day, or what happened to it, as JSON text. The first of a day, kind and `n` stays."""
+    """What a meter showed on a day, or what happened to it, as JSON text. The first of a day, kind and `n` stays.
+
+    `wins`: it is known to be the true first, and what stands in its place was written under a clock that was wrong.
+    """
 
     device: str
     day: str
     kind: str
     doc: str
     n: int = 0
+    wins: bool = False
 
 
 OF_ANOTHER_STREAM: Final = 0

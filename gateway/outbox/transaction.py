@@ -28,6 +28,8 @@ KEPT_SESSIONS: Final = 8
 _FACTS_EVERY: Final = 500
 _KEPT_DEAD_LETTERS: Final = 10_000
 _KEPT_METER_DAYS: Final = 400
+_PUT_DAY: Final = "INSERT OR IGNORE INTO meter_day VALUES (?, ?, ?, ?, ?)"
+_PUT_TRUE_DAY: Final = "INSERT OR REPLACE INTO meter_day VALUES (?, ?, ?, ?, ?)"
 _quoted: Final = lru_cache(maxsize=64)(json.dumps)
 # What one write can do wrong by its content; every other error is the disk's or the file's.
 _CONTENT_ERRORS: Final = (
@@ -160,8 +162,7 @@ class Transactions:
         """Keep what meters showed; what is older than `_KEPT_METER_DAYS` rows of days before the newest leaves."""
         for one in days:
             done = self._writer.execute(
-                "INSERT OR IGNORE INTO meter_day VALUES (?, ?, ?, ?, ?)",
-                (one.device, one.day, one.kind, one.n, one.doc),
+                _PUT_TRUE_DAY if one.wins else _PUT_DAY, (one.device, one.day, one.kind, one.n, one.doc)
             )
             if done.rowcount and one.kind == "read":
                 self._writer.execute(

@@ -1,8 +1,9 @@
-"""What can still be delivered of a database that was set aside: rows page by page, alarms and faults first.
+"""What can still be delivered of a database that was set aside: rows page by page, alarms and faults first; and bills.
 
 Each row proves itself: its body is the event with the id and type that its columns name. What every destination had
 confirmed is left out where the cursors can be read; else it comes again, with the same id. What is missing is told as ranges
-of the old sequence: between what was surely confirmed and the last number that was given. Limits: `STEP_PAGES` pages a step;
+of the old sequence: between what was surely confirmed and the last number that was given. What meters showed (`days`) is no
+part of the sequence: a day of it that cannot be read is a gap in the month. Limits: `STEP_PAGES` pages a step;
 the sequences of `MOST_ROWS` rows are kept track of; `RANGES` ranges, the last of which then covers the rest.
 """
 
@@ -11,7 +12,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
-from datetime import datetime
+from datetime import date, datetime
 from operator import index
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,7 @@ from gateway.events import PREFIX, VERSION_SUFFIX, Event, Lane
 from gateway.outbox.connection import TABLES
 from gateway.outbox.numbers import Ranges, within
 from gateway.outbox.pages import Pages, Row, lanes_of
+from gateway.outbox.rows import MeterDay
 from gateway.outbox.salvage import Salvaged
 
 STEP_PAGES: Final = 64
@@ -111,6 +113,13 @@ class Wreck:
                 return False
         return True
 
+    def days(self, first: int) -> list[MeterDay]:
+        """Return what `STEP_PAGES` pages hold of what meters showed."""
+        pages = range(first, min(first + STEP_PAGES, self.count + 1))
+        rows = (values for number in pages for values in self._pages.keyed_rows(number))
+        found = {(one.device, one.day, one.kind, one.n): one for one in map(_day, rows) if one is not None}
+        return list(found.values())
+
     # -- what is missing ----------------------------------------------------------------------------------------
 
     def _note(self, seq: int, at: Stamp) -> None:
@@ -165,6 +174,19 @@ def _event(values: tuple[Any, ...]) -> Event | None:
     if said != (event_id, f"{PREFIX}{noun}{VERSION_SUFFIX}", device) or not body.endswith("}}"):
         return None
     return Event(event_id, noun, device, at, body, correlation=str(content.get("correlationid", "")))
+
+
+def _day(values: tuple[Any, ...]) -> MeterDay | None:
+    """Return a row of the table of days, None for a row of any other table, and for one that makes no sense."""
+    if len(values) != 5 or not isinstance(values[3], int) or not isinstance(values[4], str):
+        return None
+    device, day, kind, n, doc = values
+    try:
+        if date.fromisoformat(day).isoformat() != day or not isinstance(json.loads(doc), dict):
+            return None
+    except (ValueError, TypeError, RecursionError):
+        return None
+    return MeterDay(str(device), day, str(kind), doc, n=n, wins=True)
 
 
 def _destinations(text: Any) -> list[str]:

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from drivers.kit import RAISABLE, RAISING, Reason, SignalKind
-from gateway.collect.listening import FAULT, NOBODY, NOISE, NOTHING, SILENCE, STRANGER
+from gateway.collect.listening import FAULT, NOBODY, NOISE, NOTHING, SILENCE, STRANGER, UNREAD
 from gateway.config.schema import TABLES, settings_of
 from gateway.config.settings import (
     Ble,
@@ -66,7 +66,7 @@ def test_no_text_is_left_over_and_none_is_missing() -> None:
     needed |= {f"alarm.{kind.value}" for kind in RAISING | RAISABLE}
     needed |= {f"delivery.{word}" for word in ("QUEUED", "SENT", "L1", "L2", "UNDELIVERED", "DEAD_LETTER")}
     needed |= {f"signal.{kind.value}" for kind in SignalKind} | {f"reason.{reason.value}" for reason in Reason}
-    needed |= {f"reason.{one}" for one in (STRANGER, NOBODY, NOISE, SILENCE, NOTHING, FAULT, "queue-full")}
+    needed |= {f"reason.{one}" for one in (STRANGER, NOBODY, NOISE, SILENCE, NOTHING, UNREAD, FAULT, "queue-full")}
     needed |= {f"profile-lacks.{one}" for one in ("batch", "ack", "birth", "state")}
     needed |= {"cli.help-alarm-ack", "cli.help-alarm-close"}  # made of their command's name
     needed |= {f"cli.meters-day-{kind}" for kind in ("read", "freeze", "missing", "future")}

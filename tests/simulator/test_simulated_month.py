@@ -192,7 +192,7 @@ async def months(site: Site) -> dict[str, tuple[Month, list[dict[str, Any]]]]:
         rows = [
             {"day": one.day, "kind": one.kind, **json.loads(one.doc)}
             for one in await site.outbox.read(
-                lambda reader, name=name: reader.meter_days(name, "2026-11-01", "2026-12-31")
+                lambda reader, name=name: reader.meter_days(name, "2026-11-01", "2026-12-31", limit=1_000)
             )  # type: ignore[misc]  # a default binds the loop's name
         ]
         number, ms, last = site.collector.registers.last(name)

@@ -395,12 +395,12 @@ async def test_a_value_that_is_no_number_is_refused_by_name_and_costs_no_press_b
     assert [one[0:3] for one in await centre.told("kind", "detail", "registers")] == [
         ("alarm.raised", "call", None),
         ("telemetry.environment", None, None),
-        ("device.fault", "implausible", f"battery = {word}"),
+        ("device.fault", "value-unread", f"battery = {word}"),
     ]
     registers = (await centre.events())[1]["data"]["registers"]
     assert [one["quantity"] for one in registers] == ["temperature"]
     desk = centre.desks["odd-1"]
-    assert (desk.rejects, desk.battery_percent) == ({"implausible": 1}, None)
+    assert (desk.rejects, desk.battery_percent) == ({"value-unread": 1}, None)
     assert centre.problems == []
 
 

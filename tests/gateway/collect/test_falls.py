@@ -219,8 +219,8 @@ async def test_a_fall_that_had_ended_before_a_restart_is_a_new_one_after_it(rada
 async def test_a_state_that_is_none_is_told_as_a_fault_and_raises_nothing(radar: Radar) -> None:
     radar.say(*[FALL_7] * 5, after_s=1)
     assert radar.open_alarms == []
-    assert await radar.centre.told("kind", "detail") == [("device.fault", "implausible", "fall = 07")]
-    assert radar.desk.rejects == {"implausible": 5}
+    assert await radar.centre.told("kind", "detail") == [("device.fault", "value-unread", "fall = 07")]
+    assert radar.desk.rejects == {"value-unread": 5}
     radar.say(FALL_7, after_s=3601)
     assert len(await radar.centre.events()) == 2
     radar.say(FALL)

@@ -122,12 +122,12 @@ async def test_a_numbered_call_with_a_broken_reading_is_raised_once_and_the_read
     line = '{"dev":"b1","n":9,"ev":"press","kwh":"broken"}'
     bench.say(line, line)
     assert await bench.centre.told("kind", "n", "detail") == [
-        ("alarm.raised", "call", 9, None), ("device.fault", "implausible", 9, "kwh is no number"),
+        ("alarm.raised", "call", 9, None), ("device.fault", "value-unread", 9, "kwh is no number"),
     ]  # fmt: skip
     bench.say(line)
     assert len(await bench.centre.events()) == 2
     assert bench.wire.written == [b'{"ack": 9}\n'] * 2
-    assert bench.centre.desks["board-1"].rejects == {"implausible": 1}
+    assert bench.centre.desks["board-1"].rejects == {"value-unread": 1}
 
 
 async def test_a_line_without_a_number_is_stored_and_not_answered(bench: Bench) -> None:
@@ -250,7 +250,7 @@ async def test_an_odd_value_in_a_sound_line_is_no_garbage(bench: Bench) -> None:
     for n in range(100):
         bench.say(f'{{"dev":"b1","n":{n},"kwh":"{"x" * 40}"}}')
     assert bench.centre.problems == []
-    assert bench.centre.desks["board-1"].rejects == {"implausible": 100}
+    assert bench.centre.desks["board-1"].rejects == {"value-unread": 100}
     assert bench.centre.desks["board-1"].heard == 100
 
 

@@ -475,8 +475,32 @@ def test_the_first_of_a_meter_s_day_stays_and_four_hundred_days_are_kept(open_st
     for day in days:
         commit(store, Write(days=(MeterDay("m1", day, "read", "{}"), MeterDay("m1", day, "swap", "{}", n=7))))
         commit(store, Write(days=(MeterDay("m1", day, "read", "another"),)))
-    rows = store.reader.meter_days("m1", "2000-01-01", "2100-01-01")
+    rows = store.reader.meter_days("m1", "2000-01-01", "2100-01-01", limit=1_000)
     assert {row.doc for row in rows} == {"{}"}
     assert [row.day for row in rows if row.kind == "read"] == days[50:]
     assert [row.day for row in rows if row.kind == "swap"] == days[50:]
-    assert store.reader.meter_days("m2", "2000-01-01", "2100-01-01") == []
+    assert store.reader.meter_days("m2", "2000-01-01", "2100-01-01", limit=1_000) == []
+
+
+def test_a_day_that_a_wrong_clock_had_written_gives_way_to_its_true_first_reading(
+    open_store: Opener, commit: Commit
+) -> None:
+    store = open_store()
+    commit(store, Write(days=(MeterDay("m1", "2026-11-09", "read", "of a clock that was ahead"),)))
+    commit(store, Write(days=(MeterDay("m1", "2026-11-09", "read", "true", wins=True),)))
+    commit(store, Write(days=(MeterDay("m1", "2026-11-09", "read", "later"),)))
+    assert [one.doc for one in store.reader.meter_days("m1", "2026-11-01", "2026-12-01", limit=9)] == ["true"]
+
+
+def test_the_rows_of_a_meter_are_read_in_parts_and_none_is_left_out(open_store: Opener, commit: Commit) -> None:
+    store = open_store()
+    rows = [MeterDay("m1", f"2026-11-{day:02d}", "read", "{}") for day in range(1, 31)]
+    rows += [MeterDay("m1", "2026-11-05", "held", "{}", n=n) for n in range(16)]
+    commit(store, Write(days=tuple(rows)))
+    commit(store, Write(days=(MeterDay("m0", "2026-11-05", "read", "{}"),)))
+    found, after = [], ("", "", 0)
+    while part := store.reader.meter_days("m1", "2026-11-01", "2026-12-01", after=after, limit=7):
+        found += part
+        after = (part[-1].day, part[-1].kind, part[-1].n)
+    assert found == sorted(rows, key=lambda one: (one.day, one.kind, one.n))
+    assert store.reader.metered() == ["m0", "m1"]

@@ -21,7 +21,7 @@ import pytest
 from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import Lane
-from gateway.outbox import DeadLetter, Mark, Number, NumberState, Rescue, Route, Write
+from gateway.outbox import DeadLetter, Mark, MeterDay, Number, NumberState, Rescue, Route, Write
 from gateway.outbox import rescue as rescue_module
 from gateway.outbox.connection import TABLES
 from gateway.outbox.pages import Pages, lanes_of
@@ -757,3 +757,31 @@ async def test_a_page_that_the_disk_does_not_give_keeps_no_other(
     assert name not in found_ids
     assert {one for one, its in where.items() if bad not in its} <= found_ids
     assert len(ids) == 40
+
+
+async def test_what_meters_showed_comes_back_page_by_page_and_is_the_true_first_of_its_day(
+    closed_shelf: Any, event: Maker
+) -> None:
+    await closed_shelf.open()
+    await fill(closed_shelf, event, 4)
+    days = [f"2026-{month:02d}-{day:02d}" for month in range(1, 13) for day in range(1, 29)]
+    doc = {day: json.dumps({"t": n, "r": {f"energy_active_import T{k}": f"{n}.{k:02d}" for k in range(1, 60)}})
+           for n, day in enumerate(days)}  # fmt: skip
+    for first in range(0, len(days), 50):
+        rows = [MeterDay("m1", day, "read", doc[day]) for day in days[first : first + 50]]
+        rows.append(MeterDay("m1", days[first], "swap", '{"t":0,"old":"1","new":"2"}', n=7))
+        await closed_shelf.store(Write(days=tuple(rows)))
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "meter_day")  # the root: every leaf below it stands, and SQL finds none
+    break_page(closed_shelf.path, "number")
+    outbox = await closed_shelf.open()
+    await closed_shelf.store(Write(days=(MeterDay("m1", days[-1], "read", '{"t":999}'),)))  # later on that day
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    kept = await outbox.read(lambda reader: reader.meter_days("m1", "2000-01-01", "2100-01-01", limit=1_000))
+    found = {one.day: one.doc for one in kept if one.kind == "read"}
+    assert found.items() <= doc.items(), "nothing was made up"
+    assert len(found) >= len(days) - 8, "but for what stood in the root itself"
+    assert found[days[-1]] == doc[days[-1]]
+    assert [(one.day, one.n, one.doc) for one in kept if one.kind == "swap"] == [
+        (days[first], 7, '{"t":0,"old":"1","new":"2"}') for first in range(0, len(days), 50)
+    ]  # fmt: skip
