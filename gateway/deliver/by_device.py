@@ -60,6 +60,13 @@ class ByDevice:
             self._rows.setdefault(row.device, deque()).appendleft(row)
             self._total += 1
 
+    def drop(self, device: str) -> list[Stored]:
+        """Let go of the rows of a device; return them in order."""
+        rows = list(self._rows.pop(device, ()))
+        self._total -= len(rows)
+        self.ready -= 0 if device in self._aside else len(rows)
+        return rows
+
     def release(self, device: str) -> None:
         """A device is busy no longer."""
         if device not in self._aside:

@@ -51,7 +51,7 @@ def test_the_cursor_moves_over_confirmed_rows_only() -> None:
 def test_what_was_stored_for_others_is_passed_by() -> None:
     lane = queue(row(1))
     lane.pass_by(40)
-    assert (lane.loaded_to, lane.cursor, lane.ahead()) == (40, 0, [(40, 40)])
+    assert (lane.loaded_to, lane.cursor, lane.ahead()) == (40, 0, [(2, 40)])
     taken(lane)
     lane.done(1)
     assert (lane.cursor, lane.ahead()) == (40, [])
@@ -97,7 +97,7 @@ def test_confirmed_neighbours_in_the_lane_are_one_range_whatever_lies_between() 
     taken(lane)
     for seq in (10, 20, 40):
         lane.done(seq)
-    assert lane.ahead() == [(10, 20), (40, 40)]
+    assert lane.ahead() == [(2, 20), (31, 40)]
 
 
 def test_what_was_confirmed_before_a_restart_does_not_go_again() -> None:
@@ -256,6 +256,102 @@ def test_a_device_that_has_to_wait_for_days_does_not_stop_the_others() -> None:
             later.append(seq)
             lane.done(seq)
     assert [seq for seq in later if seq % 3 == 0][:6000] == list(range(3, 18_001, 3))[: len(later)]
+
+
+def read_on(lane: LaneQueue, rows: list[Stored]) -> int:
+    """Read on as `Lanes` does, up to 1,000 rows; return how many there were. `rows` are numbered from 1 without a gap."""
+    part = rows[lane.loaded_to : lane.loaded_to + min(lane.room, 1000)] if lane.room > 0 else []
+    lane.load(part)
+    return len(part)
+
+
+def test_however_much_of_others_goes_by_a_device_that_waits_stops_nobody() -> None:
+    """One event that a platform puts off for ever, while 60,000 of others are confirmed behind it."""
+    rows = [row(n, "waits" if n % 500 == 1 else "goes-on") for n in range(1, 60_001)]
+    lane = queue()
+    lane.park("waits")
+    gone: list[int] = []
+    while read_on(lane, rows):
+        for seq in taken(lane, "waits", count=5000, size=10**9):
+            gone.append(seq)
+            lane.done(seq)
+    assert len(gone) == 59_880
+    assert (lane.cursor, len(lane._open), len(lane.ahead())) == (0, 120, 120)
+    lane.release("waits")
+    assert taken(lane, count=5000, size=10**9) == list(range(1, 60_001, 500))
+
+
+def test_a_device_that_is_tried_again_and_again_does_not_fill_the_room_of_the_others() -> None:
+    rows = [row(n, "waits" if n <= 6_000 else "goes-on") for n in range(1, 6_101)]
+    lane = queue()
+    gone: list[int] = []
+    for _ in range(20):
+        lane.release("waits")
+        while read_on(lane, rows) and lane.room > 0:
+            pass
+        first = [one for one in lane.take(lambda _device: False, count=100, size=10**9) if one.device == "waits"]
+        lane.put_back(first)
+        lane.park("waits")
+        while read_on(lane, rows) and lane.room > 0:
+            pass
+        for seq in taken(lane, "waits", count=5000, size=10**9):
+            gone.append(seq)
+            lane.done(seq)
+    assert gone == list(range(6_001, 6_101))
+    lane.release("waits")
+    later: list[int] = []
+    while len(later) < 6_000:
+        read_on(lane, rows)
+        for seq in taken(lane, count=100, size=10**9):
+            later.append(seq)
+            lane.done(seq)
+    assert later == list(range(1, 6_001))
+    assert (lane.cursor, lane.ahead()) == (6_100, [])
+
+
+def test_a_device_of_which_nothing_is_in_memory_is_read_again_although_much_waits(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(lane_queue, "SET_ASIDE", 2)
+    monkeypatch.setattr(lane_queue, "BEYOND", 10)
+    rows = [row(n, "one" if n <= 3 else "two") for n in range(1, 13)]
+    lane = queue()
+    lane.park("one")
+    lane.park("two")
+    while read_on(lane, rows):
+        pass
+    assert lane.room <= 0
+    lane.release("two")
+    assert lane.room > 0
+    read_on(lane, rows)
+    assert taken(lane, "one") == list(range(4, lane.read_to + 1))
+
+
+def test_what_was_confirmed_behind_a_row_that_waits_is_not_read_again() -> None:
+    """After each lost connection, and each time that a device is tried again, whoever is new would wait for that."""
+    rows = [row(n, "waits" if n == 1 else "goes-on") for n in range(1, 60_001)]
+    lane = queue(cursor=0, ahead=[(2, 59_000)])
+    sizes = []
+    while size := read_on(lane, rows):
+        sizes.append(size)
+    assert sizes == [1000, 1000]
+    assert taken(lane, count=5000, size=10**9) == [1, *range(59_001, 60_001)]
+
+
+def test_what_was_passed_by_behind_a_skipped_row_is_not_read_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(lane_queue, "SET_ASIDE", 1)
+    rows = [row(n, "waits" if n % 5_000 == 1 else "goes-on") for n in range(1, 20_001)]
+    lane = queue()
+    lane.park("waits")
+    while read_on(lane, rows):
+        for seq in taken(lane, "waits", count=5000, size=10**9):
+            lane.done(seq)
+    lane.release("waits")
+    sizes = []
+    while size := read_on(lane, rows):
+        sizes.append(size)
+    assert sizes == [1000, 1000, 1000]
+    assert taken(lane) == [1, 5_001, 10_001, 15_001]
 
 
 @dataclass
@@ -466,7 +562,7 @@ class OneDestination(RuleBasedStateMachine):
         assert len(self.lane._held) <= 8
         in_memory = [one.seq for one in self.lane._waiting]
         assert len(in_memory) == len(set(in_memory)), "a row is there twice"
-        assert len(self.lane._order) <= 40
+        assert len(self.lane._open) <= 40 + 8
 
     def run_dry(self) -> None:
         """However it stands: once every device may go on, everything goes out and is confirmed."""
