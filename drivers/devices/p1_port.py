@@ -9,10 +9,12 @@ A telegram every 1 or 10 s (all of it: `drivers.protocols.p1`, what the codes me
     0-1:24.2.1(170102161005W)(00000.107*m3)
     !6EEE                          check
 
-Channels: phase "A" to "C", tariff "T1", "import" and "export" of powers, "M1" to "M9" for the meters behind, whose readings have
-their own time. Energies, powers, volumes are published in the unit of their quantity, whatever unit the meter writes; a
-unit that does not fit is told as refused. Counters of failures, texts, thresholds and switches are read past. A telegram
-without a right check is refused, see `p1` for those of before checks.
+Channels: phase "A" to "C", "N" the neutral, tariff "T1", "import", "export" and "absolute" of powers, "M1" to "M9" for the
+meters behind, whose readings have their own time. Energies, powers, volumes are published in the unit of their quantity, whatever
+unit the meter writes. Told as refused are a unit that does not fit, a register that stands there twice with two values, one of
+another channel (group B) than the meter's own, and a meter behind that was never heard (its time is 632525252525). Counters of
+failures, texts, thresholds, switches and billing periods of before are read past. A telegram without a right check is refused,
+see `p1` for those of before checks.
 
 An encrypted telegram (Luxembourg and others) is opened with the device's `key`, 32 hexadecimal digits.
 
@@ -32,7 +34,6 @@ from decimal import Decimal
 from typing import Final
 
 from drivers.kit import (
-    QUANTITIES,
     BadOption,
     Decoded,
     LineSettings,
@@ -54,6 +55,8 @@ MOST_BEHIND: Final = 9
 _CLOCK: Final = (0, 0, 1, 0, 0)
 _VALUE: Final = re.compile(r"([+-]?\d{1,16}(?:\.\d{1,9})?)(?:\*([A-Za-z0-9]{1,8}))?")
 _TIME: Final = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([WS])")
+# Ten or twelve digits and nothing else: the time of a greatest demand that stands behind it.
+_BARE_TIME: Final = re.compile(r"\d{10}(?:\d\d)?")
 
 # Type of a meter behind (EN 13757-3 table 3) -> its quantity by unit.
 _VOLUMES: Final = {
@@ -122,26 +125,36 @@ class _Found:
         """Return all of it. Raises Rejected where there is nothing."""
         for line in self._lines:
             a, b, c, d, e = line.code
-            if a == 1 and (named := obis.meaning(c, d, e)) is not None:
+            if line.period != obis.NOW:
+                continue
+            if a == obis.ELECTRICITY and (named := obis.meaning(c, d, e)) is not None:
                 self._electricity(line, *named)
             elif a == 0 and 1 <= b <= MOST_BEHIND and c == 24 and d in (2, 3):
                 self._behind(line, f"M{b}")
-        if not self._said:
-            raise Rejected(
-                Reason.IMPLAUSIBLE if self._refused else Reason.UNSUPPORTED, "; ".join(self._refused) or "no readings"
-            )
-        return Decoded(tuple(self._said), refused=tuple(self._refused))
+        said, twice = obis.settled(self._said)
+        refused = (*self._refused, *twice)
+        if not said:
+            raise Rejected(Reason.IMPLAUSIBLE if refused else Reason.UNSUPPORTED, "; ".join(refused) or "no readings")
+        return Decoded(said, refused=refused)
 
     def _electricity(self, line: Line, quantity: str, channel: str) -> None:
-        at = self._clock
+        if not obis.is_own(line.code[1]):
+            self._refused.append(f"{quantity} {channel} = {line.values[-1][:30]} of channel {line.code[1]}")
+            return
+        at, value = self._clock, line.values[-1]
         if len(line.values) == 2 and _TIME.fullmatch(line.values[0]):  # a greatest demand has its own time
             at = self._time(line.values[0])
-        self._keep(quantity, channel, line.values[-1], at)
+        elif len(line.values) == 2 and _BARE_TIME.fullmatch(value):
+            at, value = None, line.values[0]
+        self._keep(quantity, channel, value, at)
 
     def _behind(self, line: Line, channel: str) -> None:
         """Take the reading of a meter behind this one: its time and value, or the long form of before DSMR 4."""
         kind = self._types.get(line.code[1], "")
         at, value = self._time(line.values[0]), line.values[-1]
+        if at is None and _TIME.fullmatch(line.values[0]):
+            self._refused.append(f"{channel} = {value[:30]} at {line.values[0]}, which is no time")
+            return
         if line.code[3] == 3 and len(line.values) >= 7:
             value = f"{line.values[-1]}*{line.values[-2]}"
         unit = value.partition("*")[2]
@@ -161,11 +174,14 @@ class _Found:
 
     def _keep(self, quantity: str, channel: str, text: str, at: datetime | None) -> None:
         match = _VALUE.fullmatch(text)
-        factor = obis.FACTORS[QUANTITIES[quantity].unit].get(match[2] or "") if match else None
-        if match is None or factor is None:
+        factor = obis.factor(quantity, match[2] or "") if match else None
+        reading = (
+            None if match is None or factor is None else Reading(quantity, Decimal(match[1]) * factor, channel, at)
+        )
+        if reading is None or obis.cannot_be(reading):
             self._refused.append(f"{quantity} {channel} = {text[:30]}")
             return
-        self._said.append(Reading(quantity, Decimal(match[1]) * factor, channel, at))
+        self._said.append(reading)
 
     def _time(self, text: str) -> datetime | None:
         """Read a time with its mark of summer; None for one without, or that is none."""

@@ -5,8 +5,10 @@ A telegram every 1 to 4 s (all of it: `drivers.protocols.sml`, what the codes me
     1B1B1B1B 01010101 76 .. 76 .. 77 07 0100010800FF 65 SSSSSSSS 01 62 1E 52 FF 59 VVVVVVVVVVVVVVVV 01 .. 1B1B1B1B 1A P SS
                               code 1-0:1.8.0*255, status, time, unit 1E (Wh), power of ten FF (-1), value, signature
 
-Channels as those of the P1 port: phase, tariff, "import", "export". Without its PIN a meter shows whole kilowatt hours and no
-power. Histories (group F other than 255), names, keys and angles are read past; a unit that does not fit is told as refused.
+Channels as those of the P1 port: phase, tariff, "import", "export", "absolute". Without its PIN a meter shows whole kilowatt
+hours and no power. Histories (group F other than 255), names, keys and angles are read past. Told as refused are a unit that does
+not fit, an energy below nothing, a register that stands there twice with two values, one of another channel (group B) than the
+meter's own.
 
 DZG's meters of some years send the present power without a sign in a field with one: 356.24 W comes as -299.12 W. A power that
 is negative is refused for a meter of DZG, until `power` says "signed" (newer ones) or "unsigned".
@@ -23,7 +25,6 @@ from decimal import Decimal
 from typing import Final
 
 from drivers.kit import (
-    QUANTITIES,
     Decoded,
     LineSettings,
     Poll,
@@ -41,13 +42,13 @@ from drivers.protocols.sml import Entry, Number, ValueList
 EVERY_S: Final = 900.0
 # Numbers of DLMS (IEC 62056-6-2, table 4) -> unit.
 UNITS: Final = {27: "W", 28: "VA", 29: "var", 30: "Wh", 31: "VAh", 32: "varh", 33: "A", 35: "V", 44: "Hz", 255: ""}
-_ELECTRICITY, _PRESENT = 1, 255
 _MOST_SCALER: Final = 9
 # Before 2001 a clock was never set.
 _SET: Final = 978_307_200
 _MAKERS_OF_UNSIGNED: Final = (b"DZG",)
 POWERS: Final = ("auto", "signed", "unsigned")
-_NET_POWER: Final = (16, 7)
+# Of the whole, and of the phases.
+_NET_POWERS: Final = ((16, 7), (36, 7), (56, 7), (76, 7))
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,32 +74,41 @@ def decode(frame: bytes, options: Options) -> Decoded:
             at = datetime.fromtimestamp(values.time, UTC)
         for entry in values.entries:
             _take(entry, values, options, at=at, found=found, refused=refused)
-    if not found:
+    said, twice = obis.settled(found)
+    refused += twice
+    if not said:
         raise Rejected(Reason.IMPLAUSIBLE if refused else Reason.UNSUPPORTED, "; ".join(refused) or "no readings")
-    return Decoded(tuple(found), refused=tuple(refused))
+    return Decoded(said, refused=tuple(refused))
 
 
 def _take(
     entry: Entry, values: ValueList, options: Options, *, at: datetime | None, found: list[Reading], refused: list[str]
 ) -> None:
-    a, _b, c, d, e, f = entry.code
-    named = obis.meaning(c, d, e) if a == _ELECTRICITY and f == _PRESENT else None
+    a, b, c, d, e, f = entry.code
+    named = obis.meaning(c, d, e) if a == obis.ELECTRICITY and f == obis.NOW else None
     if named is None or not isinstance(entry.value, Number):
         return
     quantity, channel = named
     unit = UNITS.get(entry.unit if entry.unit is not None else 255)
-    factor = obis.FACTORS[QUANTITIES[quantity].unit].get(unit) if unit is not None else None
-    if factor is None or abs(entry.scaler) > _MOST_SCALER:
-        refused.append(f"{quantity} {channel} = {entry.value.value} in unit {entry.unit}, scaler {entry.scaler}")
-        return
+    factor = obis.factor(quantity, unit) if unit is not None else None
     number = entry.value.value
-    if number < 0 and (c, d) == _NET_POWER:
+    if factor is None or abs(entry.scaler) > _MOST_SCALER:
+        refused.append(f"{quantity} {channel} = {number} in unit {entry.unit}, scaler {entry.scaler}")
+        return
+    if not obis.is_own(b):
+        refused.append(f"{quantity} {channel} = {number} of channel {b}")
+        return
+    if number < 0 and (c, d) in _NET_POWERS:
         if options.power == "unsigned":
             number = int.from_bytes(entry.value.raw, "big")
         elif options.power == "auto" and any(maker in values.server for maker in _MAKERS_OF_UNSIGNED):
             refused.append(f"{quantity} {channel} = {number}, with or without a sign? set map.power")
             return
-    found.append(Reading(quantity, Decimal(number).scaleb(entry.scaler) * factor, channel, at))
+    reading = Reading(quantity, Decimal(number).scaleb(entry.scaler) * factor, channel, at)
+    if obis.cannot_be(reading):
+        refused.append(f"{quantity} {channel} = {reading.value}")
+    else:
+        found.append(reading)
 
 
 def _hex(data: str) -> bytes:

@@ -20,6 +20,9 @@ QUANTITIES: Final[dict[str, Quantity]] = {
     "energy_active_import": Quantity("kWh", "正向有功电能", "active energy, import", cumulative=True),
     "energy_active_export": Quantity("kWh", "反向有功电能", "active energy, export", cumulative=True),
     "energy_active_combined": Quantity("kWh", "组合有功电能", "active energy, combined"),
+    "energy_active_absolute": Quantity(
+        "kWh", "有功电能（正向加反向）", "active energy, import and export together", cumulative=True
+    ),
     "energy_reactive_1": Quantity("kvarh", "组合无功1电能", "reactive energy, combined 1"),
     "energy_reactive_2": Quantity("kvarh", "组合无功2电能", "reactive energy, combined 2"),
     "energy_reactive_import": Quantity("kvarh", "正向无功电能", "reactive energy, import", cumulative=True),

@@ -1,20 +1,27 @@
 """What OBIS codes of electricity meters mean (EN 62056-6-1): group C says what, D how, E which tariff.
 
 Shared by the protocols that name their values so (P1, SML). Codes that stand for no quantity here, such as counters of failures,
-texts and thresholds, give None.
-Limits: the groups of electricity (A = 1); C 1-80, D 4, 6, 7, 8, E up to 63.
+texts and thresholds, give None. Group F says of when: 255 (or none) is now, anything else a billing period of before. Group B
+says which channel: 0 and 1 are the meter's own, only its maker knows what a further one is.
+Limits: the groups of electricity (A = 1); C 1-80 and 91, 92, D 4, 6, 7, 8, E up to 63.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from typing import Final
+
+from drivers.kit import QUANTITIES, Reading
 
 _PHASES: Final = ("", "A", "B", "C")
 _PHASE_STEP: Final = 20
 _INSTANTANEOUS, _INTEGRAL, _DEMAND, _GREATEST = 7, 8, 4, 6
 MOST_TARIFF: Final = 63
+ELECTRICITY: Final = 1
+NOW: Final = 255
+_OWN_CHANNELS: Final = (0, 1)
 
 _ENERGIES: Final[Mapping[int, str]] = {
     1: "energy_active_import",
@@ -27,6 +34,7 @@ _ENERGIES: Final[Mapping[int, str]] = {
     8: "energy_reactive_q4",
     9: "energy_apparent_import",
     10: "energy_apparent_export",
+    15: "energy_active_absolute",
     16: "energy_active_combined",
 }
 # Quantity, and what its channel says beside the phase.
@@ -41,8 +49,10 @@ _PRESENT: Final[Mapping[int, tuple[str, str]]] = {
     12: ("voltage", ""),
     13: ("power_factor", ""),
     14: ("frequency", ""),
+    15: ("power_active", "absolute"),
     16: ("power_active", ""),
 }
+_NEUTRAL: Final[Mapping[int, tuple[str, str]]] = {91: ("current", "N"), 92: ("voltage", "N")}
 _DEMANDS: Final[Mapping[tuple[int, int], tuple[str, str]]] = {
     (1, _DEMAND): ("power_active_demand", "import"),
     (2, _DEMAND): ("power_active_demand", "export"),
@@ -55,23 +65,55 @@ FACTORS: Final[Mapping[str, Mapping[str, Decimal]]] = {
     "kWh": {"Wh": Decimal("0.001"), "kWh": Decimal(1), "MWh": Decimal(1000)},
     "kvarh": {"varh": Decimal("0.001"), "kvarh": Decimal(1)},
     "kVAh": {"VAh": Decimal("0.001"), "kVAh": Decimal(1)},
-    "kW": {"W": Decimal("0.001"), "kW": Decimal(1)},
+    "kW": {"W": Decimal("0.001"), "kW": Decimal(1), "MW": Decimal(1000)},
     "kvar": {"var": Decimal("0.001"), "kvar": Decimal(1)},
     "kVA": {"VA": Decimal("0.001"), "kVA": Decimal(1)},
-    "V": {"V": Decimal(1)},
-    "A": {"A": Decimal(1)},
-    "Hz": {"Hz": Decimal(1)},
+    "V": {"V": Decimal(1), "kV": Decimal(1000)},
+    "A": {"A": Decimal(1), "kA": Decimal(1000)},
+    "Hz": {"Hz": Decimal(1), "kHz": Decimal(1000)},
     "1": {"": Decimal(1)},
     "m3": {"m3": Decimal(1), "dm3": Decimal("0.001"), "l": Decimal("0.001")},
     "GJ": {"GJ": Decimal(1), "MJ": Decimal("0.001")},
 }
+_REACTIVE: Final = re.compile("var", re.IGNORECASE)
+# What counts one way only: below nothing it cannot be.
+_ONE_WAY: Final = ("voltage", "frequency", *(name for name, one in QUANTITIES.items() if one.cumulative))
+
+
+def factor(quantity: str, unit: str) -> Decimal | None:
+    """Return what makes a unit that meters write the quantity's own; None where it does not fit (kVArh is kvarh, mWh no MWh)."""
+    return FACTORS[QUANTITIES[quantity].unit].get(_REACTIVE.sub("var", unit))
+
+
+def is_own(b: int) -> bool:
+    """Say whether group B is the meter's own channel."""
+    return b in _OWN_CHANNELS
+
+
+def cannot_be(reading: Reading) -> bool:
+    """Say whether a value is below nothing where its quantity has no sign."""
+    return reading.value < 0 and reading.quantity in _ONE_WAY
+
+
+def settled(readings: Iterable[Reading]) -> tuple[tuple[Reading, ...], tuple[str, ...]]:
+    """Return each register once, and the names of those that a telegram tells twice with two values: neither is taken."""
+    found: dict[tuple[str, str], Reading] = {}
+    twice: dict[tuple[str, str], str] = {}
+    for one in readings:
+        key = one.quantity, one.channel
+        if (known := found.setdefault(key, one)).value != one.value:
+            twice[key] = f"{one.quantity} {one.channel} = {known.value} and {one.value}"
+    return tuple(one for key, one in found.items() if key not in twice), tuple(twice.values())
 
 
 def meaning(c: int, d: int, e: int) -> tuple[str, str] | None:
     """Return quantity and channel of 1-0:C.D.E, None for what is no quantity here.
 
-    The channel is the phase, the tariff ("T1"), and "import" or "export" where a power is given as two.
+    The channel is the phase ("N" the neutral), the tariff ("T1"), "import" or "export" where a power is given as two, "absolute"
+    where it is both ways together, without a sign.
     """
+    if c in _NEUTRAL:
+        return _NEUTRAL[c] if (d, e) == (_INSTANTANEOUS, 0) else None
     turn, base = divmod(c - 1, _PHASE_STEP)
     base += 1
     if not 0 <= turn < len(_PHASES):

@@ -7,6 +7,7 @@ A telegram:
     1-3:0.2.8(50)\r\n                 version
     0-0:1.0.0(170102192002W)\r\n      its time, W winter, S summer
     1-0:1.8.1(000004.426*kWh)\r\n     a code and its values
+    1-0:1.8.0*96(...)\r\n              a code with a group F: 255 is now, else a billing period of before; some write .255
     ...
     !6EEE\r\n                         CRC-16/ARC from / to !, also written without leading zeros; before DSMR 4 none
 
@@ -46,7 +47,8 @@ _NONCE_BYTES: Final = 12
 AUTHENTICATION_KEY: Final = bytes.fromhex("00112233445566778899AABBCCDDEEFF")
 
 _END = re.compile(rb"!([0-9A-Fa-f]{0,4})[ ]*\r?\n")
-_LINE = re.compile(r"(?:(\d{1,3})-(\d{1,3}):)?(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?:[*&]\d{1,3})?((?:\([^()]*\))+)")
+_LINE = re.compile(r"(?:(\d{1,3})-(\d{1,3}):)?(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?:[*&.](\d{1,3}))?((?:\([^()]*\))+)")
+_NOW: Final = 255
 _VALUES = re.compile(r"\(([^()]*)\)")
 _VERSIONS: Final = ((1, 3, 0, 2, 8), (0, 0, 96, 1, 4))
 
@@ -55,10 +57,11 @@ Code = tuple[int, int, int, int, int]
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line: its code A-B:C.D.E, and what stands in its brackets."""
+    """One line: its code A-B:C.D.E, what stands in its brackets, its group F (255: now, else a billing period of before)."""
 
     code: Code
     values: tuple[str, ...]
+    period: int = _NOW
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,5 +173,5 @@ def _lines(rows: list[str]) -> tuple[tuple[Line, ...], tuple[str, ...]]:
             odd.append(text[:40])
             continue
         a, b, c, d, e = (int(part or default) for part, default in zip(match.groups()[:5], "10000", strict=True))
-        found.append(Line((a, b, c, d, e), tuple(_VALUES.findall(match[6]))))
+        found.append(Line((a, b, c, d, e), tuple(_VALUES.findall(match[7])), int(match[6] or _NOW)))
     return tuple(found), tuple(odd)

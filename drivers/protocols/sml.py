@@ -6,7 +6,7 @@ The transport, a letter a byte:
 
     M  messages; 1B1B1B1B in them is sent twice
     P  how many 00 fill up to a multiple of four
-    S  CRC-16/X-25 from the first 1B to P, low byte first; Holley's meters leave out its inversions (CRC-16/KERMIT)
+    S  CRC-16/X-25 from the first 1B to P, low byte first; some of Holley's meters have CRC-16/KERMIT there, high byte first
 
 A message is a list of six: transaction, group, abort, body (its tag and a list), check, end. The body 0701 has the values of the
 meter: OBIS code, status, time, unit, power of ten, value. What stands before every value is a byte (or more) of type and length.
@@ -30,6 +30,7 @@ ESCAPE: Final = b"\x1b\x1b\x1b\x1b"
 BEGIN: Final = ESCAPE + b"\x01\x01\x01\x01"
 _END: Final = 0x1A
 _TAIL: Final = 8
+_MOST_PADDING: Final = 3
 GET_LIST_RESPONSE: Final = 0x0701
 _STRING, _BOOLEAN, _INTEGER, _UNSIGNED, _LIST = 0x0, 0x4, 0x5, 0x6, 0x7
 _MIRRORED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
@@ -104,8 +105,9 @@ def _end_of(data: bytes, start: int) -> int | Reason | None:
 
 
 def _is_whole(raw: bytes) -> bool:
-    sent = int.from_bytes(raw[-2:], "little")
-    return sent in (crc16_x25(raw[:-2]), _crc16_kermit(raw[:-2]))
+    return crc16_x25(raw[:-2]) == int.from_bytes(raw[-2:], "little") or _crc16_kermit(raw[:-2]) == int.from_bytes(
+        raw[-2:], "big"
+    )
 
 
 def _crc16_kermit(data: bytes) -> int:
@@ -127,7 +129,8 @@ def parse(frame: bytes) -> tuple[ValueList, ...]:
         raise Rejected(Reason.BAD_CHECK, "the check does not fit")
     padding = frame[-3]
     content = frame[len(BEGIN) : len(frame) - _TAIL].replace(ESCAPE + ESCAPE, ESCAPE)
-    if padding > 3 or padding > len(content):
+    # Some meters of DZG fill up by 4 where none is needed: zeros, as ends of message are.
+    if padding > len(content) or (padding > _MOST_PADDING and any(content[-padding:])):
         raise Rejected(Reason.MALFORMED, f"{padding} bytes of padding")
     reader = _Reader(content[: len(content) - padding])
     found = []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from datetime import datetime, timedelta, timezone
+from typing import Any
 
 import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -15,6 +16,7 @@ from drivers.kit.checks import crc16_arc
 from drivers.protocols import obis, p1
 from tests.drivers.captures import lines
 
+MORE = lines("p1-port", "more_p1.jsonl")
 PUBLISHED = {line["name"]: line["telegram"].encode("latin-1") for line in lines("p1-port", "p1.jsonl")}
 KEY = bytes.fromhex("00112233445566778899aabbccddeeff")[::-1]
 
@@ -114,6 +116,64 @@ def test_a_published_telegram_reads_as_its_publisher_says(name: str) -> None:
 
 def test_every_published_telegram_is_listed() -> None:
     assert set(EXPECTED) == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("line", MORE, ids=lambda line: line["name"])
+def test_more_published_telegrams_read_as_their_publishers_say(line: dict[str, Any]) -> None:
+    (frame,) = p1.framer().feed(line["telegram"].encode("latin-1"))
+    if "refused" in line:
+        with pytest.raises(Rejected) as caught:
+            decode(frame, options({}))
+        assert caught.value.reason is Reason(line["refused"])
+        return
+    decoded = decode(frame, options({}))
+    assert [list(one) for one in told(decoded)] == line["expected"]
+    assert decoded.refused == tuple(line.get("doubtful", ()))
+
+
+def test_the_further_corpus_is_whole() -> None:
+    assert (len(MORE), sum("expected" in line for line in MORE)) == (20, 17)
+
+
+def test_billing_periods_of_before_are_not_the_register_of_now() -> None:
+    rows = ("1-0:1.8.0*255(015882.6927*kWh)", "1-0:1.8.0*96(00019.3*kWh)", "1-0:1.8.0*01(00018.0*kWh)")
+    decoded = decode(telegram(*rows, check=""), options({}))
+    assert told(decoded) == [("energy_active_import", "", "15882.6927")]
+    assert decoded.refused == ()
+
+
+@pytest.mark.parametrize(
+    ("rows", "expected", "refused"),
+    [
+        (["1-0:3.8.0(1.5*kVArh)"], [("energy_reactive_import", "", "1.5")], ()),
+        (["1-0:3.7.0(1.5*kVar)"], [("power_reactive", "import", "1.5")], ()),
+        (["1-0:32.7.0(0.242*kV)"], [("voltage", "A", "242.000")], ()),
+        (["1-0:91.7.0(0.3*A)"], [("current", "N", "0.3")], ()),
+        (["1-0:91.8.0(0.3*A)"], [], ()),
+        (
+            ["1-0:15.8.0(3*kWh)", "1-0:15.7.0(2*W)"],
+            [("energy_active_absolute", "", "3"), ("power_active", "absolute", "0.002")],
+            (),
+        ),
+        (["1-0:1.6.0(00.641*kW)(2608091845)"], [("demand_active_import", "", "0.641")], ()),
+        (["1-0:2.8.0(-1*kWh)"], [], ("energy_active_export  = -1*kWh",)),
+        (["1-0:2.8.0(1*mWh)"], [], ("energy_active_export  = 1*mWh",)),
+        (["1-0:2.8.0(1*kWh)", "1-1:2.8.0(1*kWh)"], [("energy_active_export", "", "1")], ()),
+        (["1-0:2.8.0(1*kWh)", "1-1:2.8.0(2*kWh)"], [], ("energy_active_export  = 1 and 2",)),
+        (["1-3:2.8.0(2*kWh)"], [], ("energy_active_export  = 2*kWh of channel 3",)),
+        (
+            ["0-1:24.1.0(003)", "0-1:24.2.1(632525252525W)(00000.000*m3)"],
+            [],
+            ("M1 = 00000.000*m3 at 632525252525W, which is no time",),
+        ),
+    ],
+)
+def test_units_signs_channels_and_what_was_never_read(
+    rows: list[str], expected: list[tuple[str, str, str]], refused: tuple[str, ...]
+) -> None:
+    decoded = decode(telegram("1-0:1.8.0(7*kWh)", *rows), options({}))
+    assert told(decoded) == [("energy_active_import", "", "7"), *expected]
+    assert decoded.refused == refused
 
 
 @pytest.mark.parametrize("name", ["V4_2", "SAGEMCOM_T210_D_R"])
@@ -289,7 +349,7 @@ def test_a_line_that_never_ends_is_forgotten() -> None:
         (96, 7, 21, None),
         (1, 7, 1, None),
         (1, 8, 64, None),
-        (15, 8, 0, None),
+        (15, 8, 0, ("energy_active_absolute", "")),
         (0, 8, 0, None),
     ],
 )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime
 from decimal import Decimal
+from typing import Any
 
 import pytest
 
@@ -12,6 +13,7 @@ from drivers.kit import BadOption, Decoded, Reading, Reason, Rejected
 from drivers.protocols import sml
 from tests.drivers.captures import lines
 
+MORE = lines("sml-meter", "more_sml.jsonl")
 PUBLISHED = {line["name"]: bytes.fromhex(line["hex"]) for line in lines("sml-meter", "sml.jsonl")}
 CUT = "EasyMeter_Q3A_A1064V1009, cut by its head"
 AUTO = Options("auto")
@@ -59,7 +61,7 @@ def check(body: bytes, *, inverted: bool = True) -> bytes:
         value ^= byte
         for _ in range(8):
             value = value >> 1 ^ 0x8408 if value & 1 else value >> 1
-    return (value ^ (0xFFFF if inverted else 0)).to_bytes(2, "little")
+    return (value ^ 0xFFFF).to_bytes(2, "little") if inverted else value.to_bytes(2, "big")
 
 
 def telegram(*values: str, time: str = "01", server: str = "0a014953", inverted: bool = True) -> bytes:
@@ -87,6 +89,70 @@ def test_a_published_telegram_reads_as_its_publisher_says(name: str) -> None:
 
 def test_every_published_telegram_is_listed() -> None:
     assert set(EXPECTED) | {CUT} == set(PUBLISHED)
+
+
+@pytest.mark.parametrize("line", MORE, ids=lambda line: line["name"])
+def test_more_published_telegrams_read_as_their_publishers_say(line: dict[str, Any]) -> None:
+    raw = bytes.fromhex(line["hex"])
+    frames = sml.framer().feed(raw)
+    if line.get("refused") == "no frame":
+        assert frames == []
+        return
+    assert frames == [raw]
+    if "refused" in line:
+        with pytest.raises(Rejected) as caught:
+            decode(raw, AUTO)
+        assert caught.value.reason is Reason(line["refused"])
+        return
+    assert decode(raw, AUTO).refused == tuple(line.get("doubtful", ()))
+    signed = decode(raw, Options("signed"))
+    assert [list(one) for one in told(signed)] == line["expected"]
+    assert signed.refused == ()
+
+
+def test_the_further_corpus_is_whole() -> None:
+    assert (len(MORE), sum("expected" in line for line in MORE)) == (27, 24)
+
+
+def test_what_cannot_be_below_nothing_is_refused() -> None:
+    decoded = decode(
+        telegram(IMPORT, value("0100020800ff", "53ffff"), value("0100200700ff", "53ffff", unit="6223")), AUTO
+    )
+    assert told(decoded) == [("energy_active_import", "", "0.5678")]
+    assert decoded.refused == ("energy_active_export  = -0.0001", "voltage A = -0.1")
+
+
+def test_a_register_told_twice_is_taken_once_or_not_at_all() -> None:
+    other = value("0100010800ff", "59000000000000162f")
+    assert told(decode(telegram(IMPORT, IMPORT), AUTO)) == [("energy_active_import", "", "0.5678")]
+    decoded = decode(telegram(IMPORT, other, value("0100020800ff", "5216")), AUTO)
+    assert told(decoded) == [("energy_active_export", "", "0.0022")]
+    assert decoded.refused == ("energy_active_import  = 0.5678 and 0.5679",)
+
+
+def test_another_channel_than_the_meters_own_is_refused() -> None:
+    decoded = decode(telegram(IMPORT, value("0102020800ff", "5216")), AUTO)
+    assert told(decoded) == [("energy_active_import", "", "0.5678")]
+    assert decoded.refused == ("energy_active_export  = 22 of channel 2",)
+
+
+@pytest.mark.parametrize("code", ["0100100700ff", "0100240700ff", "01004c0700ff"])
+def test_every_power_of_a_doubtful_maker_waits_for_the_configuration(code: str) -> None:
+    frame = telegram(IMPORT, value(code, "538b28", unit="621b", scaler="52fe"), server="0a01445a47000282225e")
+    assert len(told(decode(frame, AUTO))) == 1
+    assert told(decode(frame, Options("unsigned")))[1][2] == "0.35624"
+
+
+def test_padding_beyond_what_is_needed_is_zeros_or_refused() -> None:
+    for filling, fits in ((bytes(4), True), (b"\x00\x00\x01\x00", False)):
+        frame = telegram(IMPORT)
+        whole = frame[:-8] + filling + sml.ESCAPE + bytes([0x1A, frame[-3] + 4])
+        whole += check(whole)
+        if fits:
+            assert told(decode(whole, AUTO)) == [("energy_active_import", "", "0.5678")]
+            continue
+        with pytest.raises(Rejected):
+            decode(whole, AUTO)
 
 
 def test_what_an_optical_head_cut_is_no_telegram_and_the_next_is_found_behind_it() -> None:
