@@ -205,7 +205,7 @@ class Operations:
         for device in sorted({*kept, *registers.known()} - desks.keys()):
             number, ms, last = registers.last(device)
             told = {"id": device, "model": "", "room": "", "address": "", "meter": number}
-            found.append({**told, "t": ms, "registers": _written(last), "ratio": "1", "gone": True})
+            found.append({**told, "t": ms, "registers": _written(last), "ratio": registers.ratio(device), "gone": True})
         return found
 
     async def _meter_days(self, request: Mapping[str, Any]) -> object:

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 
-from drivers.kit import QUANTITIES, Reading, Signal, SignalKind, SourceNumber
+from drivers.kit import QUANTITIES, Answers, Reading, Signal, SignalKind, SourceNumber
 from gateway.alarms import Change, document
 from gateway.clock import Stamp
 from gateway.collect.desk import Desk
@@ -117,7 +117,8 @@ class Batch:
 
         They are nearly all that comes, so their text is put together from pieces; `tell` would give the same.
         """
-        is_meter = all(_is_of_meter(reading.quantity) for reading in readings)
+        # What is asked on a bus is a meter, temperatures of a heat meter among its registers or not.
+        is_meter = isinstance(self.desk.driver, Answers) or all(_is_of_meter(one.quantity) for one in readings)
         registers = ",".join([_register(one, more.get((one.quantity, one.channel), "")) for one in readings])
         place = _place(self.desk.room, self.desk.bed, not self.doubts)
         facts = "".join([f",{quoted(name)}:{_text(fact)}" for name, fact in self.facts.items()])

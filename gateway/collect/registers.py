@@ -1,14 +1,16 @@
-"""Cumulative registers, watched as money is: what runs backwards, rolls over or belongs to another meter is told.
+"""Cumulative registers, watched as money is: what runs backwards, jumps, rolls over or belongs to another meter is told.
 
-A register only grows. One that shows less than before has rolled over (it was within a hundredth of a power of ten, from
-`LEAST_ROLLOVER` on, and begins anew), or belongs to another meter (its own number has changed), or is *held*: published with
-`quality: held` beside the highest value that was seen, told as a fault of the device, and not taken into the bill until it has
-caught up or a person has compared the dial (`dial`). The first reading of a day goes into the monthly store, and so does what
-happened; readings that the meter froze by itself (channels "D1", "T2/D5": so many midnights back) are kept as such.
+A register only grows. Whether a reading goes on from what stood before is judged in `course`; what does not is published all
+the same, marked (`quality: held` or `unconfirmed`) beside the highest value that was believed, told as a fault of the device,
+and not taken into the bill. A meter whose own number is another was swapped; where `ct` or `pt` are others than before, that
+is told with what the dial showed until then. The first reading of a day goes into the monthly store (a register that was not
+in it follows with its own first), and so does what happened; readings that the meter froze by itself (channels "D1",
+"T2/D5": so many midnights back) are kept as such, where they are of a midnight of this meter here, and no more than it shows.
 
 Pure: no IO. What it remembers is one mark a device, stored with the event that it judged, at least every `MARK_EVERY_S` and
 with each new day. Limits: `MAX_REGISTERS` registers a device, `MAX_TOLD_A_DAY` swaps, rollovers and dials of each kind a day;
-`MOST_DAYS` days are asked of a meter after an outage. Nothing goes into the monthly store under a clock that nobody knows.
+`MOST_DAYS` days are asked of a meter after an outage. While nobody knows the time (no clock yet, or in the first `SETTLING_MS`
+of a boot one that was not synchronised) nothing is dated: what happened is owed, `MAX_OWED` of it, until somebody does.
 """
 
 from __future__ import annotations
@@ -23,8 +25,10 @@ from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
 from drivers.kit import QUANTITIES, Reading
-from gateway.clock import FLOORED, Stamp
+from gateway.clock import FLOORED, SYNCED, Stamp
+from gateway.collect.course import Course, Judged, Ruling, Shown, rollover_of
 from gateway.collect.desk import Desk
+from gateway.collect.register_memory import MAX_OWED, Memory, Values, memory_of, texts
 from gateway.outbox import Mark, MeterDay
 
 MARK: Final = "registers"
@@ -32,37 +36,19 @@ MARK_EVERY_S: Final = 900.0
 MAX_REGISTERS: Final = 128
 MAX_TOLD_A_DAY: Final = 16
 MOST_DAYS: Final = 20
-LEAST_ROLLOVER: Final = Decimal(100_000)
-HELD_TOLD_S: Final = 86_400.0
-EARLY_H: Final = 1
+# A board without a clock chip begins with the time of its last shutdown, which looks like one.
+SETTLING_MS: Final = 900_000
+TOLD_EVERY_S: Final = 86_400.0
+EARLY_MS: Final = 3_600_000
 DIAL_NEAR: Final = Decimal(1)
-_ROLLED: Final = Decimal("0.01")
 _FROZEN: Final = re.compile(r"(?:(?P<rest>.*)/)?D(?P<days>[0-9]{1,2})")
 # Registers of the past: S settlement, D daily, O hourly, and freezes of other kinds (drivers.protocols.dlt645_layout).
 _PAST: Final = re.compile(r"(?:.*/)?[SDOFIZP][0-9]{1,2}")
-
-Values = dict[str, Decimal]
-"""Registers by "quantity" or "quantity channel"."""
 
 
 def local_day(wall_ms: int) -> date:
     """Return the day at the site."""
     return datetime.fromtimestamp(wall_ms / 1000).astimezone().date()
-
-
-@dataclass(slots=True)
-class _Meter:
-    """What is remembered of one device: its own number, the highest registers, the day of the last row."""
-
-    number: str = ""
-    last: Values = field(default_factory=dict)
-    last_ms: int = 0
-    day: str = ""
-    marked_at: float | None = None
-    missing: int = 0
-    told: dict[tuple[str, str], int] = field(default_factory=dict)
-    # What registers show that are held; not stored: after a restart the next reading holds them again.
-    held: Values = field(default_factory=dict)
 
 
 @dataclass(slots=True)
@@ -74,6 +60,7 @@ class Taken:
     told: list[tuple[str, dict[str, object]]] = field(default_factory=list)
     days: list[MeterDay] = field(default_factory=list)
     mark: Mark | None = None
+    is_swapped: bool = False
 
     def add(self, reading: Reading, members: Mapping[str, object]) -> None:
         """Add members to a register of the event."""
@@ -87,21 +74,22 @@ class Registers:
 
     def __init__(self, *, day_of: Callable[[int], date] = local_day) -> None:
         self._day_of = day_of
-        self._meters: dict[str, _Meter] = {}
+        self._meters: dict[str, Memory] = {}
         self._versions = itertools.count(1)
 
     def load(self, marks: Iterable[Mark]) -> None:
         """Take up what was remembered. A mark that cannot be read is none: counting begins anew."""
         for mark in marks:
-            if mark.key == MARK and mark.device not in self._meters:
-                try:
-                    fields = json.loads(mark.value)
-                    last = {str(name): Decimal(value) for name, value in fields["last"].items()}
-                    self._meters[mark.device] = _Meter(
-                        str(fields["number"]), last, int(fields["ms"]), str(fields["day"])
-                    )
-                except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation):
-                    continue
+            if mark.key != MARK:
+                continue
+            try:
+                found = memory_of(json.loads(mark.value))
+            except (ValueError, KeyError, TypeError, AttributeError, InvalidOperation):
+                continue
+            if mark.device in self._meters:
+                self._meters[mark.device].joined(found)
+            else:
+                self._meters[mark.device] = found
 
     def marks(self) -> list[Mark]:
         """Return what is remembered of every meter: what was stored of it is gone."""
@@ -123,8 +111,13 @@ class Registers:
 
     def last(self, device: str) -> tuple[str, int, Values]:
         """Return the meter's number, when its registers were read last (ms since 1970, 0: never), and what they showed."""
-        meter = self._meters.get(device, _Meter())
-        return meter.number, meter.last_ms, dict(meter.last)
+        meter = self._meters.get(device, Memory())
+        return meter.number, meter.last_ms, meter.last
+
+    def ratio(self, device: str) -> str:
+        """Return by what the energies of a device were multiplied last."""
+        meter = self._meters.get(device)
+        return (meter.ratio if meter else "") or "1"
 
     def take(self, desk: Desk, readings: Sequence[Reading], at: Stamp, *, now: float) -> Taken:
         """Judge the readings of one poll."""
@@ -133,15 +126,17 @@ class Registers:
         frozen = [one for one in readings if QUANTITIES[one.quantity].cumulative and _FROZEN.fullmatch(one.channel)]
         meter = self._meters.get(desk.id)
         if counted and meter is None:
-            meter = self._meters[desk.id] = _Meter(desk.meter_number)
+            meter = self._meters[desk.id] = Memory(desk.meter_number)
         if meter is not None:
-            day = self._day_of(at.wall_ms)
-            if at.clock != FLOORED:
-                self._freezes(taken, desk, meter, frozen)
             if counted:
+                self._pay(taken, desk, meter, at)
                 self._swap(taken, desk, meter, counted, at)
-                good = [one for one in counted if self._grows(taken, desk, meter, one, at=at, now=now)]
-                self._remember(taken, desk, meter, good, at=at, now=now, day=day)
+                self._retransformed(taken, desk, meter, at)
+            if is_dated(at):
+                self._freezes(taken, desk, meter, frozen, at=at, now=now)
+            if counted:
+                good = [one for one in counted if self._goes_on(taken, desk, meter, one, at=at, now=now)]
+                self._remember(taken, desk, meter, good, at=at, now=now)
         for one in readings:
             if _FROZEN.fullmatch(one.channel) and one.device_time is not None:
                 taken.add(one, {"quality": "freeze"})
@@ -153,118 +148,181 @@ class Registers:
 
         And only where the dial shows the same, to within `DIAL_NEAR` of a unit: a slip of the finger must not move a bill.
         """
-        meter = self._meters.setdefault(desk.id, _Meter(desk.meter_number))
+        meter = self._meters.setdefault(desk.id, Memory(desk.meter_number))
         rows: dict[str, dict[str, str | None]] = {}
         for name, value in shown.items():
-            held = meter.held.get(name)
-            read = meter.last.get(name) if held is None else held
             row = rows[name] = {"dial": format(value, "f"), "read": None, "difference": None}
-            if read is not None:
-                row |= {"read": format(read, "f"), "difference": format(value - read, "f")}
-            if held is not None and abs(value - held) <= DIAL_NEAR:
-                row |= {"from": format(meter.last[name], "f"), "to": format(held, "f")}
-                meter.last[name] = meter.held.pop(name)
+            course = meter.courses.get(name)
+            if course is None:
+                continue
+            read = course.waiting[-1].value if course.waiting else course.last.value
+            row |= {"read": format(read, "f"), "difference": format(value - read, "f")}
+            if course.waiting and abs(value - read) <= DIAL_NEAR:
+                row |= {"from": format(course.last.value, "f"), "to": format(read, "f")}
+                course.go_on_from_waiting()
+                meter.absent.add(name)
+        doc = {"by": by, "meter": meter.number, "read_t": meter.last_ms, "registers": rows, **_ratio(desk)}
         taken = Taken([])
-        doc = {
-            "t": at.wall_ms,
-            "by": by,
-            "meter": meter.number,
-            "read_t": meter.last_ms,
-            "registers": rows,
-            **_ratio(desk),
-        }
-        self._row(taken, desk, meter, "dial", doc, at)
+        self._row(taken, desk.id, meter, "dial", doc, at)
         taken.mark = self._mark(desk.id, meter)
         return doc, taken
 
     # -- what happened to a meter -------------------------------------------------------------------------------
 
-    def _swap(self, taken: Taken, desk: Desk, meter: _Meter, counted: Sequence[Reading], at: Stamp) -> None:
+    def _swap(self, taken: Taken, desk: Desk, meter: Memory, counted: Sequence[Reading], at: Stamp) -> None:
         number = desk.meter_number
         if not number or number == meter.number:
             return
-        if meter.number and meter.last:
+        if meter.number and meter.courses:
             first = {_name(one): format(one.value, "f") for one in counted}
-            last = {name: format(value, "f") for name, value in meter.last.items()}
-            doc: dict[str, object] = {
-                "t": at.wall_ms,
-                "old": meter.number,
-                "new": number,
-                "last_t": meter.last_ms,
-                "last": last,
-                "first": first,
-            }
+            last = texts(meter.last)
+            doc = {"old": meter.number, "new": number, "last_t": meter.last_ms, "last": last, "first": first}
             told: dict[str, object] = {"kind": "meter-swapped", "old": meter.number, "new": number, "last": last}
             taken.told.append(("device.birth", told))
-            self._row(taken, desk, meter, "swap", {**doc, **_ratio(desk)}, at)
-            meter.last, meter.held, meter.marked_at = {}, {}, None
+            self._row(taken, desk.id, meter, "swap", {**doc, **_ratio(desk)}, at)
+            meter.courses, meter.marked_at, meter.since_ms = {}, None, at.wall_ms
+            taken.is_swapped = True
         meter.number = number
 
-    def _grows(
-        self, taken: Taken, desk: Desk, meter: _Meter, one: Reading, *, at: Stamp, now: float
+    def _retransformed(self, taken: Taken, desk: Desk, meter: Memory, at: Stamp) -> None:
+        """Are `ct` or `pt` others than before? What was read until then was multiplied by the old ones."""
+        ratio = format(desk.ratio("energy_active_import"), "f")
+        old, meter.ratio = meter.ratio, ratio
+        if meter.courses and old and Decimal(old) != Decimal(ratio):
+            last = texts(meter.last)
+            doc = {"old": old, "new": ratio, "last_t": meter.last_ms, "r": last, "ratio": old}
+            taken.told.append(("device.birth", {"kind": "ratio-changed", "old": old, "new": ratio, "last": last}))
+            self._row(taken, desk.id, meter, "ratio", doc, at)
+
+    def _goes_on(
+        self, taken: Taken, desk: Desk, meter: Memory, one: Reading, *, at: Stamp, now: float
     ) -> bool:  # fmt: skip
-        """Does a register go on from what it showed last? What rolled over does."""
+        """Does a register go on from what it showed last? What happened to it is told and kept."""
         name = _name(one)
-        last = meter.last.get(name)
-        if last is None or one.value >= last:
-            meter.held.pop(name, None)
+        course = meter.courses.get(name)
+        if course is None:
+            if len(meter.courses) < MAX_REGISTERS:
+                meter.courses[name] = Course(Shown(one.value, at))
+                if not taken.is_swapped:  # else what it shows first stands with the swap
+                    meter.absent.add(name)
             return True
-        whole = Decimal(10) ** (last.adjusted() + 1)
-        if whole >= LEAST_ROLLOVER and whole - last <= _ROLLED * whole and one.value <= _ROLLED * whole:
-            doc = {"t": at.wall_ms, "register": name, "last": format(last, "f"), "first": format(one.value, "f")}
-            self._row(taken, desk, meter, "rollover", {**doc, "at": format(whole, "f"), **_ratio(desk)}, at)
-            taken.add(one, {"rollover": True})
+        judged = course.judge(one.quantity, one.value, at)
+        if judged.is_believed:
+            self._happened(taken, desk, meter, one, judged, at)
             return True
-        meter.held[name] = one.value
-        taken.add(one, {"quality": "held", "highest": format(last, "f")})
-        if desk.is_due(f"held {name}", now, every_s=HELD_TOLD_S):
-            said = {"quantity": one.quantity, "channel": one.channel, "value": format(one.value, "f")}
-            told: dict[str, object] = {"kind": "register-backwards", **said, "highest": format(last, "f")}
+        highest = format(judged.before.value, "f")
+        taken.add(one, {"quality": judged.ruling.value, "highest": highest})
+        if desk.is_due(f"{judged.ruling.value} {name}", now, every_s=TOLD_EVERY_S):
+            kind = "register-backwards" if judged.ruling is Ruling.HELD else "register-unconfirmed"
+            told: dict[str, object] = {"kind": kind, **_said(one), "highest": highest}
             taken.told.append(("device.fault", told))
-            self._row(taken, desk, meter, "held", {"t": at.wall_ms, **told}, at)
+            self._row(taken, desk.id, meter, judged.ruling.value, told, at)
         return False
 
+    def _happened(
+        self, taken: Taken, desk: Desk, meter: Memory, one: Reading, judged: Judged, at: Stamp
+    ) -> None:  # fmt: skip
+        """Keep and tell what a second reading has confirmed."""
+        name, first, before = _name(one), format(judged.first.value, "f"), format(judged.before.value, "f")
+        if judged.ruling is Ruling.ROLLED:
+            end = format(rollover_of(judged.before.value), "f")
+            doc = {"register": name, "last": before, "first": first, "at": end, **_ratio(desk)}
+            self._row(taken, desk.id, meter, "rollover", doc, at)
+            taken.add(one, {"rollover": True})
+        elif judged.ruling is Ruling.JUMPED:
+            self._row(
+                taken, desk.id, meter, "jump", {"register": name, "from": before, "to": first, **_ratio(desk)}, at
+            )
+            taken.told.append(("device.fault", {"kind": "register-jumped", **_said(one), "from": before, "to": first}))
+        elif judged.ruling is Ruling.WITHDRAWN:
+            # It may stand in the row of its day, which is known by its moment.
+            of = judged.before.at.wall_ms
+            self._row(taken, desk.id, meter, "withdrawn", {"register": name, "withdrawn": before, "of": of}, at)
+            meter.absent.add(name)
+            taken.told.append(("device.fault", {"kind": "register-withdrawn", **_said(one), "withdrawn": before}))
+
+    # -- days ---------------------------------------------------------------------------------------------------
+
     def _remember(
-        self, taken: Taken, desk: Desk, meter: _Meter, good: Sequence[Reading], *, at: Stamp, now: float, day: date
-    ) -> None:
-        for one in good:
-            if len(meter.last) < MAX_REGISTERS or _name(one) in meter.last:
-                meter.last[_name(one)] = one.value
-        if good:
-            meter.last_ms = at.wall_ms
-        is_new = bool(good) and at.clock != FLOORED and day.isoformat() > meter.day
+        self, taken: Taken, desk: Desk, meter: Memory, good: Sequence[Reading], *, at: Stamp, now: float
+    ) -> None:  # fmt: skip
+        """Keep the first reading of a day, and of what was not in it, and the mark where it is time."""
+        if not good:
+            return
+        meter.last_ms = at.wall_ms
+        values = {_name(one): format(one.value, "f") for one in good}
+        day = self._day_of(at.wall_ms)
+        is_new = is_dated(at) and day.isoformat() != meter.day
+        late = meter.absent & values.keys() if is_dated(at) and not is_new else set()
         if is_new:
             self._note_missing(meter, day, at)
-            meter.day = day.isoformat()
-            values = {_name(one): format(one.value, "f") for one in good}
+            # A clock that came back finds the rows of days that it had dated ahead: those days will come.
+            is_ahead = "" < meter.day < day.isoformat()
+            meter.day, meter.absent = day.isoformat(), meter.courses.keys() - values.keys()
             doc = {"t": at.wall_ms, "meter": meter.number, "r": values, **_ratio(desk)}
-            taken.days.append(MeterDay(desk.id, meter.day, "read", _text(doc)))
+            taken.days.append(MeterDay(desk.id, meter.day, "read", _text(doc), wins=is_ahead))
+        elif late:
+            shown = {name: values[name] for name in sorted(late)}
+            self._row(taken, desk.id, meter, "more", {"meter": meter.number, "r": shown, **_ratio(desk)}, at)
+            meter.absent -= late
         is_due = meter.marked_at is None or now - meter.marked_at >= MARK_EVERY_S
-        if good and (is_new or is_due or taken.told or taken.days):
+        if is_due or taken.told or taken.days:
             meter.marked_at = now
             taken.mark = self._mark(desk.id, meter)
 
-    def _note_missing(self, meter: _Meter, day: date, at: Stamp) -> None:
-        """After an outage the meter's own midnights are wanted: those of the days without a row, and today's if it is late."""
+    def _note_missing(self, meter: Memory, day: date, at: Stamp) -> None:
+        """After an outage the meter's own midnights are wanted: those of the days without a row, and today's if it is late.
+
+        But none of before it took the place of another: where it was then nobody knows.
+        """
         if not meter.day:
             return
         back = (day - date.fromisoformat(meter.day)).days
-        is_early = self._day_of(at.wall_ms - EARLY_H * 3_600_000) < day
-        meter.missing = 0 if back == 1 and is_early else min(back, MOST_DAYS)
+        is_early = self._day_of(at.wall_ms - EARLY_MS) < day
+        here = (day - self._day_of(meter.since_ms)).days if meter.since_ms else back
+        meter.missing = 0 if back == 1 and is_early else max(0, min(back, here, MOST_DAYS))
 
-    def _freezes(self, taken: Taken, desk: Desk, meter: _Meter, frozen: Sequence[Reading]) -> None:
+    def _freezes(
+        self, taken: Taken, desk: Desk, meter: Memory, frozen: Sequence[Reading], *, at: Stamp, now: float
+    ) -> None:  # fmt: skip
         by_time: dict[datetime, dict[str, str]] = {}
         for one in frozen:
             match = _FROZEN.fullmatch(one.channel)
-            if match and one.device_time is not None:
-                name = _name(replace(one, channel=match["rest"] or ""))
-                by_time.setdefault(one.device_time, {})[name] = format(one.value, "f")
+            if not match or one.device_time is None:
+                continue
+            when, name = one.device_time, _name(replace(one, channel=match["rest"] or ""))
+            why = self._no_midnight(meter, when, name, one.value, at)
+            if not why:
+                by_time.setdefault(when, {})[name] = format(one.value, "f")
+            elif desk.is_due(f"freeze {name} {why}", now, every_s=TOLD_EVERY_S):
+                detail = f"{when.isoformat()}: {why}"
+                taken.told.append(("device.fault", {"kind": "freeze-refused", **_said(one), "detail": detail}))
         for when, values in by_time.items():
             doc = {"time": when.isoformat(), "meter": meter.number, "r": values, **_ratio(desk)}
-            taken.days.append(MeterDay(desk.id, when.date().isoformat(), "freeze", _text(doc)))
+            day = self._day_of(_ms(when) + EARLY_MS)
+            taken.days.append(MeterDay(desk.id, day.isoformat(), "freeze", _text(doc)))
 
-    def _row(self, taken: Taken, desk: Desk, meter: _Meter, kind: str, doc: Mapping[str, object], at: Stamp) -> None:
-        if at.clock == FLOORED and kind != "dial":
+    def _no_midnight(self, meter: Memory, when: datetime, name: str, value: Decimal, at: Stamp) -> str:
+        """Say why what a meter froze is no midnight of this meter here; "" where it is."""
+        ms = _ms(when)
+        if self._day_of(ms - EARLY_MS) == self._day_of(ms + EARLY_MS):
+            return "no midnight at the site"
+        if ms > at.wall_ms + EARLY_MS:
+            return "still to come: the clock of the meter is wrong"
+        if ms < meter.since_ms:
+            return "from before it took the place of another meter"
+        course = meter.courses.get(name)
+        if course is not None and value > max([course.last.value, *(one.value for one in course.waiting)]):
+            return "more than the register shows"
+        return ""
+
+    def _row(
+        self, taken: Taken, device: str, meter: Memory, kind: str, doc: Mapping[str, object], at: Stamp
+    ) -> None:  # fmt: skip
+        """Keep what happened, as of now; what nobody can date is owed."""
+        if not is_dated(at):
+            if len(meter.owed) < MAX_OWED:
+                meter.owed.append((kind, dict(doc)))
             return
         day = self._day_of(at.wall_ms).isoformat()
         meter.told = {key: count for key, count in meter.told.items() if key[0] == day}
@@ -272,12 +330,17 @@ class Registers:
         if n < MAX_TOLD_A_DAY:
             meter.told[day, kind] = n + 1
             # Not from 0: after a restart the rows of the same day are not known.
-            taken.days.append(MeterDay(desk.id, day, kind, _text(doc), n=at.wall_ms + n))
+            taken.days.append(MeterDay(device, day, kind, _text({"t": at.wall_ms, **doc}), n=at.wall_ms + n))
 
-    def _mark(self, device: str, meter: _Meter) -> Mark:
-        last = {name: format(value, "f") for name, value in meter.last.items()}
-        fields = {"number": meter.number, "ms": meter.last_ms, "day": meter.day, "last": last}
-        return Mark(device, MARK, _text(fields), next(self._versions))
+    def _pay(self, taken: Taken, desk: Desk, meter: Memory, at: Stamp) -> None:
+        """Somebody knows the time: date what happened before, which is before what is read now."""
+        if meter.owed and is_dated(at):
+            owed, meter.owed = meter.owed, []
+            for kind, doc in owed:
+                self._row(taken, desk.id, meter, kind, doc, at)
+
+    def _mark(self, device: str, meter: Memory) -> Mark:
+        return Mark(device, MARK, _text(meter.fields()), next(self._versions))
 
     @staticmethod
     def _scaled(taken: Taken, desk: Desk, one: Reading) -> Reading:
@@ -287,6 +350,11 @@ class Registers:
             return one
         taken.add(one, {"raw": format(one.value, "f"), "ratio": format(factor, "f")})
         return replace(one, value=one.value * factor)
+
+
+def is_dated(at: Stamp) -> bool:
+    """Does anybody know the time?"""
+    return at.clock == SYNCED or (at.clock != FLOORED and at.mono_ms >= SETTLING_MS)
 
 
 def _is_counted(one: Reading) -> bool:
@@ -304,3 +372,11 @@ def _ratio(desk: Desk) -> dict[str, str]:
 
 def _text(doc: Mapping[str, object]) -> str:
     return json.dumps(doc, ensure_ascii=False, separators=(",", ":"))
+
+
+def _said(one: Reading) -> dict[str, object]:
+    return {"quantity": one.quantity, "channel": one.channel, "value": format(one.value, "f")}
+
+
+def _ms(when: datetime) -> int:
+    return int(when.timestamp() * 1000)

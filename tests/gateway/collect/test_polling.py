@@ -457,3 +457,14 @@ async def test_what_registers_showed_is_stored_again_when_the_database_was_repla
     assert [(one.device, one.key, one.value) for one in await centre.outbox.marks()] == [
         ("m1", "registers", mark.value)
     ]
+
+
+async def test_a_heat_meter_s_temperatures_do_not_make_its_registers_the_room_s(bench: Any) -> None:
+    def talk(target: str) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+        yield Ask(target.encode(), lambda _frame: True)
+        return (Reading("energy_heat", Decimal(1200)), Reading("temperature", Decimal("61.2"), "flow"))
+
+    driver = Answers("meter", Title("", ""), LineFramer, lambda address, raw: address, talk, ())
+    master, _, centre = await bench(lambda _request: b"", meter("m1", driver=driver))
+    await master._poll(master._turns[0])
+    assert [event[0] for event in await centre.told()] == ["telemetry.meter"]
