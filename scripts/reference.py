@@ -340,7 +340,7 @@ def _facts(driver: Driver) -> Iterator[Row]:
     elif not _published(driver):
         line = driver.line
         yield "线路参数 line settings", f"{line.baud} {line.bits}{line.parity}{line.stop}"
-    if isinstance(driver, Streams) and driver.keyed is not None:
+    if isinstance(driver, Streams | Answers) and driver.keyed is not None:
         yield "密钥 `key`", _key(driver.key_bytes)
     if isinstance(driver, Streams):
         yield "能呼叫 calls for help", "能<br>yes" if driver.may_call else "不能<br>no"

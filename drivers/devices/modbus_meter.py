@@ -32,6 +32,7 @@ from drivers.kit import (
     Ask,
     BadOption,
     LineSettings,
+    Names,
     NoReply,
     Observation,
     Reading,
@@ -137,6 +138,8 @@ DRIVER = Answers(
     options=options,
     talk=talk,
     line=LineSettings(baud=9600, bits=8, parity="N", stop=1),
+    sender=modbus.sender,
+    names=Names.PLACE,
     search=Searching(
         _search,
         lines("9600 8N1", "2400 8N1", "9600 8E1", "19200 8N1"),

@@ -78,6 +78,13 @@ class Strangers(StrEnum):
     IGNORED = "ignored"
 
 
+class Names(StrEnum):
+    """What a frame on a bus names: METER, the number of whoever has sent it; PLACE, where on the bus that one is."""
+
+    METER = "meter"
+    PLACE = "place"
+
+
 @dataclass(frozen=True, slots=True)
 class LineSettings:
     """How a serial line is set for a device unless the configuration says otherwise."""
@@ -239,6 +246,9 @@ class Answers:
     `history(target, days)`: the target whose poll reads, beside everything else, what the meter froze at the last `days`
     midnights, on channels that end in "D1", "D2".. and with the time of each; None where the protocol has none.
     `search`: how such devices are looked for on a bus that nobody knows (`drivers.kit.searching`); None: not at all.
+    `keyed(target, key)`, where what it answers may be encrypted, returns the target with the device's key (None: it has none)
+    of `key_bytes` bytes. `names`: what `sender` returns: the number of a meter, or only its place on the bus, which says
+    nothing of a meter that was replaced.
     """
 
     model: str
@@ -252,6 +262,9 @@ class Answers:
     sender: Callable[[bytes], str] | None = None
     history: Callable[[Any, int], Any] | None = None
     search: Searching | None = None
+    keyed: Callable[[Any, bytes | None], Any] | None = None
+    key_bytes: int | None = None
+    names: Names = Names.METER
 
 
 Driver = Advertises | Streams | Answers

@@ -147,6 +147,12 @@ TOLD_APART: Final[Mapping[int, str]] = {UNCORRECTED: "uncorrected", POSITIVE: "p
 MULTIPLIED: Final = {0x70 + step: step - 6 for step in range(8)} | {0x7D: 3}
 ADDED: Final = {0x78 + step: step - 3 for step in range(4)}
 MAKERS_OWN: Final = 0x7F
+# Behind 7C stands a code of a further table (6.4.7): the phases of a supply, and what is not known here.
+FURTHER: Final = 0x7C
+PHASES: Final[Mapping[int, str]] = {0x01: "A", 0x02: "B", 0x03: "C", 0x04: "N"}
+# Says only that the flags of errors are those of the standard; and of several values in one record, packed.
+STANDARD_FLAGS: Final = 0x1D
+PROFILES: Final = (0x13, 0x1E, 0x1F)
 # 01-1F, where a record has an error instead of a value.
 ERRORS: Final[Mapping[int, str]] = {
     0x01: "too many DIFE",

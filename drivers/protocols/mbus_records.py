@@ -8,6 +8,8 @@ A letter a byte, after the byte CI that says what follows:
     73 NNNNNNNN A S UU CCCC CCCC      fixed: number, access number, status, medium and units, two counters
     70 E                              the meter cannot: an application error
 
+    90 ...                            a layer around the others, for a tag; it, and what is encrypted: `mbus_security`
+
 A record R: DIF (function, storage, size), up to 10 DIFE (storage, tariff, unit), VIF (what it is), up to 10 VIFE (how), data.
 76 and 77 are 72 and 73 with the high byte first.
 
@@ -23,12 +25,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from datetime import date, datetime
 from decimal import Decimal
 from typing import Final
 
 from drivers.kit import Reason, Rejected
-from drivers.kit.fields import real32
+from drivers.protocols import mbus_security
 from drivers.protocols.mbus_meaning import (
     ADDED,
     DATE,
@@ -39,19 +40,24 @@ from drivers.protocols.mbus_meaning import (
     FIXED,
     FIXED_HISTORIC,
     FIXED_MEDIA,
+    FURTHER,
     MAKERS_OWN,
     MULTIPLIED,
     NEUTRAL,
+    PHASES,
     PRIMARY,
+    PROFILES,
+    STANDARD_FLAGS,
     TOLD_APART,
     Meaning,
 )
+from drivers.protocols.mbus_security import Lock
+from drivers.protocols.mbus_values import Value, digits, long_value, real, time, whole
 
 MOST_EXTENSIONS: Final = 10
 LONG_HEADER, SHORT_HEADER, NO_HEADER, FIXED_HEADER, ERROR = 0x72, 0x7A, 0x78, 0x73, 0x70
 _HIGH_FIRST: Final = 0x04
 _EXTENDED: Final = 0x80
-_ENCRYPTED_MODES: Final = (4, 5, 7, 13)
 _SIZES: Final = {0x0: 0, 0x1: 1, 0x2: 2, 0x3: 3, 0x4: 4, 0x5: 4, 0x6: 6, 0x7: 8, 0x9: 1, 0xA: 2, 0xB: 3, 0xC: 4, 0xE: 6}
 _REAL, _LVAR, _SELECTION, _SPECIAL = 0x5, 0xD, 0x8, 0xF
 _MAKERS, _MAKERS_AND_MORE, _IDLE, _ALL_READOUT = 0x0F, 0x1F, 0x2F, 0x7F
@@ -68,8 +74,6 @@ APPLICATION_ERRORS: Final = (
     "application too busy",
     "too many readouts",
 )
-
-Value = Decimal | datetime | date | str | bytes | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +95,8 @@ class Record:
     """One record. `value` is in the unit of `meaning`; None: the meter has none, and `invalid` says why.
 
     `function`: "", "max", "min", or "error" (while an error lasted). `marks`: how it is told apart from the plain value
-    ("negative"). `foreign`: codes behind the VIF that change its meaning in a way that is not known here.
+    ("negative", a phase). `foreign`: codes behind the VIF that change its meaning in a way that is not known here. `real`: the
+    value was sent as a float.
     """
 
     meaning: Meaning | None
@@ -104,6 +109,7 @@ class Record:
     marks: tuple[str, ...] = ()
     foreign: bytes = b""
     invalid: str = ""
+    real: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,21 +122,54 @@ class Telegram:
     more: bool = False
 
 
-def read(information: int, data: bytes) -> Telegram:
+def read(information: int, data: bytes, *, key: bytes | None = None) -> Telegram:
     """Read what a reply says. Raises Rejected.
 
-    UNSUPPORTED for another structure and for what the meter calls an error, NO_KEY where it is encrypted, MALFORMED where a
-    record is cut or its information has more than 10 extensions.
+    UNSUPPORTED for another structure and for what the meter calls an error, NO_KEY and BAD_KEY where it is encrypted, MALFORMED
+    where a record is cut or its information has more than 10 extensions.
     """
+    message = _message(information, data)
+    if message.fixed is not None:
+        return message.fixed
+    records = message.records
+    if message.lock.locks(records):
+        records = message.lock.opened(records, key)
+    return _Reader(records, high_first=message.high_first).telegram(message.header)
+
+
+def header_of(information: int, data: bytes) -> Header:
+    """Return who answers, encrypted or not. Raises Rejected."""
+    message = _message(information, data)
+    return message.header if message.fixed is None else message.fixed.header
+
+
+@dataclass(frozen=True, slots=True)
+class _Message:
+    """A reply behind its layers: the records as sent, or what the fixed structure says."""
+
+    header: Header
+    records: bytes
+    lock: Lock
+    high_first: bool = False
+    fixed: Telegram | None = None
+
+
+def _message(information: int, data: bytes) -> _Message:
+    layer = None
+    if information == mbus_security.AUTHENTICATED:
+        layer = mbus_security.layer(data)
+        information, data = layer.message[0] if layer.message else NO_HEADER, layer.message[1:]
     if information == ERROR:
         word = data[0] if data else 0
         name = APPLICATION_ERRORS[word] if word < len(APPLICATION_ERRORS) else "unknown"
         raise Rejected(Reason.UNSUPPORTED, f"the meter answers with error {word}: {name}")
     high_first = bool(information & _HIGH_FIRST) and information in (LONG_HEADER | 4, FIXED_HEADER | 4)
     structure = information & ~_HIGH_FIRST if high_first else information
+    fixed = None
     if structure == FIXED_HEADER:
-        return _fixed(data, high_first=high_first)
-    if structure == LONG_HEADER:
+        fixed = _fixed(data, high_first=high_first)
+        header, rest = fixed.header, b""
+    elif structure == LONG_HEADER:
         header, rest = _long_header(data, high_first=high_first), data[12:]
     elif structure == SHORT_HEADER and len(data) >= 4:
         header, rest = Header(access=data[0], status=data[1], signature=int.from_bytes(data[2:4], "little")), data[4:]
@@ -138,9 +177,10 @@ def read(information: int, data: bytes) -> Telegram:
         header, rest = Header(), data
     else:
         raise Rejected(Reason.UNSUPPORTED, f"CI {information:02x} with {len(data)} bytes")
-    if _is_encrypted(header.signature, rest):
-        raise Rejected(Reason.NO_KEY, f"encrypted in mode {header.signature >> 8 & 0x1F}")
-    return _Reader(rest, high_first=high_first).telegram(header)
+    # Number and maker stand in the key as low byte first, however they were sent.
+    who = bytes.fromhex(header.secondary)
+    lock = Lock(header.signature, who[3::-1], who[5:3:-1], header.version, header.medium, header.access, layer)
+    return _Message(header, rest, lock, high_first, fixed)
 
 
 def _long_header(data: bytes, *, high_first: bool) -> Header:
@@ -158,17 +198,6 @@ def _long_header(data: bytes, *, high_first: bool) -> Header:
 def maker_name(code: int) -> str:
     """Return the three letters of a maker's code (table 2)."""
     return "".join(chr((code >> shift & 0x1F) + 64) for shift in (10, 5, 0))
-
-
-def _is_encrypted(signature: int, rest: bytes) -> bool:
-    """Say whether the records are encrypted: a known mode, and as many blocks of 16 as it says.
-
-    Old meters keep something else in these bytes. Plain records of a meter that names a mode begin with 2F 2F.
-    """
-    mode, blocks = signature >> 8 & 0x1F, signature >> 4 & 0x0F
-    if mode not in _ENCRYPTED_MODES or not blocks or rest[:2] == b"\x2f\x2f":
-        return False
-    return len(rest) >= 16 * blocks
 
 
 class _Reader:
@@ -230,7 +259,7 @@ class _Reader:
         told.apply(codes)
         return Record(
             told.meaning, told.value, raw, FUNCTIONS[dif >> 4 & 3], storage, tariff, unit, tuple(told.marks), told.foreign,
-            told.invalid,
+            told.invalid, kind == _REAL,
         )  # fmt: skip
 
     def _information(self) -> tuple[Meaning | None, list[int]]:
@@ -276,82 +305,16 @@ class _Reader:
 
     def _value(self, kind: int, raw: bytes, meaning: Meaning | None) -> tuple[Value, str]:
         if kind == _LVAR:
-            return _long_value(raw, high_first=self._high_first)
+            return long_value(raw, high_first=self._high_first)
         if self._high_first:
             raw = raw[::-1]
         if not raw:
             return None, ""
         if meaning is not None and meaning.quantity in (DATE, DATE_TIME):
-            return _time(raw)
+            return time(raw)
         if kind == _REAL:
-            return _real(raw)
-        return _digits(raw) if kind & 0x8 else _whole(raw)
-
-
-def _whole(raw: bytes) -> tuple[Decimal | None, str]:
-    """Type B: the most negative number is no value."""
-    number = int.from_bytes(raw, "little", signed=True)
-    if number == -1 << 8 * len(raw) - 1:
-        return None, "no value"
-    return Decimal(number), ""
-
-
-def _digits(raw: bytes) -> tuple[Decimal | None, str]:
-    """Type A: packed digits; F in the top half byte is a minus, anything else above 9 is no number."""
-    text = raw[::-1].hex()
-    sign = "-" if text[0] == "f" else ""
-    digits = text[1:] if sign else text
-    return (Decimal(sign + digits), "") if digits.isdecimal() else (None, f"{text} is not packed decimal")
-
-
-def _real(raw: bytes) -> tuple[Decimal | None, str]:
-    """Type H: NaN and infinity are no values."""
-    number = real32(raw[::-1])
-    return number, "" if number is not None else "nan"
-
-
-def _time(raw: bytes) -> tuple[Value, str]:
-    """Types G (2 bytes), F (4) and I (6). The clock's own mark that it is wrong makes it none."""
-    if len(raw) not in (2, 4, 6):
-        return None, f"a time of {len(raw)} bytes"
-    day = raw[-2:] if len(raw) != 6 else raw[3:5]
-    if not any(raw) or raw.count(0xFF) == len(raw):
-        return None, "no time"
-    short_year = (day[1] & 0xF0) >> 1 | day[0] >> 5
-    try:
-        if len(raw) == 2:
-            return date(_year(short_year, 0), day[1] & 0x0F, day[0] & 0x1F), ""
-        second, at = (0, 0) if len(raw) == 4 else (raw[0] & 0x3F, 1)
-        minute, hour = raw[at], raw[at + 1]
-        if minute & 0x80:
-            return None, "the meter calls its time invalid"
-        year = _year(short_year, hour >> 5 & 3 if len(raw) == 4 else 0)
-        month, at_day = day[1] & 0x0F, day[0] & 0x1F
-        return datetime(year, month, at_day, hour & 0x1F, minute & 0x3F, second), ""  # noqa: DTZ001 - no zone is sent
-    except ValueError:
-        return None, f"{raw.hex()} is no time"
-
-
-def _year(short: int, hundreds: int) -> int:
-    """Two digits of a year: 81-99 are of the last century (annex A, type G), unless type F says otherwise."""
-    if hundreds:
-        return 1900 + 100 * hundreds + short
-    return 1900 + short if short > 80 else 2000 + short
-
-
-def _long_value(raw: bytes, *, high_first: bool) -> tuple[Value, str]:
-    """LVAR: text (sent backwards), digits, or a long number."""
-    length, content = raw[0], raw[1:]
-    if length <= 0xBF:
-        text = (content if high_first else content[::-1]).decode("latin-1")
-        return "".join(one for one in text if one.isprintable()).strip(), ""
-    ordered = content[::-1] if high_first else content
-    if length <= 0xD9:
-        digits = ordered[::-1].hex() or "0"
-        if not digits.isdecimal():
-            return None, f"{digits} is not packed decimal"
-        return Decimal(digits) * (-1 if length >= 0xD0 else 1), ""
-    return (bytes(ordered), "") if len(ordered) > 8 or not ordered else _whole(ordered)
+            return real(raw)
+        return digits(raw) if kind & 0x8 else whole(raw)
 
 
 class _Told:
@@ -367,12 +330,23 @@ class _Told:
             self.value = value.scaleb(meaning.exponent) * meaning.factor
 
     def apply(self, codes: list[int]) -> None:
+        is_further = False
         for at, sent in enumerate(codes):
             code = sent & 0x7F
-            if code == MAKERS_OWN:
-                self.foreign = bytes(codes[at:])
+            if is_further:
+                self._further(code)
+            elif code == MAKERS_OWN:
+                self.foreign += bytes(codes[at:])
                 return
-            self._apply(code)
+            elif code != FURTHER:
+                self._apply(code)
+            is_further = code == FURTHER and not is_further
+
+    def _further(self, code: int) -> None:
+        if code in PHASES:
+            self.marks.append(PHASES[code])
+        else:
+            self.foreign += bytes([FURTHER, code])
 
     def _apply(self, code: int) -> None:
         if code in TOLD_APART:
@@ -383,6 +357,10 @@ class _Told:
         elif code in ADDED:
             if isinstance(self.value, Decimal):
                 self.value += Decimal(1).scaleb(ADDED[code])
+        elif code in PROFILES:
+            self.foreign += bytes([code])
+        elif code == STANDARD_FLAGS:
+            pass
         elif NEUTRAL < code < 0x20:
             self.value, self.invalid = None, ERRORS.get(code, f"record error {code:02x}")
         elif code != NEUTRAL:
@@ -409,7 +387,7 @@ def _counters(data: bytes, codes: tuple[int, int], *, order: int, binary: bool, 
     for index, code in enumerate((codes[0], plain)):
         raw = data[8 + 4 * index : 12 + 4 * index]
         low_first = raw[:: 1 if order == -1 else -1]
-        value, invalid = _whole(low_first) if binary else _digits(low_first)
+        value, invalid = whole(low_first) if binary else digits(low_first)
         meaning = FIXED.get(code)
         if value is not None and meaning is not None:
             value = value.scaleb(meaning.exponent)

@@ -116,6 +116,14 @@ def parse(frame: bytes) -> Reply:
     return Reply(frame[0], frame[1], frame[3:-2])
 
 
+def sender(frame: bytes) -> str:
+    """Return the unit that a whole reply is from; "" where it is none. What meter that is a reply does not say."""
+    try:
+        return str(parse(frame).unit)
+    except Rejected:
+        return ""
+
+
 def answers(frame: bytes, *, unit: int, function: int, count: int) -> bool:
     """Say whether a whole frame is the reply to a read: of this unit, to this function, of this many registers."""
     try:

@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from drivers.kit import Answers, Ask, Decoded, NoReply, Polled, Rejected
+from drivers.kit import Answers, Ask, Decoded, Names, NoReply, Polled, Rejected
 from gateway.clock import Clock
 from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
@@ -159,6 +159,7 @@ class BusMaster:
         proven = turn.answered and not turn.doubtful
         try:
             ask = next(talk)
+            named = False
             for _ in range(MAX_ASKS):
                 silent = self._line.timeouts
                 try:
@@ -168,8 +169,7 @@ class BusMaster:
                     ask = talk.throw(silence)
                     continue
                 exchange.append((ask.request, frame))
-                if len(exchange) == 1:
-                    self._note_number(turn.desk, driver, frame)
+                named = named or self._note_number(turn.desk, driver, frame)
                 proven = True
                 asked = ask
                 ask = talk.send(frame)
@@ -191,11 +191,12 @@ class BusMaster:
         return driver.history(desk.options, days)
 
     @staticmethod
-    def _note_number(desk: Desk, driver: Answers, frame: bytes) -> None:
-        """Keep what the meter calls itself; a reply with a wildcard in it says nothing."""
-        number = driver.sender(frame) if driver.sender is not None else ""
+    def _note_number(desk: Desk, driver: Answers, frame: bytes) -> bool:
+        """Keep what the meter calls itself, say whether it did; a reply with a wildcard in it says nothing."""
+        number = driver.sender(frame) if driver.sender is not None and driver.names is Names.METER else ""
         if number and "AA" not in number.upper():
             desk.meter_number = number
+        return bool(number)
 
     async def _hear_out(self, asked: Ask, then: Ask) -> None:
         """Let a late reply to the first of several tries pass, before something else is asked of the same device."""

@@ -91,7 +91,7 @@ class _Desk:
         if driver is not None:
             options = self._options(driver)
             key = self._key(driver)
-            if isinstance(driver, Streams) and driver.keyed is not None and self._runs:
+            if isinstance(driver, Streams | Answers) and driver.keyed is not None and self._runs:
                 options = driver.keyed(options, key)
             self._pointless(driver)
         if driver is None or not self._runs:
@@ -220,14 +220,14 @@ class _Desk:
     def _key(self, driver: Driver) -> bytes | None:
         """Read the key. Where it cannot be had the device runs without it."""
         reference = self._table.key
-        if isinstance(driver, Answers) or driver.key_bytes is None:
+        if driver.key_bytes is None:
             if reference is not None:
                 self._note(found.NO_EFFECT, "key", effect=found.KEPT, reason="@hint.no-key-model", model=driver.model)
             if isinstance(driver, Advertises):
                 self._plain(driver)
             return None
         if reference is None:
-            if isinstance(driver, Streams):
+            if not isinstance(driver, Advertises):
                 return None
             if not driver.plain:
                 self._note(found.KEY_NEEDED, "key", effect=found.KEPT, model=driver.model)

@@ -286,7 +286,7 @@ def test_the_status_byte_is_told() -> None:
     ]
 
 
-@pytest.mark.parametrize("address", ["", "0", "251", "252", "253", "255", "1234567", "123456789", "12345678FFFFFFFG"])
+@pytest.mark.parametrize("address", ["", "251", "252", "253", "255", "1234567", "123456789", "12345678FFFFFFFG"])
 def test_an_address_of_another_form_is_refused(address: str) -> None:
     with pytest.raises(BadOption) as caught:
         DRIVER.options(address, {})
@@ -298,3 +298,70 @@ def test_an_option_out_of_bounds_is_refused(raw: dict[str, object]) -> None:
     with pytest.raises(BadOption) as caught:
         DRIVER.options("1", raw)
     assert caught.value.key == f"map.{next(iter(raw))}"
+
+
+def test_a_total_of_which_all_bits_are_set_is_no_value_and_keeps_its_place() -> None:
+    assert told("0413ffffffff 0c13ffffffff 041301000000") == {("volume_water", "#3"): "0.001"}
+    assert told("0413ffffffff 025affff") == {("temperature", "supply"): "-0.1"}
+
+
+def test_a_total_below_zero_is_refused_and_one_marked_as_negative_is_not() -> None:
+    decoded, _ = poll(ACK, answer("0413feffffff 04933cfeffffff 041364000000"))
+    assert decoded.refused == ("volume_water = -0.002: a total below zero",)
+    assert told("04933cfeffffff") == {("volume_water", "negative"): "-0.002"}
+
+
+@pytest.mark.parametrize(
+    ("records", "left"),
+    [
+        # A float beside a whole number is the one that is wrong.
+        ("070350a6e80400000000 0503cfdaa047", {"": "82355.792"}),
+        ("0503cfdaa047 070350a6e80400000000", {"#2": "82355.792"}),
+        # Two of a kind: nothing says which of them is wrong.
+        ("040340420f00 0403e8030000", {}),
+        ("040340420f00 0403d0070000", {"": "1000.000", "#2": "2.000"}),
+        ("040300000000 050300000000", {"": "0.000", "#2": "0.000"}),
+    ],
+)
+def test_a_total_that_stands_again_at_a_thousandth_is_told_and_not_published(
+    records: str, left: dict[str, str]
+) -> None:
+    said = told(records + "02fd48e703", medium="02")
+    del said["voltage", ""]
+    assert said == {("energy_active_import", channel): value for channel, value in left.items()}
+
+
+def test_a_phase_stands_in_the_channel() -> None:
+    assert told("02fdc8fc01f208 02fdc8fc02fc08 02fdc8fc05f808", medium="02") == {
+        ("voltage", "A"): "229.0",
+        ("voltage", "B"): "230.0",
+    }
+
+
+def test_flags_that_are_marked_as_those_of_the_standard_are_read() -> None:
+    assert told("02fd971d0100") == {("error_flags", ""): "1"}
+
+
+@pytest.mark.parametrize(("record", "medium"), [("02fd3a1000", "02"), ("02fdba731000", "07"), ("05fd3a0000803f", "07")])
+def test_a_power_factor_or_a_ratio_is_no_count(record: str, medium: str) -> None:
+    assert told(record + "025a0a00", medium=medium) == {("temperature", "supply"): "1.0"}
+
+
+def test_a_whole_number_without_a_unit_is_a_count() -> None:
+    assert told("02fd3a1000") == {("count", ""): "16"}
+
+
+def test_what_a_further_unit_of_an_electricity_meter_counts_is_read_where_its_maker_is_known() -> None:
+    ime, other = "78563412 a525 01 {medium} 55 {status} 0000", HEADER
+    assert told("8e500400355873060002fd48e703", medium="02", header=ime) == {
+        ("energy_active_import", "T1/U1"): "6735835.00",
+        ("voltage", ""): "99.9",
+    }
+    assert told("8e500400355873060002fd48e703", medium="02", header=other) == {("voltage", ""): "99.9"}
+
+
+def test_a_frame_names_its_meter_by_the_secondary_address() -> None:
+    assert DRIVER.sender is not None
+    assert DRIVER.sender(answer("0313153100")) == "1234567840240107"
+    assert DRIVER.sender(mbus.select_request("12345678FFFFFFFF")) == ""
+    assert DRIVER.sender(ACK) == ""

@@ -19,6 +19,7 @@ from drivers.kit import (
     Decoded,
     Framer,
     LineSettings,
+    Names,
     NoReply,
     Observation,
     Polled,
@@ -402,6 +403,27 @@ async def test_what_a_meter_shows_first_on_a_day_is_kept_in_the_commit_of_its_ev
     assert (row.device, row.kind, json.loads(row.doc)["r"]) == ("m1", "read", {"energy_active_import": "12.50"})
     marks = [one for one in await centre.outbox.marks() if one.key == "registers"]
     assert json.loads(marks[0].value)["last"] == {"energy_active_import": "12.50"}
+
+
+def _two_step_talk(_target: Any) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+    yield Ask(b"hello\n", lambda frame: frame == b"ack\n")
+    yield Ask(b"read\n", lambda frame: frame.startswith(b"kwh="))
+    return (Reading("energy_active_import", Decimal(1)),)
+
+
+@pytest.mark.parametrize(("names", "number"), [(Names.METER, "12345678"), (Names.PLACE, "")])
+async def test_a_meter_s_number_is_that_of_the_first_frame_that_names_one(
+    bench: Any, names: Names, number: str
+) -> None:
+    """An acknowledgement names nobody, and a place on the bus is no number of a meter."""
+    driver = Answers(
+        "meter", Title("", ""), LineFramer, lambda address, raw: address, _two_step_talk, (), names=names,
+        sender=lambda frame: "12345678" if frame.startswith(b"kwh=") else "",
+    )  # fmt: skip
+    desk = meter("m1", driver=driver)
+    master, _, _ = await bench(lambda request: b"ack" if request == b"hello\n" else b"kwh=1", desk)
+    await master._poll(master._turns[0])
+    assert desk.meter_number == number
 
 
 async def test_a_register_that_runs_backwards_is_published_as_held_and_told(bench: Any) -> None:

@@ -11,10 +11,10 @@ REPLY = bytes.fromhex("680036190000006891183332343363693333893533334c3333336b333
 REQUEST = bytes.fromhex("fefefefe68003619000000681104333234330016")
 
 
-def bus() -> Unasked:
-    driver = catalogue.driver("dlt645-2007")
-    assert isinstance(driver, Answers)
-    return Unasked([Desk(name, driver.model, "bus", name, "", "", driver, None) for name in ("m1", "m2")])
+def bus(*models: str) -> Unasked:
+    drivers = [catalogue.driver(model) for model in models or ("dlt645-2007", "dlt645-2007")]
+    assert all(isinstance(driver, Answers) for driver in drivers)
+    return Unasked([Desk(f"m{n}", one.model, "bus", f"m{n}", "", "", one, None) for n, one in enumerate(drivers)])
 
 
 def test_a_meter_that_repeats_its_reply_is_named_whatever_stands_around_it() -> None:
@@ -38,3 +38,19 @@ def test_a_crowd_of_addresses_is_bounded() -> None:
         body = b"\x68" + n.to_bytes(6, "little") + b"\x68\x91\x00"
         unasked.take(body + bytes([sum(body) & 0xFF, 0x16]))
     assert len(unasked._counts) == MAX_NAMES
+
+
+# libmbus (BSD-3-Clause, Raditex Control AB) itron_bm_+m.hex; Tasmota xnrg_08_sdm120: 230.2 V of an Eastron meter.
+MBUS = bytes.fromhex(
+    "683c3c680808727803491177040e16290000000c7878034911041331d40000426c0000441300000000046d1d0d98110227000009fd0e0209fd0f060f00008f13e816"
+)
+MODBUS = bytes.fromhex("010404436633341b38")
+
+
+def test_meters_of_several_protocols_on_one_bus_are_named_each_in_its_own_way() -> None:
+    unasked = bus("mbus", "modbus-meter", "cjt188")
+    unasked.take(b"\x00" + MODBUS + b"\x00" + MODBUS + b"\x00")
+    assert unasked.loudest == "1"  # its unit: a reply says no more
+    for byte in MBUS * 3:
+        unasked.take(bytes([byte]))
+    assert unasked.loudest == "1149037804770E16"

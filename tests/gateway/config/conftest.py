@@ -74,8 +74,9 @@ def _streams(model: str, **more: Any) -> Streams:
     return Streams(model=model, title=TITLE, decode=lambda *_: Decoded(), vectors=(), **settings)
 
 
-def _answers(model: str, line: LineSettings) -> Answers:
-    return Answers(model=model, title=TITLE, framer=_Framer, options=_answer_options, talk=_talk, vectors=(), line=line)
+def _answers(model: str, line: LineSettings, **more: Any) -> Answers:
+    settings: dict[str, Any] = {"framer": _Framer, "options": _answer_options, "talk": _talk, "line": line, **more}
+    return Answers(model=model, title=TITLE, vectors=(), **settings)
 
 
 _DRIVERS: tuple[Driver, ...] = (
@@ -95,6 +96,7 @@ _DRIVERS: tuple[Driver, ...] = (
     _streams("asked-receiver", radio=True, poll=Poll(b"?", 1.0)),
     _answers("meter", LineSettings(2400, 8, "E", 1)),
     _answers("fast-meter", LineSettings(9600, 8, "N", 1)),
+    _answers("sealed-meter", LineSettings(2400, 8, "E", 1), keyed=lambda target, key: (target, key), key_bytes=16),
 )
 
 

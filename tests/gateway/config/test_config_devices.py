@@ -65,18 +65,22 @@ def test_a_button_with_a_key_runs_with_it_and_its_address_in_capitals(added: Add
     assert repr(bytes.fromhex(KEY)) not in repr(settings)
 
 
-def test_a_stream_that_may_be_encrypted_gets_the_key_into_its_options(added: Added, key_file: Path) -> None:
+@pytest.mark.parametrize("model", ["sealed-port", "sealed-meter"])
+def test_what_may_be_encrypted_on_a_line_gets_the_key_into_its_options(
+    added: Added, key_file: Path, model: str
+) -> None:
     for more, key in ((f'key = "file:{key_file}"', bytes.fromhex(KEY)), ("", None)):
-        settings, findings = added(LINKS + device("sealed-port", "bus", "", more))
+        settings, findings = added(LINKS + device(model, "bus", "000012345678", more))
         assert findings == []
         (one,) = settings.devices
         assert isinstance(one.options, tuple)
         assert one.options[1] == key
 
 
-def test_a_key_of_another_length_is_told_and_the_stream_runs_without(added: Added, key_file: Path) -> None:
+@pytest.mark.parametrize("model", ["sealed-port", "sealed-meter"])
+def test_a_key_of_another_length_is_told_and_the_device_runs_without(added: Added, key_file: Path, model: str) -> None:
     key_file.write_text("231d")
-    settings, findings = added(LINKS + device("sealed-port", "bus", "", f'key = "file:{key_file}"'))
+    settings, findings = added(LINKS + device(model, "bus", "000012345678", f'key = "file:{key_file}"'))
     assert findings == [("GW-CFG-19", "device[1] (one).key", 22, "kept")]
     assert settings.devices[0].key_bytes is None
 
