@@ -22,7 +22,7 @@ _CONFIG_CODES: Final = (*range(1, 52), 53)  # 52 was used once: the next is 54
 
 _BROKER_DOWN: Final = tuple(f"GW-MQS-{n:02d}" for n in range(1, 5))
 _RECEIVER_DOWN: Final = tuple(f"GW-RCV-{n:02d}" for n in range(1, 7))
-_SERIAL_DOWN: Final = tuple(f"GW-SER-{n:02d}" for n in range(1, 8))
+_SERIAL_DOWN: Final = tuple(f"GW-SER-{n:02d}" for n in (*range(1, 8), 11))
 _NO_NETWORK: Final = ("GW-NET-10", "GW-NET-11")
 _POWER: Final[tuple[Severity, ...]] = ("problem", "warning", "warning", "problem", "problem")
 _DAY_S: Final = 86_400.0

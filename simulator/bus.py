@@ -10,8 +10,9 @@ speak by themselves on DIR/`path`, as their model does (p1-port, sml-meter), enc
 Writes DIR/bus.jsonl (each register of each reply that went whole to one holder of the port) and DIR/lines.jsonl (each
 line at its birth and at its acknowledgement, each fall at its beginning).
 
-Beside what `scenario` writes, a meter may have "kw" (its load), "phases", "baud" (a speed of its own) and "faults" (see
-`meters.Quirks`), a radar "faults" (see `radars.RadarQuirks`), and `links.bus` may have "echo": true.
+Beside what `scenario` writes, a meter may have "kw" (its load), "phases", "baud" and "parity" (its own) and "faults" (see
+`meters.Quirks`), a radar "faults" (see `radars.RadarQuirks`), and `links.bus` may have "echo": true, and instead of "path" a
+TCP port "rfc2217" and a "parity": then a serial server stands before the bus, which knows parity; a pty knows none.
 
 Limits: 8 replies of a bus under way at once, a request beyond them is not answered. An emission whose time has passed
 is made up for at once.
@@ -31,15 +32,17 @@ from pathlib import Path
 from typing import Any, Final, TextIO
 
 from simulator.call_systems import CallQuirks, CallSystem
+from simulator.com_port_server import ComPortServer
 from simulator.line_devices import FIELD_NAMES, LineSource, TcpPort
-from simulator.line_meters import HeatMeter, LineReader, ModbusMeter, WaterMeter
+from simulator.line_meters import ChintMeter, HeatMeter, LineReader, ModbusMeter, WaterMeter
 from simulator.meters import Answer, Meter, Quirks, Request, frame
 from simulator.meters_698 import Meter698
 from simulator.meters_1997 import Meter1997
-from simulator.pty_port import PtyPort, noise
+from simulator.pty_port import PtyPort
 from simulator.push_meters import PushMeter
 from simulator.radars import FallRadar, MicradarRadar, RadarQuirks
 from simulator.scenario import load
+from simulator.uart import Framing, arriving, noise
 
 REPLIES_AT_ONCE: Final = 8
 BYTE_GAP_S: Final = 0.5
@@ -78,22 +81,28 @@ class Exchange:
 class MeterBus:
     """Meters that share two wires. Two that answer at once garble each other, as on the real ones.
 
-    A meter has the speed of the bus or one of its own; what is sent at another is noise to it. `on_exchange` is told of each
-    reply that went whole to one holder, with the moment of the monotonic clock at which its last bit had passed.
+    A meter has the speed and parity of the bus or its own; what is sent at another speed is noise to it, and so is another
+    parity where the master is a serial server: a pty knows none. `on_exchange` is told of each reply that went whole to one
+    holder, with the moment of the monotonic clock at which its last bit had passed.
     """
 
     def __init__(
-        self, *, path: Path, baud: int, meters: Sequence[Meter], ledger: Ledger, echo: bool = False,
-        bits_per_byte: int = 10, on_exchange: Callable[[Exchange], None] | None = None,
+        self, *, path: Path | ComPortServer, baud: int, meters: Sequence[Meter], ledger: Ledger, echo: bool = False,
+        bits_per_byte: int = 10, parity: str = "N", on_exchange: Callable[[Exchange], None] | None = None,
     ) -> None:  # fmt: skip
-        """Put meters on a pty with the name `path`. `echo`: the master's adapter hears what it sends."""
-        self._readers = {one.baud or baud: LineReader() for one in meters} or {baud: LineReader()}
+        """Put meters on a pty with the name `path`, or behind a serial server. `echo`: the adapter hears what it sends."""
+        self._own = Framing(baud, parity=parity)
+        self._readers = {self._framing(one): LineReader() for one in meters} or {self._own: LineReader()}
         # An adapter's echo is its own: it comes back clean at whatever speed it is set to.
-        self._follows = echo or set(self._readers) != {baud}
-        self.port = PtyPort(
-            path=path, baud=baud, on_data=self._heard, bits_per_byte=bits_per_byte, follows=self._follows
-        )  # fmt: skip
-        self._baud = baud
+        self._follows = echo or {one.baud for one in self._readers} != {baud}
+        self.port: PtyPort | ComPortServer
+        if isinstance(path, ComPortServer):
+            self.port = path
+            path.on_data = self._heard
+        else:
+            self.port = PtyPort(
+                path=path, baud=baud, on_data=self._heard, bits_per_byte=bits_per_byte, follows=self._follows
+            )  # fmt: skip
         self._on_exchange = on_exchange
         self._asked_bytes = 0
         self._is_jabbered = False
@@ -118,22 +127,39 @@ class MeterBus:
                 reader.forget()
         self._heard_at = now
         self._asked_bytes += len(data)
-        speed = self.port.speed
         if self._echo:
-            self._begin(self._send_echo(data, speed))
-        for baud, reader in self._readers.items():
-            for request in reader.feed(noise(data) if self._follows and baud != speed else data):
-                self._answer(request, baud)
+            self._begin(self._send_echo(data))
+        for framing, reader in self._readers.items():
+            for request in reader.feed(self._arriving(data, framing)):
+                self._answer(request, framing)
                 self._asked_bytes = 0
 
-    def _answer(self, request: Request, baud: int) -> None:
+    def _arriving(self, data: bytes, framing: Framing) -> bytes:
+        """Return what a meter reads of what the master sends."""
+        port = self.port
+        if isinstance(port, ComPortServer):
+            return arriving(data, sent=port.framing, heard=framing)
+        return noise(data) if self._follows and framing.baud != port.speed else data
+
+    async def _send(self, data: bytes, framing: Framing) -> bool:
+        """Let a meter speak; True when all of it went to one holder of the port who had set it as the meter has."""
+        port = self.port
+        if not isinstance(port, ComPortServer):
+            return await port.send(data, baud=framing.baud)
+        return await port.send(data, framing=framing) and port.framing == framing
+
+    def _framing(self, meter: Meter) -> Framing:
+        own = self._own
+        return Framing(meter.baud or own.baud, own.bits, meter.parity or own.parity, own.stop)
+
+    def _answer(self, request: Request, framing: Framing) -> None:
         now = time.time()
-        here = [meter for meter in self._meters if (meter.baud or self._baud) == baud]
+        here = [meter for meter in self._meters if self._framing(meter) == framing]
         answers = [(meter, answer) for meter in here if (answer := self._reply_of(meter, request, now=now))]
         if len(answers) == 1:
             self._begin(self._reply(*answers[0], asked_bytes=self._asked_bytes))
         elif answers:
-            self._begin(self._collide([answer.frame for _, answer in answers], baud))
+            self._begin(self._collide([answer.frame for _, answer in answers], framing))
 
     def _reply_of(self, meter: Meter, request: Request, *, now: float) -> Answer | None:
         if meter.quirks.silent or (meter.quirks.answers < 1 and meter.random.random() >= meter.quirks.answers):
@@ -148,15 +174,16 @@ class MeterBus:
         self._replies.add(task)
         task.add_done_callback(self._replies.discard)
 
-    async def _send_echo(self, data: bytes, baud: int) -> None:
-        await self.port.send(data, baud=baud)
+    async def _send_echo(self, data: bytes) -> None:
+        port = self.port
+        await self._send(data, port.framing if isinstance(port, ComPortServer) else Framing(port.speed))
 
     async def _reply(self, meter: Meter, answer: Answer, *, asked_bytes: int) -> None:
         thought_s = meter.delay_s()
         await asyncio.sleep(thought_s)
-        baud = meter.baud or self._baud
+        framing = self._framing(meter)
         if meter.quirks.foreign and len(answer.frame) > CONTROL_AT:
-            await self.port.send(frame(STRANGER, answer.frame[CONTROL_AT], answer.data), baud=baud)
+            await self._send(frame(STRANGER, answer.frame[CONTROL_AT], answer.data), framing)
         wire = meter.preamble + answer.frame
         if meter.quirks.stray:
             wire = b"\x00\xff\x00" + wire + b"\xff\x00"
@@ -165,8 +192,8 @@ class MeterBus:
             at = meter.random.randrange(len(wire))
             wire = wire[:at] + bytes([wire[at] ^ 0x20]) + wire[at + 1 :]
         if meter.quirks.jabbers:
-            self._begin(self._jabber(wire, baud))
-        if not await self.port.send(wire, baud=baud):
+            self._begin(self._jabber(wire, framing))
+        if not await self._send(wire, framing):
             return
         if self._on_exchange is not None:
             ended_at = asyncio.get_running_loop().time()
@@ -181,17 +208,17 @@ class MeterBus:
                 told = {"quantity": value.quantity, "channel": value.channel, "value": value.text()}
                 self._ledger.record({**row, "n": None, "session": None, "value": told})
 
-    async def _jabber(self, wire: bytes, baud: int) -> None:
+    async def _jabber(self, wire: bytes, framing: Framing) -> None:
         if not self._is_jabbered:
             self._is_jabbered = True
             while True:
                 await asyncio.sleep(JABBER_S)
-                await self.port.send(wire, baud=baud)
+                await self._send(wire, framing)
 
-    async def _collide(self, frames: Sequence[bytes], baud: int) -> None:
+    async def _collide(self, frames: Sequence[bytes], framing: Framing) -> None:
         await asyncio.sleep(0.02)
         columns = zip_longest(*frames, fillvalue=0xFF)
-        await self.port.send(bytes(_dominant(column) for column in columns), baud=baud)
+        await self._send(bytes(_dominant(column) for column in columns), framing)
 
 
 def _dominant(column: Sequence[int]) -> int:
@@ -246,8 +273,11 @@ def meter_bus(run: Path, scenario: Mapping[str, Any], ledger: Ledger) -> MeterBu
     if link is None:
         return None
     meters = [_meter(device, scenario) for device in scenario["devices"] if device.get("role") == "meter"]
-    baud, path = int(link["baud"]), run / str(link["path"])
-    return MeterBus(path=path, baud=baud, meters=meters, ledger=ledger, echo=bool(link.get("echo", False)))
+    where = ComPortServer(port=int(link["rfc2217"])) if "rfc2217" in link else run / str(link["path"])
+    return MeterBus(
+        path=where, baud=int(link["baud"]), parity=str(link.get("parity", "N")), meters=meters, ledger=ledger,
+        echo=bool(link.get("echo", False)),
+    )  # fmt: skip
 
 
 def push_meters(run: Path, scenario: Mapping[str, Any], ledger: Ledger) -> list[PushMeter]:
@@ -362,6 +392,8 @@ _MODELS: Final[Mapping[str, type[Meter]]] = {
 def _meter(device: Mapping[str, Any], scenario: Mapping[str, Any]) -> Meter:
     try:
         make = _MODELS.get(device.get("model", ""), Meter)
+        if device.get("map", {}).get("meter") == "chint-ddsu666":
+            make = ChintMeter
         return make(
             device=device["id"],
             address=device["address"],
@@ -370,6 +402,7 @@ def _meter(device: Mapping[str, Any], scenario: Mapping[str, Any]) -> Meter:
             kw=device.get("kw"),
             phases=device.get("phases", 3),
             baud=device.get("baud"),
+            parity=device.get("parity"),
             quirks=Quirks(**device.get("faults", {})),
         )
     except (TypeError, ValueError) as error:

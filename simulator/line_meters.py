@@ -241,6 +241,9 @@ class HeatMeter(Meter):
 class ModbusMeter(Meter):
     """An Eastron SDM630: its unit, 1 to 247. It refuses what it does not have with exception 2."""
 
+    _function = 4
+    _blocks: tuple[range, ...] = (range(0x5A), range(0x156, 0x17E))
+
     def __init__(self, *, address: str, **options: Any) -> None:
         """Make a meter with the options of `Meter`. ValueError for a unit out of bounds."""
         if not address.isdigit() or not 1 <= int(address) <= 247:
@@ -256,8 +259,8 @@ class ModbusMeter(Meter):
         self._advance(int(now))
         shown = self._shown()
         first, count = (int.from_bytes(request.data[at : at + 2], "big") for at in (0, 2))
-        has_all = all(one < 0x5A or 0x156 <= one < 0x17E for one in range(first, first + count))
-        if request.control != 4 or not count or not has_all:
+        has_all = all(any(one in block for block in self._blocks) for one in range(first, first + count))
+        if request.control != self._function or not count or not has_all:
             body = bytes([self._unit, request.control | 0x80, 2])
             return Answer(body + crc16(body), body)
         registers = b""
@@ -265,7 +268,7 @@ class ModbusMeter(Meter):
             value, factor = shown.get(register & ~1, (None, 1.0))
             number = 0.0 if value is None else (value.number or 0) / 10**value.decimals * factor
             registers += struct.pack(">f", number)[2 * (register & 1) :][:2]
-        body = bytes([self._unit, 4, len(registers)]) + registers
+        body = bytes([self._unit, self._function, len(registers)]) + registers
         told = tuple(value for register, (value, _) in shown.items() if first <= register < first + count and value)
         return Answer(body + crc16(body), body, told)
 
@@ -284,3 +287,27 @@ class ModbusMeter(Meter):
         shown[0x46], shown[0x48] = (hertz, 1.0), (total, 1.0)
         shown[0x156] = (Value("energy_active_combined", "", total.number, 4, 2), 1.0)
         return shown
+
+
+class ChintMeter(ModbusMeter):
+    """A Chint DDSU666, single phase, whose floats stand among the holding registers. Its unit: see `ModbusMeter`."""
+
+    _function = 3
+    _blocks = (range(0x2000, 0x2020), range(0x4000, 0x4010))
+
+    def __init__(self, **options: Any) -> None:
+        """Make a meter with the options of `Meter`, of one phase."""
+        super().__init__(**{**options, "phases": 1})
+
+    def _shown(self) -> dict[int, tuple[Value | None, float]]:
+        """See `ModbusMeter`; this one speaks of kilowatts."""
+        total = self._imports()[0]
+        return {
+            0x2000: (self._voltages()[1], 1.0),
+            0x2002: (self._currents()[1], 1.0),
+            0x2004: (self._powers()[1], 1.0),
+            0x200A: (Value("power_factor", "A", 1000, 2, 3), 1.0),
+            0x200E: (self._frequencies()[0], 1.0),
+            0x4000: (total, 1.0),
+            0x400A: (Value("energy_active_export", "", 0, 4, 2), 1.0),
+        }

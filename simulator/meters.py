@@ -216,10 +216,11 @@ class Meter:
         phases: int = 3,
         quirks: Quirks | None = None,
         baud: int | None = None,
+        parity: str | None = None,
     ) -> None:
         """Make a meter at `start` (seconds since 1970). ValueError for an address that is not 12 digits.
 
-        `baud`: its own speed, where it differs from that of its bus.
+        `baud`, `parity`: its own, where they differ from those of its bus.
         """
         if len(address) != 12 or not address.isdigit():
             raise ValueError(f"meter {device}: address = {address!r}: expected 12 digits")
@@ -227,6 +228,7 @@ class Meter:
         self.address = bytes.fromhex(address)[::-1]
         self.quirks = quirks or Quirks()
         self.baud = baud
+        self.parity = parity
         # S311: a rehearsal that can be repeated, nothing secret hangs on it.
         self.random = Random(f"{seed}/{device}")  # noqa: S311
         self.preamble = b"\xfe" * self.random.choice((0, 1, 2, 4))

@@ -21,6 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
+from simulator.uart import noise
+
 PENDING_BYTES: Final = 64 * 1024
 LOOK_S: Final = 0.005
 PORTION_S: Final = 0.010
@@ -257,8 +259,3 @@ async def _until(moment: float) -> None:
     delay = moment - asyncio.get_running_loop().time()
     if delay > 0:
         await asyncio.sleep(delay)
-
-
-def noise(data: bytes) -> bytes:
-    """What a receiver at the wrong speed makes of bytes: as many others, always the same ones."""
-    return bytes((byte * 37 + 0x5B) & 0xFF for byte in data)

@@ -110,7 +110,8 @@ def _search() -> Search:
 
 
 def _recognised(unit: int) -> Search:
-    fitting = []
+    """Try each map. Of those that fit the one that shows most is the meter's: a map of one phase fits a meter of three, too."""
+    fitting: dict[str, int] = {}
     for name, chosen in MAPS.items():
         talking = talk(Target(unit, chosen, settled=True))
         try:
@@ -118,13 +119,15 @@ def _recognised(unit: int) -> Search:
             while True:
                 heard = yield replace(ask, retries=1)
                 ask = talking.send(heard.frame) if heard.frame is not None else talking.throw(NoReply())
-        except StopIteration:
-            fitting.append(name)
+        except StopIteration as end:
+            readings: tuple[Observation, ...] = end.value
+            fitting[name] = sum(isinstance(one, Reading) and one.value != 0 for one in readings)
         except (NoReply, Rejected):
             continue
     if fitting:
-        also = f"also fits: {', '.join(fitting[1:])}" if fitting[1:] else ""
-        yield Found(str(unit), {"meter": fitting[0]}, about=also)
+        first, *others = sorted(fitting, key=lambda name: -fitting[name])
+        also = f"also fits: {', '.join(others)}" if others else ""
+        yield Found(str(unit), {"meter": first}, about=also)
     else:
         yield Found(str(unit), about="no register map fits", complete=False)
 

@@ -9,11 +9,14 @@ from __future__ import annotations
 import argparse
 import re
 from collections.abc import Callable
-from typing import Any, Final, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from gateway import __version__
 from gateway.diagnose.report import SECTIONS
 from gateway.texts import LANGUAGES, text
+
+if TYPE_CHECKING:
+    from drivers.kit import LineSettings
 
 DEFAULT_CONFIG: Final = "/etc/daycare-gateway/gateway.toml"
 MAX_SECONDS: Final = 86_400.0
@@ -133,6 +136,9 @@ def _scan(scan: _Parser) -> None:
     scan.own.add_argument(
         "--baud", type=int, metavar="N", action="append", default=[], help=text("cli.option-scan-baud", lang)
     )
+    scan.own.add_argument(
+        "--line", type=_line, metavar='"9600 8O1"', action="append", default=[], help=text("cli.option-scan-line", lang)
+    )
     scan.own.add_argument("--quiet", type=int, metavar="MS", default=50, help=text("cli.option-scan-quiet", lang))
     _flag(scan, "--json", "option-json")
 
@@ -237,6 +243,14 @@ class _Formatter(argparse.HelpFormatter):
 
 def _flag(parser: _Parser, name: str, key: str) -> None:
     parser.own.add_argument(name, action="store_true", help=text(f"cli.{key}", parser.lang))
+
+
+def _line(written: str) -> LineSettings:
+    from drivers.kit.searching import lines
+
+    if not re.fullmatch(r"[1-9][0-9]{2,6} [5-8][NEO][12]", written):
+        raise ValueError(written)
+    return lines(written)[0]
 
 
 def _seconds(written: str) -> float:

@@ -81,8 +81,13 @@ def run(arguments: argparse.Namespace, paper: Paper, *, config: Path) -> bool:
     Raises LinkDown (what was found before is printed), ValueError (the port).
     """
     errors = Paper(paper.lang, sys.stderr)
-    is_socket = ports.socket_address(arguments.port) is not None
-    steps = plan(_drivers(arguments.model), is_socket=is_socket, quiet_s=arguments.quiet / 1000)
+    ports.socket_address(arguments.port)
+    steps = plan(
+        _drivers(arguments.model),
+        is_settable=ports.is_settable(arguments.port),
+        quiet_s=arguments.quiet / 1000,
+        lines=arguments.line,
+    )
     if arguments.baud:
         steps = [one for one in steps if one.settings is None or one.settings.baud in arguments.baud]
     whole_s = sum(one.seconds for one in steps)

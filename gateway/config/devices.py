@@ -362,8 +362,8 @@ def _conflict(device: Device, holders: Sequence[Device], link: Serial) -> dict[s
         if ours.address_of is None or theirs.address_of is None:
             return {**facts, "reason": "@hint.cannot-share"}
     wants, has = device.line(link), first.line(link)
-    # A port of this machine is set anew between two who are asked; what is behind a socket nobody can set from here.
-    resets = isinstance(ours, Answers) and link.port.startswith("/")
+    # A port that can be set is set anew between two who are asked; what is behind a raw socket nobody can set from here.
+    resets = isinstance(ours, Answers) and not link.port.startswith("socket:")
     if wants is not None and has is not None and wants != has and not resets:
         return {**facts, "reason": "@hint.other-settings", "wants": _settings(wants), "has": _settings(has)}
     return None

@@ -28,7 +28,7 @@ MAX_BYTES: Final = 1024 * 1024
 
 _SECTIONS: Final = ("gateway", "room", "serial", "ble", "receiver", "mqtt", "device", "destination", "outbox")
 _UNSTABLE_PORT: Final = re.compile(r"/dev/tty(USB|ACM)\d+")
-_SOCKET: Final = re.compile(r"socket://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
+_SOCKET: Final = re.compile(r"(?:socket|rfc2217)://(\[[0-9A-Fa-f:.]+\]|[A-Za-z0-9._-]+):(\d{1,5})")
 _HIGHEST_PORT: Final = 65_535
 _LASTING_NAMES: Final = (Path("/dev/serial/by-id"), Path("/dev/serial/by-path"))
 

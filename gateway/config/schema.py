@@ -106,7 +106,7 @@ def _more(table: str, key: str, catalogue: Catalogue) -> dict[str, Any]:
     if (table, key) == ("destination", "path"):
         return {**_table("path", catalogue), "minItems": 1, "maxItems": MAX_PATHS}
     known: dict[tuple[str, str], dict[str, Any]] = {
-        ("serial", "port"): {"pattern": "^(/|socket://)"},
+        ("serial", "port"): {"pattern": "^(/|(socket|rfc2217)://)"},
         ("destination", "profile"): {"anyOf": [{"enum": list(SHIPPED)}, {"pattern": "^/"}]},
         ("destination", "types"): {"items": {"enum": list(WRITABLE_TYPES)}},
         ("path", "url"): {"pattern": _URL},

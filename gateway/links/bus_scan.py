@@ -59,14 +59,19 @@ class Scan:
     asked: int = 0
 
 
-def plan(drivers: Sequence[Answers], *, is_socket: bool, quiet_s: float) -> list[Step]:
-    """Return the steps: short searches first, each with what it takes where nobody is there, in seconds."""
+def plan(
+    drivers: Sequence[Answers], *, is_settable: bool, quiet_s: float, lines: Sequence[LineSettings] = ()
+) -> list[Step]:
+    """Return the steps: short searches first, each with what it takes where nobody is there, in seconds.
+
+    `lines`: settings to be tried instead of those under which each protocol is met.
+    """
     steps = []
     for driver in drivers:
         searching = driver.search
         if searching is None:
             continue
-        for settings in (None,) if is_socket else searching.lines:
+        for settings in (lines or searching.lines) if is_settable else (None,):
             byte_s = 11 / (settings or driver.line).baud
             steps.append(
                 Step(driver, searching, settings, searching.questions * (searching.timeout_s + quiet_s + 20 * byte_s))

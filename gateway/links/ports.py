@@ -32,7 +32,10 @@ UNREACHABLE = "GW-SER-06"
 OTHER = "GW-SER-07"
 # It hears, but takes nothing.
 STALLED = "GW-SER-08"
+# A serial server that does not let its port be set, though the configuration has it so.
+NO_CONTROL = "GW-SER-11"
 
+_SETTABLE = "rfc2217"
 _PROC = Path("/proc")
 _BY_ID = Path("/dev/serial/by-id")
 _BY_PATH = Path("/dev/serial/by-path")
@@ -49,6 +52,8 @@ _CODES = {
     errno.EAGAIN: HELD,
     errno.EINVAL: REFUSED_SETTINGS,
 }
+# See `serial_server`.
+_SERVER_CODES = {errno.EPROTO: NO_CONTROL, errno.EINVAL: REFUSED_SETTINGS}
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,18 +103,24 @@ def lasting_name(port: str) -> str:
 
 
 def socket_address(port: str) -> tuple[str, int] | None:
-    """Return host and port of `socket://host:port`, None for a device path. ValueError for anything else."""
+    """Return host and port of `socket://host:port` or `rfc2217://host:port`, None for a device path. ValueError otherwise."""
     if port.startswith("/"):
         return None
-    refusal = ValueError(f"{port!r}: expected an absolute device path or socket://host:port")
+    refusal = ValueError(f"{port!r}: expected an absolute device path, socket://host:port or rfc2217://host:port")
     try:
         parts = urlsplit(port)
         host, number = parts.hostname, parts.port
     except ValueError:
         raise refusal from None
-    if parts.scheme != "socket" or not host or not number or parts.path not in ("", "/") or parts.query:
+    is_known = parts.scheme in ("socket", _SETTABLE)
+    if not is_known or not host or not number or parts.path not in ("", "/") or parts.query:
         raise refusal
     return host, number
+
+
+def is_settable(port: str) -> bool:
+    """Whether speed and parity of a port can be set from here: of those on a network, only over RFC 2217."""
+    return port.startswith(("/", f"{_SETTABLE}://"))
 
 
 def check(port: str) -> PortProblem | None:
@@ -134,7 +145,8 @@ def explain(port: str, error: BaseException) -> PortProblem:
     """Turn the error of an opening into a problem. Blocks while it looks for the holder of a busy port."""
     detail = _one_line(error)
     if not port.startswith("/"):
-        return PortProblem(UNREACHABLE, {"port": port, "detail": detail})
+        told = _SERVER_CODES.get(error.errno or 0) if isinstance(error, OSError) and is_settable(port) else None
+        return PortProblem(told or UNREACHABLE, {"port": port, "detail": detail})
     if isinstance(error, (serialx.SerialException, ValueError)):
         return PortProblem(REFUSED_SETTINGS, {"port": port, "detail": detail})
     code = _CODES.get(error.errno or 0, OTHER) if isinstance(error, OSError) else OTHER

@@ -1,4 +1,4 @@
-"""One serial line, or a TCP connection to one: open for as long as it can be, and honest about when it was not.
+"""One serial line, here or behind a TCP connection: open for as long as it can be, and honest about when it was not.
 
 A line serves in one of two modes. Streams: bytes go to `on_data` as they come. Asking: `ask` runs one turn at a time on
 a half-duplex bus. A lost line is opened again; when, stands in `reopening`.
@@ -27,7 +27,7 @@ from gateway.links.reopening import signature, wait_to_retry
 from gateway.links.stall import Stall
 from gateway.links.state import LinkState, StateCallback
 from gateway.links.turn import Turn
-from gateway.links.wire import CLOSE_TIMEOUT_S, Wire, connect, open_port, set_port
+from gateway.links.wire import CLOSE_TIMEOUT_S, Wire, connect, connect_and_set, open_port, set_port
 
 PENDING_BYTES = 64 * 1024
 OPEN_TIMEOUT_S = 5.0
@@ -63,7 +63,7 @@ class SerialLine:
         clock: Clock,
         on_data: Callable[[bytes, Stamp], None] | None = None,
     ) -> None:
-        """Prepare a line; nothing is opened. ValueError when `port` is neither a device path nor socket://host:port."""
+        """Prepare a line; nothing is opened. ValueError for what is no port, see `ports.socket_address`."""
         self.link_id = link_id
         self.port = port
         self.asks = self.replies = self.timeouts = 0
@@ -75,7 +75,11 @@ class SerialLine:
         self.on_unasked: Callable[[bytes], None] = lambda _data: None
         self.last_rx: Stamp | None = None
         self._address = ports.socket_address(port)
-        self._settings = self._set = line
+        # A kernel takes a connection before its program does; a serial server that has set its port has a program.
+        self._is_unproven = self._address is not None and not ports.is_settable(port)
+        self._settings = line
+        # What the port is set to now; None when nobody knows.
+        self._set: LineSettings | None = line
         self._quiet_s = quiet_ms / 1000
         self._on_state = on_state
         self._clock = clock
@@ -183,6 +187,7 @@ class SerialLine:
                 await set_port(wire, settings)
         except (OSError, serialx.SerialException, ValueError) as error:  # TimeoutError is an OSError
             reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
+            self._set = None
             said = f"{settings.baud} {settings.bits}{settings.parity}{settings.stop}"
             raise NoReply(f"{self.link_id}: the port cannot be set to {said}: {reason}") from error
         self._set, self._byte_s = settings, _byte_s(settings)
@@ -270,7 +275,9 @@ class SerialLine:
         return wire
 
     async def _open(self, wire: Wire) -> None:
-        if self._address is not None:
+        if self._address is not None and ports.is_settable(self.port):
+            await connect_and_set(wire, self._address, self._settings)
+        elif self._address is not None:
             await connect(wire, self._address)
         else:
             await open_port(wire, self.port, self._settings)
@@ -282,7 +289,7 @@ class SerialLine:
         self._busy_until = asyncio.get_running_loop().time()
         # Not at once: the transports of Python 3.11 begin to read after this call, paused or not.
         asyncio.get_running_loop().call_soon(self._stay_paused)
-        self._trial_s = STEADY_S if self._short_lives >= SHORT_LIVES else TICK_S if self._address else 0.0
+        self._trial_s = STEADY_S if self._short_lives >= SHORT_LIVES else TICK_S if self._is_unproven else 0.0
         if not self._trial_s:
             self._tell_open(wire)
 

@@ -1,4 +1,4 @@
-"""One connection of a line: a serial port opened by serialx, or a TCP socket. It lives once and is never reopened.
+"""One connection of a line: a serial port opened by serialx, a TCP socket, or a serial server's port. It is never reopened.
 
 A peer may send faster than its bytes can be understood: asyncio hands over 256 KiB at a time, which as short lines of
 garbage keep a slow machine busy for seconds. So bytes are taken in slices, with everybody else's turn between two of them,
@@ -20,6 +20,7 @@ from typing import cast
 import serialx
 
 from drivers.kit import LineSettings
+from gateway.links.serial_server import SerialServer, SettablePort
 
 CLOSE_TIMEOUT_S = 2.0
 SLICE_BYTES = 4096
@@ -179,6 +180,21 @@ async def connect(wire: Wire, address: tuple[str, int]) -> None:
     serialx has a socket transport too, but it gives no way to its socket, hence no keep-alive.
     """
     transport, _ = await asyncio.get_running_loop().create_connection(lambda: wire, *address)
+    _keep_alive(transport)
+
+
+async def connect_and_set(wire: Wire, address: tuple[str, int], settings: LineSettings) -> None:
+    """Connect to a serial server and set its port. OSError when that fails, see `SerialServer.open`."""
+    transport, server = await asyncio.get_running_loop().create_connection(lambda: SerialServer(wire), *address)
+    try:
+        _keep_alive(transport)
+        await server.open(settings)
+    except BaseException:  # cancelled as well: nobody else would close it
+        transport.abort()
+        raise
+
+
+def _keep_alive(transport: asyncio.Transport) -> None:
     sock = transport.get_extra_info("socket")
     try:
         if sock.getsockname() == sock.getpeername():
@@ -209,6 +225,9 @@ async def open_port(wire: Wire, port: str, settings: LineSettings) -> None:
 async def set_port(wire: Wire, settings: LineSettings) -> None:
     """Set an open port anew. What lies unread or unsent in the kernel is dropped. Errors as of `open_port`."""
     transport = wire.live()
+    if isinstance(transport, SettablePort):
+        await transport.set(settings)
+        return
     if not isinstance(transport, serialx.BaseSerialTransport):
         raise OSError(errno.ENOTTY, "a socket has no speed of its own")
     await transport.reconfigure_port(

@@ -185,6 +185,21 @@ def test_every_failure_of_a_socket_is_unreachable(error: Exception) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "code"),
+    [
+        (ConnectionRefusedError(errno.ECONNREFUSED, "Connect call failed"), "GW-SER-06"),
+        (TimeoutError(errno.ETIMEDOUT, "the serial server does not confirm the settings of its port"), "GW-SER-06"),
+        (OSError(errno.EPROTO, "it does not let its port be set (RFC 2217)"), "GW-SER-11"),
+        (OSError(errno.EINVAL, "the serial server has set 9600 8N1 instead"), "GW-SER-05"),
+    ],
+)
+def test_what_a_server_whose_port_is_set_from_here_will_not_do_has_a_name(error: Exception, code: str) -> None:
+    problem = ports.explain("rfc2217://10.0.0.9:4001", error)
+    assert problem.code == code
+    assert problem.facts["detail"]
+
+
+@pytest.mark.parametrize(
     ("port", "address"),
     [
         ("/dev/ttyUSB0", None),
@@ -192,6 +207,7 @@ def test_every_failure_of_a_socket_is_unreachable(error: Exception) -> None:
         ("socket://127.0.0.1:4001", ("127.0.0.1", 4001)),
         ("socket://moxa.local:4001/", ("moxa.local", 4001)),
         ("socket://[::1]:7", ("::1", 7)),
+        ("rfc2217://192.168.8.7:4001", ("192.168.8.7", 4001)),
     ],
 )
 def test_a_port_is_a_path_or_a_socket(port: str, address: tuple[str, int] | None) -> None:

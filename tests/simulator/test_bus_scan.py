@@ -16,13 +16,17 @@ from typing import Any
 import pytest
 
 from drivers.kit import Answers, LineSettings, catalogue
+from drivers.kit.searching import lines
 from drivers.protocols import meter_search
 from gateway.cli import bus_scanning
 from gateway.cli.layout import Paper
 from gateway.errors import LinkDown
 from gateway.links.bus_scan import Device, Scan, Step, plan, scan
 from simulator.bus import Ledger, MeterBus
+from simulator.com_port_server import ComPortServer
 from simulator.meters import Meter
+from simulator.meters_698 import Meter698
+from simulator.meters_1997 import Meter1997
 
 QUIET_MS = 10
 PORT = "/dev/serial/by-id/usb-FTDI_485-port0"
@@ -51,7 +55,7 @@ async def wires(run: Path, meters: Sequence[Meter], *, echo: bool = False) -> As
 def steps(*models: str) -> list[Step]:
     """The steps of a scan that a pty can do: it knows no parity."""
     drivers = [one for one in map(catalogue.driver, models) if isinstance(one, Answers)]
-    planned = plan(drivers, is_socket=False, quiet_s=QUIET_MS / 1000)
+    planned = plan(drivers, is_settable=True, quiet_s=QUIET_MS / 1000)
     return [one for one in planned if one.settings is not None and one.settings.parity == "N"]
 
 
@@ -81,7 +85,7 @@ async def test_meters_of_two_speeds_are_found_each_at_its_own_and_once(tmp_path:
 async def test_a_meter_that_is_heard_at_either_parity_is_found_once(tmp_path: Path) -> None:
     driver = catalogue.driver("dlt645-2007")
     assert isinstance(driver, Answers)
-    planned = plan([driver], is_socket=False, quiet_s=QUIET_MS / 1000)
+    planned = plan([driver], is_settable=True, quiet_s=QUIET_MS / 1000)
     both = [one for one in planned if one.settings is not None and one.settings.baud == 9600]
     assert {one.settings.parity for one in both if one.settings} == {"E", "N"}
     async with wires(tmp_path, [meter("m1", "000000193600")]) as port:
@@ -96,7 +100,7 @@ def test_what_was_found_before_the_port_was_lost_is_printed(tmp_path: Path, monk
 
     monkeypatch.setattr(bus_scanning, "scan", lost)
     out = io.StringIO()
-    options = argparse.Namespace(port=PORT, model=[], baud=[], quiet=QUIET_MS, json=False)
+    options = argparse.Namespace(port=PORT, model=[], baud=[], line=[], quiet=QUIET_MS, json=False)
     with pytest.raises(LinkDown):
         bus_scanning.run(options, Paper("en", out), config=tmp_path / "gateway.toml")
     assert 'address = "000000193600"' in out.getvalue()
@@ -184,10 +188,72 @@ def test_what_the_loader_has_against_a_block_is_said() -> None:
     assert bus_scanning.findings(line + device) != []
 
 
+@contextlib.asynccontextmanager
+async def server(run: Path, meters: Sequence[Meter], *, refuses: str = "") -> AsyncIterator[str]:
+    """The same wires behind a serial server, whose port knows parity."""
+    ledger, front = Ledger(run / "bus.jsonl"), ComPortServer(port=0, refuses=refuses)
+    running = asyncio.create_task(MeterBus(path=front, baud=2400, parity="E", meters=meters, ledger=ledger).run())
+    try:
+        async with asyncio.timeout(10):
+            await front.listening.wait()
+        yield f"rfc2217://127.0.0.1:{front.port}"
+    finally:
+        running.cancel()
+        await asyncio.gather(running, return_exceptions=True)
+        ledger.close()
+
+
+def at(settings: str, *models: str) -> list[Step]:
+    drivers = [one for one in map(catalogue.driver, models) if isinstance(one, Answers)]
+    return plan(drivers, is_settable=True, quiet_s=QUIET_MS / 1000, lines=lines(*settings.split(", ")))
+
+
+def named(result: Scan) -> list[tuple[str, str, str]]:
+    return [
+        (one.driver.model, one.found.address, f"{one.settings.baud} {one.settings.bits}{one.settings.parity}")
+        for one in result.devices
+        if one.settings is not None
+    ]
+
+
+async def test_meters_of_every_parity_are_found_each_at_its_own_and_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(meter_search, "TIMEOUT_S", 0.5)  # 40 bytes take 183 ms
+    options: dict[str, Any] = {"seed": 5, "start": time.time()}
+    meters = [
+        Meter(device="even", address="000000193600", **options),
+        Meter(device="none", address="000000200001", parity="N", **options),
+        Meter(device="odd", address="000000200002", parity="O", **options),
+        Meter698(device="m698", address="000000698450", baud=9600, **options),
+        Meter1997(device="old", address="000000971234", baud=9600, parity="O", **options),
+    ]
+    async with server(tmp_path, meters) as port:
+        planned = at("2400 8E1, 2400 8N1, 2400 8O1, 9600 8E1, 9600 8O1", "dlt645-2007", "dlt645-1997", "dlt698-45")
+        result = await scanned(port, planned, Scan())
+    assert sorted(named(result)) == [
+        ("dlt645-1997", "000000971234", "9600 8O"),
+        ("dlt645-2007", "000000193600", "2400 8E"),
+        ("dlt645-2007", "000000200001", "2400 8N"),
+        ("dlt645-2007", "000000200002", "2400 8O"),
+        ("dlt698-45", "000000698450", "9600 8E"),
+    ]
+    assert result.crowded == []
+    assert result.refused == []
+
+
+async def test_a_serial_server_that_refuses_a_parity_is_told_and_the_rest_is_found(tmp_path: Path) -> None:
+    meters = [meter("m1", "000000193600"), Meter(device="m2", address="1" * 12, seed=5, start=0, parity="O")]
+    async with server(tmp_path, meters, refuses="O") as port:
+        result = await scanned(port, at("2400 8O1, 2400 8E1", "dlt645-2007"), Scan())
+    assert named(result) == [("dlt645-2007", "000000193600", "2400 8E")]
+    assert result.refused == [LineSettings(2400, 8, "O", 1)]
+
+
 def test_short_searches_come_first_and_the_time_is_that_of_the_questions() -> None:
     drivers = [one for one in map(catalogue.driver, ("mbus", "dlt645-2007")) if isinstance(one, Answers)]
-    planned = plan(drivers, is_socket=False, quiet_s=0.05)
+    planned = plan(drivers, is_settable=True, quiet_s=0.05)
     assert [one.driver.model for one in planned] == ["dlt645-2007"] * 6 + ["mbus"] * 4
     # 2 questions of 0.9 s, 50 ms of quiet and 20 bytes of 4.58 ms.
     assert planned[0].seconds == pytest.approx(2.08, abs=0.01)
-    assert [one.settings for one in plan(drivers, is_socket=True, quiet_s=0.05)] == [None, None]
+    assert [one.settings for one in plan(drivers, is_settable=False, quiet_s=0.05)] == [None, None]

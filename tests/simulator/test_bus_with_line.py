@@ -5,10 +5,12 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import socket
 import time
 from collections.abc import AsyncIterator, Sequence
 from decimal import Decimal
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -18,6 +20,7 @@ from gateway.clock import SystemClock
 from gateway.links.serial_line import SerialLine
 from gateway.links.state import LinkState
 from simulator.bus import Ledger, MeterBus
+from simulator.com_port_server import ComPortServer
 from simulator.line_devices import LineSource, TcpPort
 from simulator.meters import Meter, Quirks
 
@@ -26,15 +29,16 @@ class Cable:
     """A bus with meters at one end and a line at the other."""
 
     def __init__(
-        self, run: Path, meters: Sequence[Meter], *, echo: bool = False, expect_echo: bool = False, quiet_ms: int = 20
-    ) -> None:
+        self, run: Path, meters: Sequence[Meter], *, echo: bool = False, expect_echo: bool = False, quiet_ms: int = 20,
+        server: ComPortServer | None = None,
+    ) -> None:  # fmt: skip
         self.run = run
         self.states: list[LinkState] = []
         self.ledger = Ledger(run / "bus.jsonl")
-        self.bus = MeterBus(path=run / "ttyMETER", baud=9600, meters=meters, ledger=self.ledger, echo=echo)
+        self.bus = MeterBus(path=server or run / "ttyMETER", baud=9600, meters=meters, ledger=self.ledger, echo=echo)
         self.line = SerialLine(
             link_id="bus-1",
-            port=str(run / "ttyMETER"),
+            port=f"rfc2217://127.0.0.1:{server.port}" if server else str(run / "ttyMETER"),
             line=LineSettings(baud=9600),
             quiet_ms=quiet_ms,
             echo=expect_echo,
@@ -194,6 +198,29 @@ async def test_meters_of_two_speeds_on_one_port_are_read_in_turn(tmp_path: Path)
         assert (cable.line.switches, cable.line.timeouts) == (3, 0)
         with pytest.raises(NoReply):
             await cable.poll("111111111111", "energy_active_import", timeout_s=0.3)  # at the speed of the other one
+
+
+async def test_meters_of_two_parities_behind_a_serial_server_are_read_in_turn(tmp_path: Path) -> None:
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        server = ComPortServer(port=free.getsockname()[1])
+    even, odd = LineSettings(2400, 8, "E", 1), LineSettings(2400, 8, "O", 1)
+    options: dict[str, Any] = {"seed": 5, "start": time.time(), "baud": 2400}
+    meters = [
+        Meter(device="m1", address="000000193600", parity="E", **options),
+        Meter(device="m2", address="111111111111", parity="O", **options),
+    ]
+    async with plugged(Cable(tmp_path, meters, server=server)) as cable:
+        for _ in range(2):
+            assert len(await cable.poll("000000193600", "energy_active_import", settings=even)) == 5
+            assert len(await cable.poll("111111111111", "energy_active_import", settings=odd)) == 5
+        assert (cable.line.switches, cable.line.timeouts) == (4, 0)
+        with pytest.raises(NoReply):
+            await cable.poll("111111111111", "energy_active_import", timeout_s=0.3, settings=even)
+        server.cut()
+        async with asyncio.timeout(30):
+            while server.holders < 2 or not cable.line.is_open:
+                await asyncio.sleep(0.01)
+        assert len(await cable.poll("111111111111", "energy_active_import", settings=odd)) == 5
 
 
 async def test_what_a_late_meter_says_after_its_second_try_is_heard_out(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ def probes(site: Site) -> Iterator[Probe]:
 
 
 def _line(site: Site, line: Serial) -> Iterable[Line]:
-    return _server(site, line) if line.port.startswith("socket://") else _port(site, line)
+    return _port(site, line) if line.port.startswith("/") else _server(site, line)
 
 
 # -- ports of this machine ---------------------------------------------------------------------------------------

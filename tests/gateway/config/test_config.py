@@ -249,6 +249,7 @@ def test_a_port_or_adapter_belongs_to_one_link(added: Added) -> None:
         "socket://192.168.8.7:4001",
         "socket://[fe80::1]:4001",
         "socket://gateway-1.local:65535",
+        "rfc2217://192.168.8.7:4001",
     ],
 )
 def test_ports_that_last_pass(added: Added, port: str) -> None:
@@ -266,6 +267,7 @@ def test_ports_that_last_pass(added: Added, port: str) -> None:
         "socket://host",
         "socket://host:0",
         "socket://h:65536",
+        "rfc2217://h",
         "tcp://h:1",
     ],
 )

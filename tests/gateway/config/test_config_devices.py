@@ -474,6 +474,13 @@ def test_meters_behind_one_socket_agree_on_its_settings(added: Added) -> None:
     )
 
 
+def test_meters_behind_a_server_whose_port_is_set_from_here_need_not_agree(added: Added) -> None:
+    meters = device("meter", "bus", "000012345678", "", "a") + device("fast-meter", "bus", "000012345679", "", "b")
+    settings, findings = added(LINKS.replace("/dev/ttyS0", "rfc2217://10.0.0.9:4001") + meters)
+    assert ids(settings) == ["a", "b"]
+    assert findings == []
+
+
 def test_a_line_whose_settings_are_all_configured_takes_any_meters(added: Added) -> None:
     links = LINKS.replace(
         'port = "/dev/ttyS0"\n', 'port = "/dev/ttyS0"\nbaud = 9600\nbits = 8\nparity = "N"\nstop = 1\n'
