@@ -44,6 +44,11 @@ def _refuse(path: Path, have: int, *, known: int) -> None:
         raise StoreError("GW-STO-05", str(path), path=str(path), found=have, known=known)
 
 
+def is_known(connection: sqlite3.Connection) -> bool:
+    """Is it a database of this gateway, or of one before it? Raises sqlite3.Error."""
+    return 0 < int(connection.execute("PRAGMA user_version").fetchone()[0]) <= max(scripts())
+
+
 def migrate(connection: sqlite3.Connection, path: Path) -> None:
     """Run what is missing. Raises StoreError GW-STO-05 for a newer schema, sqlite3.Error when it cannot be done."""
     known = scripts()

@@ -27,7 +27,7 @@ from gateway.outbox.outbox import Outbox
 from gateway.outbox.quarantine import forget_note
 from gateway.outbox.reading import ReadingThread
 from gateway.outbox.rows import MeterDay, Write
-from gateway.outbox.salvage import UNTOLD, salvage
+from gateway.outbox.salvage import TORN, UNTOLD, salvage
 from gateway.outbox.wreck import Rescued, Wreck, steps
 
 LIMIT_S: Final = 1_800.0
@@ -35,7 +35,6 @@ LOOK_S: Final = 1.0
 PAUSE_S: Final = 0.05
 DAYS_A_WRITE: Final = 250
 FACT: Final = "rescue"
-TORN: Final = "torn"
 CORRUPT: Final = "corrupt"
 
 _log = structlog.get_logger("outbox")

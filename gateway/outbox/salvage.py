@@ -23,6 +23,8 @@ from gateway.outbox.rows import AlarmRow, Letter, Mark
 
 SALVAGE_S: Final = 3.0
 KEPT_LETTERS: Final = 1_000
+TORN: Final = "torn"
+"""The fact that names the broken commits that were told."""
 UNTOLD: Final = "torn_untold"
 """The fact that a broken commit is still to be told; empty ever after it was."""
 _STEPS_BETWEEN_LOOKS: Final = 20_000

@@ -18,11 +18,11 @@ from gateway.clock import Stamp
 from gateway.errors import StoreError
 from gateway.events import new_id
 from gateway.outbox.connection import TABLES, asks, connect
-from gateway.outbox.migration import migrate, refuse_newer
+from gateway.outbox.migration import is_known, migrate, refuse_newer
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.reader import Reader
 from gateway.outbox.rows import Route
-from gateway.outbox.salvage import UNTOLD, Salvaged
+from gateway.outbox.salvage import TORN, UNTOLD, Salvaged
 from gateway.outbox.transaction import KEPT_SESSIONS, Counters, Transactions
 from gateway.outbox.wal import hidden, torn
 from gateway.outbox.wal_index import WalIndex
@@ -61,6 +61,7 @@ class Store(Transactions):
             raise
         try:
             self._refuse_hole()
+            self._note_torn()
             migrate(self._writer, self.path)
             self._load()
             self.reader = Reader(self.path, lambda: self._boot_ids)
@@ -112,7 +113,8 @@ class Store(Transactions):
         self.epochs = {key[6:]: int(value) for key, value in facts.items() if key.startswith("epoch:")}
         self.boots = facts.get("boots", "")
         self.rescue = facts.get("rescue", "")
-        self._note_torn(set(facts.get("torn", "").split()), is_untold=bool(facts.get(UNTOLD)))
+        told = facts.get(TORN, "").split()
+        self.is_torn = bool(facts.get(UNTOLD)) or any(one not in told for one in self.torn)
         recorded = Stamp(**json.loads(facts["recorded"])) if "recorded" in facts else None
         try:
             tally = Tally.parse(facts["tally"]) if "tally" in facts else Tally()
@@ -134,10 +136,13 @@ class Store(Transactions):
             known = digests.get((device, session))
             self.counters.numbers[device, session] = NumberSet.parse(text, settled=settled, digests=known)
 
-    def _note_torn(self, told: set[str], *, is_untold: bool) -> None:
-        """Before anything else is written: the next commit may take the place of what shows a broken one."""
-        self.is_torn = is_untold or any(one not in told for one in self.torn)
-        if self.is_torn and not is_untold:
+    def _note_torn(self) -> None:
+        """Before anything else is written, a newer schema too: the next commit may take the place of what shows a broken one."""
+        if not self.torn or not is_known(self._writer):
+            return
+        facts = dict(self._writer.execute("SELECT key, value FROM fact WHERE key IN (?, ?)", (TORN, UNTOLD)))
+        told = facts.get(TORN, "").split()
+        if not facts.get(UNTOLD) and any(one not in told for one in self.torn):
             with contextlib.suppress(sqlite3.OperationalError):  # a full disk: it shows until something is written
                 self._put_facts([(UNTOLD, "1")])
 

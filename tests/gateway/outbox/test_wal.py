@@ -23,6 +23,7 @@ from gateway.outbox import Mark, Number, NumberState, Rescue, Write
 from gateway.outbox import database as database_module
 from gateway.outbox import outbox as outbox_module
 from gateway.outbox import rescue as rescue_module
+from gateway.outbox import store as store_module
 from gateway.outbox.store import Store
 from gateway.outbox.wal import DAMAGED, Log, hidden, mend, torn
 from tests.gateway.outbox.conftest import ORIGIN
@@ -343,6 +344,29 @@ async def test_a_broken_commit_is_told_however_soon_the_gateway_ends_again(
     assert not outbox.is_torn
     _, [gap] = await rescued(closed_shelf)
     assert (gap["link"], gap["reason"], gap["highest_is_sure"]) == ("outbox", "corrupt", False)
+
+
+async def test_a_broken_commit_is_told_although_a_kill_comes_right_after_the_schema_was_brought_up_to_date(
+    closed_shelf: Any, event: Maker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """That is the first commit of a newer gateway: it takes the broken one's place in the log."""
+    crashed = Crashed(closed_shelf)
+    await crashed.leave([numbered(event, n) for n in range(5)], tmp_path)
+    flip(crashed.wal, HEADER + (commits_of(crashed.wal)[-1][0] - 1) * FRAME + HEAD)
+
+    def killed(connection: sqlite3.Connection, _path: Path) -> None:
+        connection.executescript("BEGIN IMMEDIATE; CREATE TABLE newer (n INTEGER); COMMIT;")
+        raise InterruptedError
+
+    with monkeypatch.context() as patch:
+        patch.setattr(store_module, "migrate", killed)
+        with pytest.raises(InterruptedError):
+            Store(closed_shelf.path, closed_shelf.routes).open()
+    outbox = await closed_shelf.open()
+    assert (outbox.is_torn, outbox.torn) == (True, [])
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).tell_torn()
+    outbox = await closed_shelf.kill()
+    assert not outbox.is_torn
 
 
 async def test_a_broken_commit_is_told_although_its_database_has_to_be_replaced_before_that(
