@@ -86,7 +86,11 @@ class Keepers:
         )  # fmt: skip
 
     def _expiry(self) -> Expiry:
-        return Expiry(self.outbox, self.origin, clock=self.clock, loaded=self._loaded)
+        def loaded(lane: Lane) -> Mapping[str, int]:
+            """Whoever is away sends nothing: what is too old for it must not stay because it would be next."""
+            return {one.name: one.loaded(lane) for one in self.outward.deliverers if one.connected}
+
+        return Expiry(self.outbox, self.origin, clock=self.clock, loaded=loaded)
 
     def _rescue(self) -> Rescue:
         def settle(events: list[Event]) -> None:

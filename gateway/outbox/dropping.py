@@ -1,22 +1,34 @@
 """Rows that somebody waits for leave only together with the `gateway.gap` event that lists them: one transaction.
 
-The event names, for each destination that still waited, the ranges of its `deliveryseq` that will never come.
+The event names, for each destination that still waited, the ranges of its `deliveryseq` that will never come. So a row that
+may be on its way, or be so before it has left, stays: those up to where a destination has loaded, and `SPARED` more.
 """
 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 from gateway.clock import Clock, iso
-from gateway.events import Origin, Stored, new_event
+from gateway.events import Lane, Origin, Stored, new_event
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.rows import Drop, Write
 
 EXPIRED: Final = "expired"
 QUOTA: Final = "quota"
 THINNED: Final = "thinned"
+SPARED: Final = 2_000
+
+
+async def spared_of(lane: Lane, loaded: Mapping[str, int], *, outbox: Outbox) -> dict[str, int]:
+    """Return for each destination that waits for rows of a lane up to where they stay. Raises StoreError."""
+    spared = {}
+    for name, upto in loaded.items():
+        if outbox.pending_in(name, lane):
+            rows = await outbox.fetch(lane, upto, SPARED) if SPARED else ()
+            spared[name] = rows[-1].seq if rows else upto
+    return spared
 
 
 async def drop_announced(rows: Sequence[Stored], reason: str, *, outbox: Outbox, origin: Origin, clock: Clock) -> bool:

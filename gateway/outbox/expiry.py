@@ -2,8 +2,8 @@
 
 The age is the boot time within a boot; over boots the wall clock, and only where both ends are trusted. A row of which
 that cannot be said stays until the quota takes it. What goes is announced as a gap and counted, and what a destination may
-be sending now is left alone. Limits: looked at every `CHECK_S`; at most `STEPS` times `STEP` rows of a lane a look, the
-next look goes on from there.
+be sending now, or in a moment, is left alone (`dropping`). Limits: looked at every `CHECK_S`; at most `STEPS` times `STEP`
+rows of a lane a look, the next look goes on from there.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ import structlog
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.events import TELEMETRY_LIFE_MS, Lane, Origin, Stored, lifetime_ms
-from gateway.outbox.dropping import EXPIRED, drop_announced
+from gateway.outbox.dropping import EXPIRED, drop_announced, spared_of
 from gateway.outbox.outbox import Outbox
 
 CHECK_S: Final = 600.0
@@ -30,7 +30,7 @@ _log = structlog.get_logger("outbox")
 
 
 class Expiry:
-    """Watches one outbox. `loaded` says for each destination up to where a lane may be on its way."""
+    """Watches one outbox. `loaded` says for each destination that is connected up to where a lane may be on its way."""
 
     def __init__(
         self, outbox: Outbox, origin: Origin, *, clock: Clock, loaded: Callable[[Lane], Mapping[str, int]]
@@ -71,7 +71,9 @@ class Expiry:
             return False
         now = self._clock.stamp()
         ages = [self._outbox.boots.age_ms(row.at, now) for row in rows]
-        gone = self._not_on_its_way(lane, [row for row, age in zip(rows, ages, strict=True) if _has_expired(row, age)])
+        gone = [row for row, age in zip(rows, ages, strict=True) if _has_expired(row, age)]
+        if gone:
+            gone = await self._not_on_its_way(lane, gone)
         if gone and not await drop_announced(
             gone, EXPIRED, outbox=self._outbox, origin=self._origin, clock=self._clock
         ):
@@ -84,10 +86,10 @@ class Expiry:
         self._after[lane] = rows[-1].seq
         return True
 
-    def _not_on_its_way(self, lane: Lane, rows: list[Stored]) -> list[Stored]:
-        loaded = self._loaded(lane)
+    async def _not_on_its_way(self, lane: Lane, rows: list[Stored]) -> list[Stored]:
+        spared = await spared_of(lane, self._loaded(lane), outbox=self._outbox)
         awaited = self._outbox.awaited(lane, rows)
-        busy = {row.seq for name, its in awaited.items() for row in its if row.seq <= loaded.get(name, 0)}
+        busy = {row.seq for name, its in awaited.items() for row in its if row.seq <= spared.get(name, 0)}
         waited_for = {row.seq for its in awaited.values() for row in its}
         return [row for row in rows if row.seq in waited_for and row.seq not in busy]
 

@@ -154,8 +154,10 @@ class Outbox(Committing):
                 stock.lane_for(event.lane, event.device, live=lane is not Lane.D)
                 for event, lane in zip(write.events, lanes, strict=True)
             )
-            if write.drops or write.letters:  # they name rows of another database
-                write = replace(write, drops=(), letters=())
+            if write.drops:  # they name rows of another database, and what announces that they leave is not true
+                write, placed = replace(write, drops=(), events=()), ()
+            if write.letters:
+                write = replace(write, letters=())
             if write.dead:
                 dead = [replace(one, row=one.row._replace(seq=OF_ANOTHER_STREAM)) for one in write.dead]
                 write = replace(write, dead=tuple(dead))

@@ -3,7 +3,7 @@
 At four fifths of the limit a problem is raised. Of lane D, then of C, the readings of meters are thinned to one an hour, which
 loses nothing of a register, and then the oldest rows are dropped. The last fifth is for alarms, faults and status, which are
 never dropped. Each drop and its `gateway.gap` event are one transaction. Rows that a destination still wants and may be sending
-now, or in a moment, are left alone: those up to where it has loaded, and `SPARED` more. What one destination has loaded keeps
+now, or in a moment, are left alone (`dropping`). What one destination has loaded keeps
 no row of another. Limits: looked at every `CHECK_S`, `STEP` rows a step, `THIN_STEP` are looked at for what can be thinned.
 """
 
@@ -18,14 +18,13 @@ import structlog
 from gateway.clock import Clock
 from gateway.errors import StoreError
 from gateway.events import Lane, Origin, Stored
-from gateway.outbox.dropping import QUOTA, THINNED, drop_announced, drop_delivered
+from gateway.outbox.dropping import QUOTA, THINNED, drop_announced, drop_delivered, spared_of
 from gateway.outbox.outbox import Outbox
 from gateway.outbox.thinning import in_few_ranges, superseded
 
 CHECK_S: Final = 2.0
 STEP: Final = 1_000
 FLUSH_S: Final = 5.0
-SPARED: Final = 2_000
 THIN_STEP: Final = 5_000
 SHARE_FOR_TELEMETRY: Final = 0.8
 _LANES: Final = (Lane.D, Lane.C)
@@ -96,7 +95,7 @@ class Quota:
     async def _next(self) -> tuple[str, Sequence[Stored]]:
         """Return what gives way next, and why: of the backlog what loses nothing, then its oldest, then of what is live."""
         for lane in _LANES:
-            spared = await self._spared(lane)
+            spared = await spared_of(lane, self._loaded(lane), outbox=self._outbox)
             rows = await self._superseded(lane, spared)
             if rows:
                 return THINNED, rows
@@ -104,15 +103,6 @@ class Quota:
             if rows:
                 return QUOTA, rows
         return QUOTA, ()
-
-    async def _spared(self, lane: Lane) -> dict[str, int]:
-        """Return for each destination that waits for rows of a lane up to where they stay."""
-        spared = {}
-        for name, loaded in self._loaded(lane).items():
-            if self._outbox.pending_in(name, lane):
-                rows = await self._outbox.fetch(lane, loaded, SPARED) if SPARED else ()
-                spared[name] = rows[-1].seq if rows else loaded
-        return spared
 
     def _free(self, lane: Lane, rows: Sequence[Stored], spared: Mapping[str, int]) -> list[Stored]:
         """Return the rows that no destination which still wants them may be sending."""

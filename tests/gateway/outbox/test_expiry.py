@@ -12,7 +12,7 @@ import pytest
 
 from gateway.clock import Stamp
 from gateway.events import Lane, Origin, new_event
-from gateway.outbox import Expiry, Outbox, Route, Write, expiry
+from gateway.outbox import Expiry, Outbox, Route, Write, dropping, expiry
 
 ORIGIN = Origin("org", "site", "gw")
 NOON = 1_800_000_000_000
@@ -142,7 +142,8 @@ async def test_what_was_stored_before_the_synchronisation_of_its_boot_has_a_trus
     assert await site.left() == [3]
 
 
-async def test_what_may_be_on_its_way_is_left_alone(site: Site) -> None:
+async def test_what_may_be_on_its_way_is_left_alone(site: Site, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(dropping, "SPARED", 0)
     await site.store("telemetry.meter", 5)
     site.loaded = {"district": 3}
     site.clock.wait(31)
@@ -151,6 +152,20 @@ async def test_what_may_be_on_its_way_is_left_alone(site: Site) -> None:
     site.loaded = {}
     await site.expiry.check()
     assert await site.left() == [6, 7]
+
+
+async def test_what_may_be_on_its_way_before_it_has_left_is_left_alone_and_not_told_as_missing(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A platform reads on while the drop is being committed: what it gets must not be announced as what never comes."""
+    monkeypatch.setattr(dropping, "SPARED", 2)
+    await site.store("telemetry.meter", 9)
+    site.loaded = {"district": 3}
+    site.clock.wait(31)
+    await site.expiry.check()
+    assert await site.left() == [1, 2, 3, 4, 5, 10]
+    (gap,) = await site.gaps()
+    assert gap["deliveryseqs"] == {"district": [[6, 9]], "street": [[6, 9]]}
 
 
 async def test_a_long_backlog_goes_in_steps_and_rows_of_unknown_age_do_not_hide_what_is_behind_them(

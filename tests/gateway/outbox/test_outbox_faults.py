@@ -461,6 +461,7 @@ async def test_what_was_to_give_way_in_the_old_database_costs_the_new_one_nothin
     closed_shelf.run()
     assert await outbox.flush(10)
     assert closed_shelf.sql("SELECT seq FROM event_a") == [(1,)]
+    assert closed_shelf.sql("SELECT seq FROM event_b") == [], "nothing has left, and that it would leave is told"
     assert outbox.pending("district")["A"] == 1
 
 

@@ -13,7 +13,7 @@ import pytest
 
 from gateway.clock import SystemClock
 from gateway.events import Event, Lane, Origin, new_event
-from gateway.outbox import Outbox, Quota, Route, Write, dropping, quota
+from gateway.outbox import Outbox, Quota, Route, Write, dropping
 
 ORIGIN = Origin("org", "site", "gw")
 CLOCK = SystemClock()
@@ -64,7 +64,7 @@ async def test_below_four_fifths_nothing_is_dropped_and_no_problem_is_raised(out
 async def test_the_oldest_backlog_gives_way_and_the_drop_is_announced_with_its_ranges(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "SPARED", 10)
+    monkeypatch.setattr(dropping, "SPARED", 10)
     await fill(outbox, "telemetry.vital", 3000)
     told: list[float | None] = []
     watched = watch(outbox, 5, told)
@@ -82,7 +82,7 @@ async def test_the_oldest_backlog_gives_way_and_the_drop_is_announced_with_its_r
 
 
 async def test_the_backlog_gives_way_before_what_is_live(outbox: Outbox, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(quota, "SPARED", 0)
+    monkeypatch.setattr(dropping, "SPARED", 0)
     outbox.live = lambda: True
     await fill(outbox, "telemetry.vital", 500)
     outbox.live = lambda: False
@@ -95,7 +95,7 @@ async def test_the_backlog_gives_way_before_what_is_live(outbox: Outbox, monkeyp
 async def test_alarms_and_faults_are_never_dropped_however_full_it_is(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "SPARED", 0)
+    monkeypatch.setattr(dropping, "SPARED", 0)
     await fill(outbox, "alarm.raised", 300)
     await fill(outbox, "device.fault", 300)
     await fill(outbox, "telemetry.vital", 1500)
@@ -108,7 +108,7 @@ async def test_alarms_and_faults_are_never_dropped_however_full_it_is(
 async def test_what_was_dropped_does_not_come_back_after_a_restart(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "SPARED", 0)
+    monkeypatch.setattr(dropping, "SPARED", 0)
     for expected in (None, 501):
         box = Outbox(tmp_path / "outbox.db", [Route("district", ("*",))], clock=CLOCK)
         await box.open()
@@ -129,7 +129,7 @@ async def test_a_drop_that_cannot_be_stored_is_given_up_and_not_waited_for(
     outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Waiting would end the quota for ever, without a word."""
-    monkeypatch.setattr(quota, "SPARED", 10)
+    monkeypatch.setattr(dropping, "SPARED", 10)
     await fill(outbox, "telemetry.vital", 1500)
     odd: Any = object()
     monkeypatch.setattr(dropping, "new_event", lambda *_, **__: replace(event("gateway.gap", "gw"), body=odd))
@@ -190,7 +190,7 @@ class Two:
 async def test_one_that_is_up_to_date_does_not_keep_the_backlog_of_one_that_is_away(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "SPARED", 10)
+    monkeypatch.setattr(dropping, "SPARED", 10)
     two = Two(tmp_path, city="*")
     await two.begin()
     await fill(two.outbox, "telemetry.vital", 3000)
@@ -209,7 +209,7 @@ async def test_one_that_is_up_to_date_does_not_keep_the_backlog_of_one_that_is_a
 async def test_what_a_lagging_one_may_be_sending_stays_whatever_the_other_has(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "SPARED", 10)
+    monkeypatch.setattr(dropping, "SPARED", 10)
     two = Two(tmp_path, city="*")
     await two.begin()
     await fill(two.outbox, "telemetry.vital", 1000)
@@ -237,7 +237,7 @@ async def test_what_one_that_is_away_does_not_want_goes_before_anything_is_dropp
 async def test_what_stands_behind_an_unconfirmed_row_goes_without_a_gap(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "SPARED", 0)
+    monkeypatch.setattr(dropping, "SPARED", 0)
     two = Two(tmp_path, city="telemetry.environment")
     await two.begin()
     await fill(two.outbox, "telemetry.environment", 1)

@@ -11,7 +11,7 @@ import pytest
 
 from gateway.clock import Stamp
 from gateway.events import Lane, Stored
-from gateway.outbox import Quota, quota
+from gateway.outbox import Quota, dropping, quota
 from gateway.outbox.thinning import RANGES, in_few_ranges, superseded
 from tests.gateway.outbox.conftest import ORIGIN
 
@@ -51,7 +51,7 @@ def test_a_gap_names_a_bounded_number_of_ranges() -> None:
 async def test_meters_are_thinned_before_anything_is_dropped_and_it_is_told(
     shelf: Any, write: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "SPARED", 8)
+    monkeypatch.setattr(dropping, "SPARED", 8)
     monkeypatch.setattr(quota, "THIN_STEP", 300)
     outbox = shelf.outbox
     outbox.live = lambda: False
@@ -85,7 +85,7 @@ async def test_meters_are_thinned_before_anything_is_dropped_and_it_is_told(
 async def test_where_thinning_is_not_enough_the_backlog_gives_way_oldest_first(
     shelf: Any, write: Maker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(quota, "SPARED", 0)
+    monkeypatch.setattr(dropping, "SPARED", 0)
     monkeypatch.setattr(quota, "STEP", 100)
     outbox = shelf.outbox
     outbox.live = lambda: False
