@@ -65,12 +65,10 @@ def _parser() -> argparse.ArgumentParser:
     bench.add_argument(
         "part",
         nargs="?",
-        choices=("wear", "outage", "bus"),
-        help="only what an event costs the card (root), or a long outage, or a bus of meters",
+        choices=("drain", "wear", "outage", "bus"),
+        help="only the drains of a backlog, what an event costs the card (root), a long outage, or a bus of meters",
     )
-    bench.add_argument(
-        "--backlog", type=int, default=20_000, metavar="N", help="events to drain over MQTT (1000 to 1000000)"
-    )
+    bench.add_argument("--backlog", type=int, default=80_000, metavar="N", help="events to drain (1000 to 1000000)")
     bench.add_argument("--days", type=float, default=7.0, help="of the outage")
     bench.add_argument("--per-s", type=float, default=1.0, metavar="EVENTS", help="a second, during the outage")
     bench.set_defaults(command=_bench)
@@ -293,7 +291,7 @@ def _judged(name: str, run: Callable[[], int]) -> int:
 
 
 def _bench(options: argparse.Namespace) -> int:
-    from simulator.bench import main, main_bus, main_outage, main_wear
+    from simulator.bench import main, main_bus, main_drain, main_outage, main_wear
     from simulator.bench.card import NoCard
 
     status = 0
@@ -302,6 +300,8 @@ def _bench(options: argparse.Namespace) -> int:
         nonlocal status
         if options.part == "outage":
             status = main_outage(options.report, days=options.days, per_s=options.per_s)
+        elif options.part == "drain":
+            status = main_drain(options.report, events=options.backlog)
         elif options.part == "bus":
             status = main_bus(options.report)
         elif options.part == "wear":

@@ -61,7 +61,7 @@ CONTROL_READY_S: Final = 2.0
 NOTE_LIMIT_S: Final = 0.5
 DISK_SILENT_S: Final = 5.0
 # For so long the event loop keeps the interpreter from the thread that commits, at each of its statements, in a flood.
-SWITCH_S: Final = 0.0005
+SWITCH_S: Final = 0.0001
 
 _log = structlog.get_logger("gateway")
 

@@ -19,7 +19,7 @@ from typing import Final
 from gateway.clock import Clock, Stamp
 from gateway.deliver.alarm_paths import COPY_AFTER_S, AlarmPaths
 from gateway.deliver.answers import ACK_LIMIT_S, Answers
-from gateway.deliver.batches import FRESH_S, OF_ITS_OWN, SHARED, TELEMETRY, Cut, has_room
+from gateway.deliver.batches import FRESH_S, TELEMETRY, Cut, cut, has_room
 from gateway.deliver.drain import Drain
 from gateway.deliver.flights import CLASS_OF_LANE, Flight, Flights
 from gateway.deliver.lanes import Lanes
@@ -51,6 +51,7 @@ class Dispatch:
         self._delivered = delivered
         self._wake = asyncio.Event()
         self._lost: SessionError | None = None
+        self._called_at = -math.inf
         self._words = Wording(name, clock, outbox.boots)
         self._words.begin_stream(outbox.streamid)
         self._lanes = Lanes(name, outbox, clock)
@@ -199,7 +200,8 @@ class Dispatch:
 
     @property
     def _cut(self) -> Cut:
-        return SHARED if self._paths.is_shared(self._paths.in_use) else OF_ITS_OWN
+        quiet_s = self._clock.monotonic() - self._called_at
+        return cut(is_shared=self._paths.is_shared(self._paths.in_use), quiet_s=quiet_s)
 
     def _send_unstored(self) -> None:
         for event in self._unstored():
@@ -251,6 +253,8 @@ class Dispatch:
         )  # fmt: skip
         self._flights.add(flight, token, path=path, now=now)
         if lane is Lane.A:
+            if not self._words.has_waited(rows[0], now=stamp):
+                self._called_at = now
             self._delivered(rows[0].id, "SENT")
 
     def _most_with(self, row: Stored) -> int:

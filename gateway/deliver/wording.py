@@ -46,6 +46,10 @@ class Wording:
         """How often a row went out."""
         return self._attempts.get(event_id, 0)
 
+    def has_waited(self, row: Stored, *, now: Stamp) -> bool:
+        """Did it happen before this connection was there?"""
+        return row.at.boot != now.boot or row.at.mono_ms < self._began_ms
+
     def finished(self, event_id: str) -> None:
         """A row does not go again."""
         self._attempts.pop(event_id, None)
@@ -59,7 +63,7 @@ class Wording:
         attempt = self._attempts[row.id] = self._attempts.get(row.id, 0) + 1
         if attempt > 1:
             self.resent += 1
-        buffered = least_ms > BUFFERED_AFTER_MS or row.at.boot != now.boot or row.at.mono_ms < self._began_ms
+        buffered = least_ms > BUFFERED_AFTER_MS or self.has_waited(row, now=now)
         historic = row.lane is Lane.A and least_ms > HISTORIC_AFTER_MS
         told = self._told(row.at, now)
         if told is not None and row.noun == "gateway.gap":

@@ -90,6 +90,9 @@ class Committing(Holding):
         alone = intake.is_urgent or intake.is_suspect
         confirmed = () if alone else tuple(self._dirty)
         delete = {} if alone else self._stock.deletable()
+        now = self._clock.monotonic()
+        if self._linger.keeps_back(now, is_deletable=bool(delete), is_urgent=intake.holds_alarm):
+            delete = {}
         # No row leaves before it is durable that everybody has it: also who never waited for it, and passed it by.
         owners = self._stock.destinations if delete else dict.fromkeys(destination for destination, _lane in confirmed)
         cursors = self._stock.cursor_rows(owners, sequence=self.sequence)
@@ -99,7 +102,7 @@ class Committing(Holding):
             accepted, self._accepted = self._accepted, []
         for key in confirmed:
             del self._dirty[key]
-        self._linger.committed(self._clock.monotonic())
+        self._linger.committed(now)
         slow = asyncio.get_running_loop().call_later(SLOW_DISK_S, self._fails)
         try:
             stored, deleted = await self._database.in_writer(

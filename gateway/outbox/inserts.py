@@ -1,12 +1,15 @@
-"""The rows of one transaction, inserted many at a time.
+"""The rows of one transaction, inserted or replaced many at a time.
 
 Each statement lets go of the interpreter and has to get it back from an event loop that may be busy: a statement for each row
-would make a commit wait as often as it has rows. Limits: `AT_ONCE` rows a statement, of 11 columns each.
+would make a commit wait as often as it has rows, and `executemany` does so as well. Limits: `AT_ONCE` rows a statement, of
+11 columns each at most.
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Sequence
+from functools import lru_cache
 from typing import Final
 
 from gateway.events import Lane
@@ -41,3 +44,19 @@ class Inserts:
                 while at + step <= len(values):
                     connection.execute(_STATEMENTS[lane, rows], values[at : at + step])
                     at += step
+
+
+def put(connection: sqlite3.Connection, table: str, rows: Sequence[Sequence[object]]) -> None:
+    """Insert whole rows, or replace those that have their keys; of two with one key the later stays. Raises sqlite3.Error."""
+    at = 0
+    for step in AT_ONCE:
+        while at + step <= len(rows):
+            some = rows[at : at + step]
+            connection.execute(_replacing(table, len(some[0]), step), [value for row in some for value in row])
+            at += step
+
+
+@lru_cache(maxsize=64)
+def _replacing(table: str, columns: int, rows: int) -> str:
+    row = f"({','.join('?' * columns)})"
+    return f"INSERT OR REPLACE INTO {table} VALUES {','.join([row] * rows)}"  # noqa: S608 - a table of ours

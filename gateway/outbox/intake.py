@@ -54,6 +54,11 @@ class Intake:
         return bool(self._urgent)
 
     @property
+    def holds_alarm(self) -> bool:
+        """Does the batch hold an alarm, or an alarm's state?"""
+        return any(write.alarms or Lane.A in lanes for write, lanes in self.batch)
+
+    @property
     def is_empty(self) -> bool:
         """Does nothing wait beyond the batch?"""
         return not self._urgent and not self._rest

@@ -6,8 +6,12 @@ are sent again after a crash. What anybody waits for takes everything along at o
 after the commit before: one that comes alone waits for nothing, of a stream several share a commit. Alarms never wait. What
 is what is judged by `Intake`.
 
+Rows that may leave are no part of a commit that holds an alarm, which would take several times as long: they go in one of
+their own soon after, or along with the next alarm where these come so thick that there is no time for that.
+
 Pure: no IO, the time is given. Limits: `SPACING_S`; `CURSOR_LINGER_S`; confirmed telemetry, up to `CURSOR_ROWS`,
-`TELEMETRY_LINGERS` times as long as telemetry itself; `DELETE_PAUSE_S` between the steps of a deletion.
+`TELEMETRY_LINGERS` times as long as telemetry itself; `DELETE_PAUSE_S` between the steps of a deletion, and for one that an
+alarm went before; `KEPT_BACK_S`, then an alarm waits for it.
 """
 
 from __future__ import annotations
@@ -20,6 +24,7 @@ CURSOR_LINGER_S: Final = 1.0
 CURSOR_ROWS: Final = 20
 TELEMETRY_LINGERS: Final = 6
 DELETE_PAUSE_S: Final = 0.1
+KEPT_BACK_S: Final = 1.0
 
 
 class Linger:
@@ -29,6 +34,7 @@ class Linger:
         self._telemetry_s = telemetry_s
         self._submitted_at = self._confirmed_at = 0.0
         self._committed_at = -SPACING_S
+        self._kept_back_at: float | None = None
         self._rows = 0
 
     def submitted(self, now: float) -> None:
@@ -47,6 +53,18 @@ class Linger:
         self._committed_at = self._confirmed_at = now
         self._rows = 0
 
+    def keeps_back(self, now: float, *, is_deletable: bool, is_urgent: bool) -> bool:
+        """A commit begins that could delete rows, or could not: is that to be left to a later one?"""
+        if not (is_deletable and is_urgent):
+            self._kept_back_at = None
+            return False
+        if self._kept_back_at is None:
+            self._kept_back_at = now
+        if now < self._kept_back_at + KEPT_BACK_S:
+            return True
+        self._kept_back_at = None
+        return False
+
     def spacing_s(self, now: float) -> float:
         """Return how long the next commit waits for others to come, if somebody waits for it."""
         return min(SPACING_S, max(0.0, self._committed_at + SPACING_S - now))
@@ -62,4 +80,6 @@ class Linger:
             is_late = is_confirmed and not is_soon and self._rows <= CURSOR_ROWS
             late_s = max(CURSOR_LINGER_S, TELEMETRY_LINGERS * self._telemetry_s)
             ends.append(self._confirmed_at + (late_s if is_late else CURSOR_LINGER_S))
+        if is_deletable and self._kept_back_at is not None:
+            ends.append(self._kept_back_at + DELETE_PAUSE_S)
         return max(0.0, min(ends) - now) if ends else None

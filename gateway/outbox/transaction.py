@@ -18,7 +18,7 @@ from typing import Final
 from gateway.clock import Stamp
 from gateway.events import Lane, Stored, wants
 from gateway.outbox.connection import TABLES, store_error
-from gateway.outbox.inserts import Inserts
+from gateway.outbox.inserts import Inserts, put
 from gateway.outbox.numbers import NumberSet
 from gateway.outbox.rows import OF_ANOTHER_STREAM, Accepted, CursorRow, DeadLetter, Mark, MeterDay, Route, Write
 from gateway.tally import Tally
@@ -201,10 +201,8 @@ class Transactions:
                 "INSERT OR REPLACE INTO number VALUES (?, ?, ?, ?, ?)",
                 (device, session, numbers.text(), work.sequence, numbers.settled),
             )
-            self._writer.executemany(
-                "INSERT OR REPLACE INTO number_digest VALUES (?, ?, ?, ?)",
-                [(device, session, block, numbers.block(block)) for block in numbers.changed],
-            )
+            blocks = [(device, session, block, numbers.block(block)) for block in numbers.changed]
+            put(self._writer, "number_digest", blocks)
             if (device, session) not in self.counters.numbers:
                 known = [key for key in self.counters.numbers if key[0] == device and key not in work.numbers]
                 new = sum(1 for key in work.numbers if key[0] == device)
@@ -220,11 +218,7 @@ class Transactions:
             key = (mark.device, mark.key)
             if mark.version >= max(self._versions.get(key, 0), newest[key].version if key in newest else 0):
                 newest[key] = mark
-        if newest:
-            self._writer.executemany(
-                "INSERT OR REPLACE INTO mark VALUES (?, ?, ?)",
-                [(one.device, one.key, one.value) for one in newest.values()],
-            )
+        put(self._writer, "mark", [(one.device, one.key, one.value) for one in newest.values()])
         return {key: mark.version for key, mark in newest.items()}
 
     def _put_events(
@@ -267,15 +261,10 @@ class Transactions:
         return found
 
     def _put_facts(self, facts: Iterable[tuple[str, str]]) -> None:
-        self._writer.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", facts)
+        put(self._writer, "fact", list(facts))
 
     def _put_cursors(self, cursors: Sequence[CursorRow]) -> None:
-        if not cursors:
-            return
-        self._writer.executemany(
-            "INSERT OR REPLACE INTO cursor VALUES (?, ?, ?, ?)",
-            [(one.destination, int(one.lane), one.seq, one.ahead) for one in cursors],
-        )
+        put(self._writer, "cursor", [(one.destination, int(one.lane), one.seq, one.ahead) for one in cursors])
 
     def _delete(self, delete: Mapping[Lane, int]) -> dict[Lane, int]:
         deleted = {}

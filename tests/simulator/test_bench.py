@@ -10,7 +10,7 @@ from typing import cast
 
 import pytest
 
-from simulator.bench import backlog, main, raw_drain
+from simulator.bench import backlog, main, main_drain, raw_drain
 from simulator.bench.bus import SETTLE, Line, figures
 from simulator.bench.figures import Figure, Spread, table
 from simulator.bench.limits import peak_mb, resident_mb
@@ -74,6 +74,8 @@ def test_a_backlog_of_an_impossible_size_is_refused_before_anything_runs() -> No
     for events in (999, 1_000_001):
         with pytest.raises(ValueError, match=f"--backlog {events}: from 1000 to 1000000"):
             main(None, events=events)
+        with pytest.raises(ValueError, match=f"--backlog {events}: from 1000 to 1000000"):
+            main_drain(None, events=events)
 
 
 def test_presses_come_from_one_device_and_lines_from_all_in_turn() -> None:

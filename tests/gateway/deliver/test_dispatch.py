@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from collections.abc import Callable
 from typing import Any
 
 import pytest
 
 from gateway.deliver import wording
+from gateway.deliver.batches import cut
 from gateway.events import Lane, sending_text
 from gateway.outbox import Route, Write
 
@@ -89,12 +91,36 @@ def test_an_alarm_waits_for_one_batch_on_the_wire_and_not_for_a_window_of_them(p
             bench.uplink.puback(one)
         await bench.settle()
         assert len(bench.uplink.sent) == before  # the backlog pauses while the alarm is pending
-        bench.uplink.accept(bench.uplink.sent[-1])
-        bench.uplink.accept(bench.uplink.sent[0])
+        for one in reversed(bench.uplink.sent[:before]):
+            bench.uplink.accept(one)
         await bench.settle()
         assert len(bench.uplink.sent) > before
 
     play(scenario)
+
+
+def test_for_a_minute_after_an_alarm_a_backlog_goes_in_messages_of_half_the_size(play: Play) -> None:
+    """Its acknowledgement and its end wait for what the gateway and the platform have at work; a quiet backlog goes fast."""
+
+    async def scenario(bench: Any) -> None:
+        await bench.open(deliver=False)
+        await bench.store((ALARM, "call-0"), *((METER, f"m{n}") for n in range(1500)), text="x")
+        bench.uplink.obliging = False
+        await bench.deliver()
+        bench.uplink.accept(bench.uplink.sent[0])
+        await bench.settle()
+        sizes = [len(one.events) for one in bench.uplink.sent]
+        assert (sizes[0], min(sizes[1:]) > 50, len(sizes)) == (1, True, 3)  # one that has waited says nothing of now
+        await bench.store((ALARM, "call-1"))
+        for one in list(bench.uplink.sent[1:]):
+            bench.uplink.accept(one)
+        await bench.settle()
+        assert [one.lane for one in bench.uplink.sent[4:]] == [Lane.D, Lane.D]
+        assert 25 < max(len(one.events) for one in bench.uplink.sent[4:]) <= 50
+
+    play(scenario)
+    sizes = [cut(is_shared=False, quiet_s=quiet_s) for quiet_s in (0.0, 59.9, 60.0, math.inf)]
+    assert [(one.events, one.size, one.messages) for one in sizes] == [(50, 31744, 2)] * 2 + [(100, 64512, 2)] * 2
 
 
 def test_the_platform_has_two_batches_to_work_on_and_no_more_while_it_answers(play: Play) -> None:

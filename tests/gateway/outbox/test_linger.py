@@ -56,6 +56,23 @@ def test_rows_that_may_be_deleted_wait_a_second_after_the_commit_before() -> Non
     assert linger.left_s(100.5, **NOTHING | {"is_deletable": True}) == 0.5
 
 
+def test_a_deletion_that_an_alarm_goes_before_follows_a_tenth_of_a_second_later() -> None:
+    linger = Linger(5.0)
+    assert linger.keeps_back(100.0, is_deletable=True, is_urgent=True)
+    linger.committed(100.0)
+    linger.committed(100.05)
+    assert linger.left_s(100.05, **NOTHING | {"is_deletable": True}) == pytest.approx(0.05)
+    assert not linger.keeps_back(100.1, is_deletable=True, is_urgent=False)
+    linger.committed(100.1)
+    assert linger.left_s(100.1, **NOTHING | {"is_deletable": True}) == 1.0
+
+
+def test_alarms_without_a_pause_take_a_deletion_along_each_second() -> None:
+    linger = Linger(5.0)
+    kept = [linger.keeps_back(100.0 + step / 4, is_deletable=True, is_urgent=True) for step in range(10)]
+    assert kept == [True, True, True, True, False, True, True, True, True, False]
+
+
 def test_where_telemetry_may_not_linger_its_confirmations_wait_a_second() -> None:
     linger = Linger(0.0)
     linger.submitted(100.0)

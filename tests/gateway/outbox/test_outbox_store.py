@@ -19,6 +19,7 @@ from gateway.events import Lane, Stored
 from gateway.outbox import AlarmRow, CursorRow, DeadLetter, Mark, MeterDay, Number, NumberState, Route, Write
 from gateway.outbox import store as store_module
 from gateway.outbox.connection import connect
+from gateway.outbox.inserts import put
 from gateway.outbox.rows import Counted, Drop
 from gateway.outbox.store import Store
 
@@ -504,3 +505,22 @@ def test_the_rows_of_a_meter_are_read_in_parts_and_none_is_left_out(open_store: 
         after = (part[-1].day, part[-1].kind, part[-1].n)
     assert found == sorted(rows, key=lambda one: (one.day, one.kind, one.n))
     assert store.reader.metered() == ["m0", "m1"]
+
+
+# Rows of which many are written by one statement.
+
+
+def test_many_rows_are_put_in_few_statements_and_of_two_with_one_key_the_later_stays(tmp_path: Path) -> None:
+    """Each statement has to get the interpreter back from an event loop that may be busy."""
+    statements: list[str] = []
+    connection = sqlite3.connect(tmp_path / "x.db", isolation_level=None)
+    connection.execute("CREATE TABLE fact (key TEXT PRIMARY KEY, value TEXT)")
+    connection.set_trace_callback(statements.append)
+    put(connection, "fact", [(f"k{n}", str(n)) for n in range(71)])
+    put(connection, "fact", [("k1", "old"), ("k1", "new")])
+    put(connection, "fact", [])
+    connection.set_trace_callback(None)
+    assert len(statements) == 5  # 64, 4, 2, 1 and 2
+    assert connection.execute("SELECT count(*), min(value) FROM fact WHERE key <> 'k1'").fetchone() == (70, "0")
+    assert connection.execute("SELECT value FROM fact WHERE key = 'k1'").fetchone() == ("new",)
+    connection.close()
