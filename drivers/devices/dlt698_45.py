@@ -57,9 +57,9 @@ def _registers() -> dict[str, int]:
     for key, known in dlt698_objects.ATTRIBUTES.items():
         first = known.channels[0]
         phase = f"_{first.lower()}" if first and known.quantity.startswith(("energy_", "demand_")) else ""
-        battery = f"_{first}" if first in ("clock", "readout") else ""
+        battery = f"_{first}" if first in ("clock", "readout") else "_neutral" if first == "N" else ""
         name = known.quantity.removeprefix("meter_") + phase + battery
-        found[f"{name}_fine" if key & 0xFF == 0x04 else name] = key << 8
+        found[f"{name}_fine" if key & 0xFF == 0x04 and name.startswith("energy_") else name] = key << 8
     return found
 
 

@@ -12,7 +12,8 @@ An identifier has four bytes, DI3 to DI0. Which tables are here:
 Not here, and refused as UNSUPPORTED: records of events (A.4), load records (A.7), tariff tables and passwords (A.5), blocks
 over settlement days (SS = FF), and what grid companies added under numbers that others use otherwise.
 Sources: the standard; the lists of 600888/dlt645 (names and formats; its units of power factor, distortion and harmonics are
-wrong, and were taken from the standard); bobyuxinyang/dlt645_2007. Limit: 63 tariffs, 12 settlement days.
+wrong, and were taken from the standard); bobyuxinyang/dlt645_2007. Compared with the tables of sulfurandcu/dlt645-tool: 92
+identifiers of A.1 and A.3, none differs. Limit: 63 tariffs, 12 settlement days.
 """
 
 from __future__ import annotations

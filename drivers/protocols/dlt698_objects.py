@@ -9,11 +9,12 @@ A descriptor (OAD) has four bytes: the object (OI, two), the attribute, and whic
     5004  what was frozen at midnight: records of other attributes, 2021 their time
 
 Elements of an energy or a demand: the total, then the tariffs. Of a variable: the phases A B C, of a power or a power factor
-the total before them. Status words (2014) are not read: makers differ in the order of their bits. Powers are
-told in watts with one decimal, and published in kilowatts with four: the same digits.
+the total before them; attribute 04 of the current is that of the neutral. Status words (2014) are not read: makers differ in the
+order of their bits. Powers are told in watts with one decimal, and published in kilowatts with four: the same digits.
 
 Sources: Charity-Vance/Leetcode DI_698.h and icprog/dlt698.45 (object numbers), haibwang/hello-world data_table.c (types and
-decimals), the worked example of blog.csdn.net/m0_37651448/article/details/143100464. Limit: 63 tariffs.
+decimals), the catalogue of dlt698 1.0.1 (tables E.1 to E.3 of the standard: 136 attributes compared, none differs), the worked
+example of blog.csdn.net/m0_37651448/article/details/143100464. Limit: 63 tariffs.
 """
 
 from __future__ import annotations
@@ -82,6 +83,7 @@ _PARTS: Final[Mapping[int, str]] = {
 }
 _WORD: Final = (data.LONG_UNSIGNED,)
 _SIGNED_WORD: Final = (data.LONG,)
+_WORDS: Final = (data.LONG, data.LONG_UNSIGNED)
 
 
 def _table() -> dict[int, Attribute]:
@@ -89,17 +91,23 @@ def _table() -> dict[int, Attribute]:
     found = {
         0x200002: Attribute("voltage", 1, _WORD, _PHASES),
         0x200102: Attribute("current", 3, _DOUBLE_LONGS, _PHASES),
+        0x200104: Attribute("current", 3, _DOUBLE_LONGS, ("N",)),
         0x200302: Attribute("meter_phase_angle", 1, _WORD, _PHASES),
         0x200402: Attribute("power_active", 4, _DOUBLE_LONGS, _TOTAL_AND_PHASES),
         0x200502: Attribute("power_reactive", 4, _DOUBLE_LONGS, _TOTAL_AND_PHASES),
         0x200602: Attribute("power_apparent", 4, _DOUBLE_LONGS, _TOTAL_AND_PHASES),
         0x200702: Attribute("power_active_minute", 4, _DOUBLE_LONGS, _TOTAL_AND_PHASES),
         0x200A02: Attribute("power_factor", 3, _SIGNED_WORD, _TOTAL_AND_PHASES),
+        0x200B02: Attribute("voltage_distortion", 2, _WORDS, _PHASES),
+        0x200C02: Attribute("current_distortion", 2, _WORDS, _PHASES),
         0x200F02: Attribute("frequency", 2, _WORD),
         0x201002: Attribute("meter_temperature", 1, _SIGNED_WORD),
         0x201102: Attribute("meter_battery_voltage", 2, _WORD, ("clock",)),
         0x201202: Attribute("meter_battery_voltage", 2, _WORD, ("readout",)),
         0x201302: Attribute("meter_battery_time", 0, (data.DOUBLE_LONG_UNSIGNED,)),
+        0x201702: Attribute("power_active_demand", 4, _DOUBLE_LONGS),
+        0x201802: Attribute("power_reactive_demand", 4, _DOUBLE_LONGS),
+        0x201902: Attribute("power_apparent_demand", 4, _DOUBLE_LONGS),
     }
     for kind in range(0x0B):
         for phase, letter in enumerate(_TOTAL_AND_PHASES):

@@ -21,8 +21,8 @@ VALID = [line for line in LINES if line["valid"]]
 REQUESTS = [line for line in VALID if "request" in str(line["expected"].get("service", "")).lower()]
 LINKS = [line for line in VALID if "LINK" in str(line["expected"].get("service", ""))]
 VALUES = [line for line in VALID if "value" in line["expected"] and "unit" in line["expected"]]
-# Event records and texts: they are taken apart, and are no quantities of ours.
-NO_QUANTITY = {"30070A00", "301B0700", "30130A00", "41040200"}
+# Event records, texts and addresses: they are taken apart, and are no quantities of ours.
+NO_QUANTITY = {"30070A00", "301B0700", "30130A00", "41040200", "40010200"}
 
 
 def by_hex(line: Line) -> str:
@@ -35,7 +35,7 @@ def parsed(line: Line) -> dlt698.Frame:
 
 
 def test_the_corpus_is_whole() -> None:
-    assert (len(LINES), len(VALID), len(REQUESTS), len(LINKS), len(VALUES)) == (28, 27, 5, 2, 13)
+    assert (len(LINES), len(VALID), len(REQUESTS), len(LINKS), len(VALUES)) == (36, 35, 9, 2, 14)
 
 
 @pytest.mark.parametrize("line", VALID, ids=by_hex)
@@ -124,6 +124,9 @@ def test_a_published_record_of_a_midnight_reads_as_its_publisher_says(line: Line
     for key, name in ((0x001002, "import"), (0x002002, "export")):
         told = [] if key not in cells else dlt698_objects.decode(*cells[key]).readings
         assert [str(one.value) for one in told] == expected[name]
+    if "neutral" in expected:
+        told = dlt698_objects.decode(*cells[0x200104]).readings
+        assert [(str(one.value), one.channel) for one in told] == [(value, "N") for value in expected["neutral"]]
     time = dlt698_objects.clock(cells[0x202102][1]) if 0x202102 in cells else None
     assert (time and f"{time:%Y-%m-%d %H:%M:%S}") == expected["time"]
 
