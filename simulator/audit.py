@@ -38,7 +38,7 @@ from simulator.findings import (
     take,
 )
 from simulator.ledgers import Decision, Emission, Ledgers
-from simulator.promises import judge_promises
+from simulator.promises import dead_times, judge_promises
 from simulator.silences import downtime, gaps_of, is_inside, merged
 from simulator.true_time import straightened
 from simulator.ways import meets, ways_of
@@ -140,6 +140,7 @@ class _Road:
         self._ways = ways_of(ledgers, taken.destination)
         self._downtime = [*downtime(ledgers, taken), *self._ways.shut]
         self.windows = merged(self.gaps)
+        self._dead = dead_times(ledgers, taken)
 
     def judge(self) -> None:
         """Enter phantoms, doubles, unheard and lost inputs in the book."""
@@ -248,6 +249,8 @@ class _Road:
             ):  # asked first: it uses up no announcement
                 self._book.counts["unheard"] += 1
                 self._book.devices[emission.device]["unheard"] += 1
+            elif emission.n is None and emission.kind != BED and self._went_with_its_gap(emission):
+                self._book.counts["corrupted"] += 1
             elif self.announced.excuses(emission, self._acked_at(emission)):
                 self._book.counts["corrupted"] += 1
             elif emission.n is not None or emission.kind == BED:
@@ -257,6 +260,11 @@ class _Road:
 
     def _is_unheard(self, emission: Emission) -> bool:
         return any(is_inside(emission, window) for window in self.windows.get(self._link(emission.device), ()))
+
+    def _went_with_its_gap(self, emission: Emission) -> bool:
+        """Did it come while the gateway was dead, and may the gap that said so have been lost with a database?"""
+        dead = self._dead.get(self._link(emission.device), ())
+        return self.announced.may_tell_of(emission) and any(is_inside(emission, window) for window in dead)
 
     def summary(self) -> dict[str, Any]:
         """Return this destination's figures for the report."""

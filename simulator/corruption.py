@@ -4,6 +4,8 @@ Only in a run in which pages of the database were destroyed, and only like this:
 
 - An input is *lost to corruption* when a `gateway.gap` of the link "outbox" with the reason "corrupt", which the same destination
   accepted, has a window that covers it, and says how many events it stands for: each excuses that many inputs and no more.
+- One of these events may have been a gap itself, and stand for many inputs: those that came while the gateway was dead (see
+  `promises.dead_times`) are excused by a window that covers them and names an event at all.
 - Numbers that are missing in a stream are excused when that stream ended, or when such a gap was received, and counted.
 - An input may come a second time when a database went between the two: what knew its number was lost with it. It is counted
   apart. The first of the two may be brought back, in the same new stream.
@@ -44,6 +46,11 @@ class _Announcement:
     first: float
     last: float
     left: int
+    names_any: bool
+
+    def covers(self, first: float, last: float) -> bool:
+        """Did all of it come within the window?"""
+        return self.first - SLACK_S <= first and last <= self.last + SLACK_S
 
 
 @dataclass(slots=True)
@@ -67,10 +74,14 @@ class Announced:
         """
         first, last = (emission.t, emission.t_last) if recorded is None else (recorded, recorded)
         for one in self.announcements:
-            if one.left and one.first - SLACK_S <= first and last <= one.last + SLACK_S:
+            if one.left and one.covers(first, last):
                 one.left -= 1
                 return True
         return False
+
+    def may_tell_of(self, emission: Emission) -> bool:
+        """May one of the events that were lost have been the gap in which this input came?"""
+        return any(one.names_any and one.covers(emission.t, emission.t_last) for one in self.announcements)
 
 
 def announced(ledgers: Ledgers, gaps: Sequence[Mapping[str, Any]]) -> Announced:
@@ -80,8 +91,9 @@ def announced(ledgers: Ledgers, gaps: Sequence[Mapping[str, Any]]) -> Announced:
     told = [
         gap for gap in gaps if gap["link"] == LINK and gap["reason"] == REASON and None not in (gap["from"], gap["to"])
     ]
+    counted = [(gap, int(gap["dropped"] or 0)) for gap in told]
     return Announced(
-        [_Announcement(gap["from"], gap["to"], int(gap["dropped"] or 0)) for gap in told],
+        [_Announcement(gap["from"], gap["to"], left, left > 0) for gap, left in counted],
         [(int(first), int(last)) for gap in told for first, last in gap["sequences"]],
         {str(gap["stream"]): int(gap["highest"]) for gap in told if gap["highest_is_sure"] is False},
     )

@@ -128,6 +128,18 @@ def _silent_gaps(ledgers: Ledgers, taken: Taken, windows: Mapping[str, Sequence[
                 book.offence("silent_gaps", "", {"link": link, "killed": killed, "started": started})
 
 
+def dead_times(ledgers: Ledgers, taken: Taken) -> dict[str, list[Window]]:
+    """Return, by link, from each kill to what was heard first after the new start: nothing could be heard in between."""
+    kills, heard = spans(ledgers, "kill", "start"), _heard(ledgers, taken)
+    links = {str(device.get("link")) for device in ledgers.scenario.get("devices", ())}
+    return {link: [(killed, _heard_again(started, heard.get(link, ()))) for killed, started in kills] for link in links}
+
+
+def _heard_again(started: float, heard: Sequence[float]) -> float:
+    later = bisect_right(heard, started)
+    return heard[later] if later < len(heard) else started + LATE_GAP_S
+
+
 def _told_until(told: Sequence[Window], killed: float, started: float) -> float | None:
     """Until when a dead time was told; None where it was not."""
     return min((b for a, b in told if a - GAP_SLACK_S <= killed and started <= b + GAP_SLACK_S), default=None)

@@ -174,15 +174,30 @@ class Transactions:
     def _put_dead(self, dead: Sequence[DeadLetter], work: Counters) -> None:
         for one in dead:
             row = one.row
-            seq = self._below(one.destination) if row.seq == OF_ANOTHER_STREAM else row.seq
+            of_another = row.seq == OF_ANOTHER_STREAM
+            seq = self._below(one.destination) if of_another else row.seq
+            is_known = self._knows_letter(one.destination, row.id, of_another=of_another)
+            if is_known and of_another:  # refused again before it was found in the damaged file
+                continue
             known = "SELECT 1 FROM dead_letter WHERE destination = ? AND seq = ?"
-            if self._writer.execute(known, (one.destination, seq)).fetchone() is None:
+            if not is_known and self._writer.execute(known, (one.destination, seq)).fetchone() is None:
                 work.counting().dead_letter(one.destination)
             rest = (row.id, row.noun, row.device, one.code, one.reason, one.at_ms, row.body)
             self._put_letter(one.destination, seq, rest)
             self._dead += 1
             if self._dead > _KEPT_DEAD_LETTERS // 10:
                 self._prune_dead()
+
+    def _knows_letter(self, destination: str, id_: str, *, of_another: bool) -> bool:
+        """Is there a letter of this event already? One that was brought back gives way to the new one.
+
+        What was brought back from a damaged database may be sent again, and be refused again.
+        """
+        if of_another:
+            query = "SELECT 1 FROM dead_letter WHERE destination = ? AND id = ?"
+            return self._writer.execute(query, (destination, id_)).fetchone() is not None
+        query = "DELETE FROM dead_letter WHERE destination = ? AND seq < 0 AND id = ?"
+        return self._writer.execute(query, (destination, id_)).rowcount > 0
 
     def _prune_dead(self) -> None:
         self._dead = 0

@@ -203,6 +203,34 @@ def test_what_staff_did_may_go_with_a_database_whose_gap_names_the_number() -> N
     assert audit(replace(ledgers, decisions={"district": (RAISED,)}))["untold"] == 1
 
 
+@pytest.mark.parametrize(
+    ("presses_at", "until", "dropped", "lost"),
+    [
+        ((12.0, 13.0, 14.0), 17.0, 1, 0),  # three presses, one gap that told of them
+        ((12.0,), 17.0, 0, 1),  # no event is named
+        ((12.0,), 9.5, 1, 1),  # the window ends before
+        ((8.0, 12.0), 17.0, 1, 0),  # of one that was heard and stored, and of a gap
+        ((7.0, 8.0, 12.0), 17.0, 1, 1),  # two were heard, and only one event went
+        ((16.0,), 17.0, 1, 0),
+        ((16.0, 16.5), 17.0, 1, 1),  # it was heard again before
+    ],
+)
+def test_a_gap_that_went_with_a_database_excuses_what_came_while_the_gateway_was_dead(
+    presses_at: tuple[float, ...], until: float, dropped: int, lost: int
+) -> None:
+    presses = tuple(
+        Emission(T0 + at, T0 + at + 0.2, "button", "press", counter=9 + n) for n, at in enumerate(presses_at)
+    )
+    told = {"link": "outbox", "reason": "corrupt", "from": rfc3339(T0 + 5), "to": rfc3339(T0 + until)}
+    decisions = (
+        RAISED, accepted(3, "telemetry.environment", at=T0 + 15.1),
+        accepted(4, "gateway.gap", at=T0 + 20, device="gw", dropped=dropped, sequences=[[2, 2]], **told),
+    )  # fmt: skip
+    faults = (Fault(T0 + 10, "kill"), Fault(T0 + 10.05, "start"), Fault(T0 + 16, "corrupt"))
+    report = audit(run(*decisions, emissions=(PRESS, *presses), faults=faults))
+    assert (report["lost"], report["corrupted"]) == (lost, len(presses) - lost)
+
+
 def test_an_alarm_told_anew_may_be_the_first_that_one_of_two_destinations_hears_of_it() -> None:
     again = replace(accepted(4, "alarm.raised", at=T0 + 60, alarm="a", kind="call", retold=True), streamid="two")
     ledgers = run(RAISED, faults=(Fault(T0 + 4, "corrupt"),))

@@ -26,6 +26,7 @@ from gateway.outbox import rescue as rescue_module
 from gateway.outbox.connection import TABLES
 from gateway.outbox.pages import Pages, lanes_of
 from gateway.outbox.reading import ReadingThread
+from gateway.outbox.rows import OF_ANOTHER_STREAM
 from gateway.outbox.salvage import Salvaged, salvage
 from gateway.outbox.wreck import Wreck, steps
 from tests.gateway.outbox.conftest import NOW_MS, ORIGIN
@@ -545,6 +546,20 @@ async def test_letters_of_the_same_sequence_outlive_one_replacement_after_the_ot
     letters = await outbox.dead_letters()
     assert [one.seq for one in reversed(letters)] == [-6, -5, -4, -3, -2, -1]
     assert [one.id for one in reversed(letters)] == ids
+
+
+@pytest.mark.parametrize("first", ["refused again", "brought back"])
+async def test_what_is_refused_again_after_a_damage_is_one_letter(closed_shelf: Any, event: Maker, first: str) -> None:
+    outbox = await closed_shelf.open()
+    await closed_shelf.store(Write((event("alarm.raised"),)))
+    [row] = await outbox.fetch(Lane.A, 0, 1)
+    old = DeadLetter("district", row._replace(seq=OF_ANOTHER_STREAM), "no", "why", 5)
+    again = DeadLetter("district", row, "no", "why", 6)
+    for letter in (again, old) if first == "refused again" else (old, again):
+        outbox.dead_letter(letter)
+        assert await outbox.flush(10)
+    assert [(one.seq, one.id, one.at_ms) for one in await outbox.dead_letters()] == [(1, row.id, 6)]
+    assert outbox.totals().tally.dead == {"district": 1}
 
 
 async def test_a_letter_that_waited_while_its_database_went_takes_the_place_of_no_other(
