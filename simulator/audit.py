@@ -249,9 +249,7 @@ class _Road:
             ):  # asked first: it uses up no announcement
                 self._book.counts["unheard"] += 1
                 self._book.devices[emission.device]["unheard"] += 1
-            elif emission.n is None and emission.kind != BED and self._went_with_its_gap(emission):
-                self._book.counts["corrupted"] += 1
-            elif self.announced.excuses(emission, self._acked_at(emission)):
+            elif self._went_with_its_gap(emission) or self.announced.excuses(emission, self._acked_at(emission)):
                 self._book.counts["corrupted"] += 1
             elif emission.n is not None or emission.kind == BED:
                 self._book.offence("lost", emission.device, {"why": "an acknowledged input", "n": emission.n, **facts})
@@ -263,6 +261,8 @@ class _Road:
 
     def _went_with_its_gap(self, emission: Emission) -> bool:
         """Did it come while the gateway was dead, and may the gap that said so have been lost with a database?"""
+        if emission.n is not None or emission.kind == BED:  # it is said again until it is heard
+            return False
         dead = self._dead.get(self._link(emission.device), ())
         return self.announced.may_tell_of(emission) and any(is_inside(emission, window) for window in dead)
 
