@@ -152,6 +152,8 @@ FURTHER: Final = 0x7C
 PHASES: Final[Mapping[int, str]] = {0x01: "A", 0x02: "B", 0x03: "C", 0x04: "N"}
 # Says only that the flags of errors are those of the standard; and of several values in one record, packed.
 STANDARD_FLAGS: Final = 0x1D
+# In gallons, feet or degrees Fahrenheit (annex C).
+NON_METRIC: Final = 0x3D
 PROFILES: Final = (0x13, 0x1E, 0x1F)
 # 01-1F, where a record has an error instead of a value.
 ERRORS: Final[Mapping[int, str]] = {

@@ -44,6 +44,7 @@ from drivers.protocols.mbus_meaning import (
     MAKERS_OWN,
     MULTIPLIED,
     NEUTRAL,
+    NON_METRIC,
     PHASES,
     PRIMARY,
     PROFILES,
@@ -361,6 +362,8 @@ class _Told:
             self.foreign += bytes([code])
         elif code == STANDARD_FLAGS:
             pass
+        elif code == NON_METRIC:
+            self.value, self.invalid = None, "in a unit that is not metric"
         elif NEUTRAL < code < 0x20:
             self.value, self.invalid = None, ERRORS.get(code, f"record error {code:02x}")
         elif code != NEUTRAL:

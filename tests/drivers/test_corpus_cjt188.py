@@ -47,7 +47,7 @@ def by_device(line: Line) -> str:
 
 
 def test_the_corpus_is_whole() -> None:
-    assert (len(ALL), len(VALID), len(INVALID), len(DATA)) == (40, 35, 5, 25)
+    assert (len(ALL), len(VALID), len(INVALID), len(DATA)) == (43, 37, 6, 27)
 
 
 @pytest.mark.parametrize("line", INVALID, ids=by_device)
@@ -154,5 +154,5 @@ def test_every_line_is_read_refused_by_name_or_listed() -> None:
     addresses = [line for line in VALID if line["expected"].get("ctrl") == 0x83]
     right = [line for line in DATA if line["hex"] not in REFUSED]
     refused = [line for line in VALID if line["hex"] in REFUSED]
-    assert (len(requests), len(addresses), len(right), len(refused)) == (6, 2, 24, 3)
+    assert (len(requests), len(addresses), len(right), len(refused)) == (6, 2, 26, 3)
     assert len(requests) + len(addresses) + len(right) + len(refused) == len(VALID)

@@ -338,6 +338,11 @@ def test_a_phase_stands_in_the_channel() -> None:
     }
 
 
+def test_a_volume_in_gallons_is_told_and_not_published() -> None:
+    decoded, _ = poll(ACK, answer("0e933d187301000000 025a0a00"))
+    assert decoded.refused == ("record 0, volume = in a unit that is not metric",)
+
+
 def test_flags_that_are_marked_as_those_of_the_standard_are_read() -> None:
     assert told("02fd971d0100") == {("error_flags", ""): "1"}
 

@@ -17,7 +17,7 @@ from drivers.protocols import modbus, modbus_maps
 from drivers.protocols.modbus_maps import MAPS
 from tests.drivers.captures import Line, lines
 
-PUBLISHED = lines("modbus-meter", "modbus.jsonl")
+PUBLISHED = [*lines("modbus-meter", "modbus.jsonl"), *lines("modbus-meter", "published.jsonl")]
 REPLIES = [line for line in PUBLISHED if line["expected"].get("kind") != "request"]
 
 
@@ -46,7 +46,10 @@ def test_a_published_reply_is_found_and_read(line: Line) -> None:
     (frame,) = modbus.framer().feed(bytes.fromhex(line["hex"]))
     said = modbus.parse(frame)
     registers = [int.from_bytes(said.registers[at : at + 2], "big") for at in range(0, len(said.registers), 2)]
-    assert registers == expected["registers"]
+    assert (said.unit, said.function) == (expected.get("unit_id", said.unit), expected.get("function", said.function))
+    assert said.exception == expected.get("exception", 0)
+    assert registers == expected.get("registers", [])
+    assert modbus.sender(frame) == str(said.unit)
     if "float_be" in expected:
         value = modbus_maps.real32(said.registers)
         assert value is not None
