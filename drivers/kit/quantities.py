@@ -16,6 +16,27 @@ class Quantity:
     cumulative: bool = False
 
 
+_TRANSFORMED: Final = (
+    "energy_active",
+    "energy_reactive",
+    "energy_apparent",
+    "energy_associated",
+    "energy_base",
+    "energy_harmonic",
+    "energy_copper_loss",
+    "energy_iron_loss",
+    "demand_",
+    "power_active",
+    "power_reactive",
+    "power_apparent",
+)
+
+
+def is_transformed(quantity: str) -> bool:
+    """Does it flow through current and voltage transformers, so that a meter behind them shows less by both ratios?"""
+    return quantity.startswith(_TRANSFORMED)
+
+
 QUANTITIES: Final[dict[str, Quantity]] = {
     "energy_active_import": Quantity("kWh", "正向有功电能", "active energy, import", cumulative=True),
     "energy_active_export": Quantity("kWh", "反向有功电能", "active energy, export", cumulative=True),

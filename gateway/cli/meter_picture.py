@@ -1,94 +1,167 @@
-"""The picture of a month, as SVG: a lane for each meter, a bar for each day; what is missing is seen at once.
+"""The picture of a month, as SVG: a lane for each meter, a bar a day, a line for each gap: what is missing is seen at once.
 
-Limits: one month, one register a meter (the total); no library, no font of its own, no script.
+It shrinks with a narrow window and keeps its shape. Limits: one month, one register a meter (the first total, named), at most
+`MOST_LINES` lines of what happened; no library, no font of its own, no script.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date
-from typing import Final
+from decimal import Decimal
+from typing import Any, Final
 from xml.sax.saxutils import escape
 
+from gateway.cli.layout import Paper, clean, width
 from gateway.cli.meter_month import FREEZE, FUTURE, MISSING, Month
+from gateway.cli.meter_notes import notes, unit_of, used_of, word
 
-DAY_W: Final = 24
-LANE_H: Final = 110
+DAY_W: Final = 25
+LANE_H: Final = 112
 BAR_H: Final = 64
-LEFT: Final = 16
-TOP: Final = 64
-_COLOURS: Final = {"read": "#2f6f9f", "freeze": "#7fb2d6", "missing": "#f6d5d2", "future": "#f4f4f4"}
-
+MARGIN: Final = 16
+TOP: Final = 66
+LINE_H: Final = 18
+COLUMN_W: Final = 6.6
+"""What a column of a terminal takes of the text of 12 px: a Latin letter is about so wide, a Chinese one twice."""
+MOST_LINES: Final = 200
+_COLOURS: Final = {"read": "#2f6f9f", "freeze": "#7fb2d6"}
+_FONTS: Final = "'Noto Sans CJK SC','PingFang SC','Microsoft YaHei','WenQuanYi Micro Hei',sans-serif"
+_EVENTS: Final = frozenset({"swap", "ratio", "rollover", "jump", "held", "unconfirmed", "withdrawn", "dial"})
 _GAP: Final = (
     '<defs><pattern id="gap" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
     '<rect width="6" height="6" fill="#f6d5d2"/><rect width="2" height="6" fill="#c0392b"/></pattern></defs>'
 )
 
-Say = Callable[..., str]
 
-
-def picture(months: Sequence[Month], *, title: str, say: Say) -> str:
-    """Return the SVG text. `say` gives the words of "cli.KEY"."""
+def picture(months: Sequence[Month], *, title: str, paper: Paper) -> str:
+    """Return the SVG text, in the language of the paper."""
     days = max((len(one.days) for one in months), default=31)
-    width, height = LEFT * 2 + days * DAY_W + 150, TOP + LANE_H * max(1, len(months)) + 16
-    box = f'width="{width}" height="{height}"'
+    wide = MARGIN * 2 + days * DAY_W
+    lines = [line for text, style in _lines(paper, months) for line in _wrapped(text, wide, style)]
+    below = TOP + LANE_H * len(months) + 8
+    high = below + LINE_H * len(lines) + MARGIN
+    size = f'width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" style="max-width:100%;height:auto"'
     parts = [
-        f'<svg xmlns="http://www.w3.org/2000/svg" {box} viewBox="0 0 {width} {height}" font-family="sans-serif" font-size="12">',
+        f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{_FONTS}" font-size="12">',
         _GAP,
-        f'<rect {box} fill="#ffffff"/>',
-        f'<text x="{LEFT}" y="24" font-size="18">{escape(title)}</text>',
-        *_legend(say),
+        f'<rect width="{wide}" height="{high}" fill="#ffffff"/>',
+        f'<text x="{MARGIN}" y="26" font-size="18">{_text(title)}</text>',
+        *_legend(paper, months),
     ]
     for lane, month in enumerate(months):
-        parts += _lane(month, TOP + lane * LANE_H, say=say)
+        parts += _lane(month, TOP + lane * LANE_H, wide, paper=paper)
+    parts += [
+        f'<text x="{MARGIN}" y="{below + LINE_H * n + 12}" fill="{colour}">{_text(line)}</text>'
+        for n, (line, colour) in enumerate(lines)
+    ]
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _legend(say: Say) -> list[str]:
-    parts, x = [], LEFT
+def _lines(paper: Paper, months: Sequence[Month]) -> list[tuple[str, str]]:
+    found = notes(paper, months)
+    left = len(found) - MOST_LINES
+    return found if left <= 0 else [*found[:MOST_LINES], (paper.say("meters-more-lines", count=left), "problem")]
+
+
+def _wrapped(text: str, wide: int, style: str) -> Iterator[tuple[str, str]]:
+    """Cut a text into lines that fit, between words where there are any."""
+    colour = {"problem": "#c0392b", "warning": "#8a5a00"}.get(style, "#444444")
+    room = int((wide - 2 * MARGIN) / COLUMN_W)
+    line = ""
+    for piece in _pieces(text):
+        if line and width(line + piece.rstrip()) > room:
+            yield line.rstrip(), colour
+            line = "  " + piece.lstrip()
+        else:
+            line += piece
+    yield line.rstrip(), colour
+
+
+def _pieces(text: str) -> Iterator[str]:
+    """Yield what may stand on a line by itself: a Chinese character, or a word with the blank behind it."""
+    piece = ""
+    for c in text:
+        if width(c) == 2:
+            if piece:
+                yield piece
+            piece = ""
+            yield c
+        else:
+            piece += c
+            if c == " ":
+                yield piece
+                piece = ""
+    if piece:
+        yield piece
+
+
+def _legend(paper: Paper, months: Sequence[Month]) -> list[str]:
+    parts, x = [], float(MARGIN)
     for key, fill in (("read", _COLOURS["read"]), ("freeze", _COLOURS["freeze"]), ("missing", "url(#gap)")):
-        shown = say(f"meters-day-{key}")
-        parts.append(f'<rect x="{x}" y="38" width="12" height="12" fill="{fill}"/>')
-        parts.append(f'<text x="{x + 17}" y="48">{escape(shown)}</text>')
-        x += 40 + 13 * len(shown)
+        shown = paper.say(f"meters-day-{key}")
+        parts.append(f'<rect x="{x:g}" y="40" width="12" height="12" fill="{fill}"/>')
+        parts.append(f'<text x="{x + 17:g}" y="50">{_text(shown)}</text>')
+        x = round(x + 40 + COLUMN_W * width(shown))
+    if any(row["kind"] in _EVENTS for month in months for row in month.told):
+        parts.append(f'<path d="{_flag(x + 6, 42)}" fill="#8a5a00"/>')
+        parts.append(f'<text x="{x + 17:g}" y="50">{_text(paper.say("meters-day-event"))}</text>')
     return parts
 
 
-def _lane(month: Month, top: int, *, say: Say) -> list[str]:
-    meter = month.meter
-    use = next((one for one in month.uses if one.name == month.main), None)
-    head = " · ".join(str(meter[name]) for name in ("id", "room", "meter") if meter.get(name))
-    total = "" if use is None else f"{use.used.normalize():f} {meter['units'].get(use.name, '')}"
-    most = max([*month.daily.values(), *month.shared.values()], default=None) or 1
-    parts = [
-        f'<text x="{LEFT}" y="{top + 12}" font-weight="bold">{escape(head)}</text>',
-        f'<text x="{LEFT + len(month.days) * DAY_W + 12}" y="{top + 20 + BAR_H}" font-size="14">{escape(total)}</text>',
-    ]
-    bottom = top + 20 + BAR_H
+def _lane(month: Month, top: int, wide: int, *, paper: Paper) -> list[str]:
+    meter, use = month.meter, month.main
+    head = " · ".join(clean(meter[name]) for name in ("id", "room", "meter") if meter.get(name))
+    most = max([*month.daily.values(), *month.shared.values(), Decimal(0)])
+    parts = [f'<text x="{MARGIN}" y="{top + 12}" font-weight="bold">{_text(head)}</text>']
+    if use is not None:
+        unit = unit_of(use.name)
+        total = f"{word(paper, use.name)} {used_of(use)} {unit}"
+        parts.append(f'<text x="{wide - MARGIN}" y="{top + 12}" text-anchor="end" font-size="13">{_text(total)}</text>')
+        scale = paper.say("meters-most-a-day", most=f"{most:.2f}", unit=unit)
+        place = f'x="{wide - MARGIN}" y="{top + LANE_H - 2}" text-anchor="end"'
+        parts.append(f'<text {place} font-size="9" fill="#666666">{_text(scale)}</text>')
+    happened: dict[str, list[str]] = {}
+    for row in month.told:
+        happened.setdefault(row["day"], []).append(row["kind"])
     for n, (day, kind) in enumerate(month.days.items()):
-        x = LEFT + n * DAY_W
-        used = month.daily.get(day, month.shared.get(day))
-        parts.append(_background(x, top + 20, kind))
-        if used is not None and kind != FUTURE:
-            high = max(1, round(BAR_H * float(used / most)))
-            fill = (
-                "url(#gap)"
-                if kind == MISSING
-                else _COLOURS["freeze" if kind == FREEZE or day in month.shared else "read"]
-            )
-            parts.append(
-                f'<rect x="{x + 2}" y="{bottom - high}" width="{DAY_W - 4}" height="{high}" fill="{fill}">'
-                f"<title>{escape(_tip(day, kind, f'{used:.2f}', say=say))}</title></rect>"
-            )
-        parts.append(f'<text x="{x + 5}" y="{bottom + 14}" font-size="10" fill="#666666">{day.day}</text>')
+        parts += _day(month, day, kind, MARGIN + n * DAY_W, top, most=most, paper=paper, happened=happened)
     return parts
+
+
+def _day(
+    month: Month, day: date, kind: str, x: int, top: int, *, most: Decimal, paper: Paper, happened: Mapping[str, Any]
+) -> list[str]:  # fmt: skip
+    bottom = top + 20 + BAR_H
+    used = month.daily.get(day, month.shared.get(day))
+    parts = [_background(x, top + 20, kind)]
+    if used is not None and kind != FUTURE:
+        high = max(1, round(BAR_H * float(used / most))) if most else 1
+        is_own = kind == FREEZE or day in month.shared
+        fill = "url(#gap)" if kind == MISSING else _COLOURS["freeze" if is_own else "read"]
+        tip = f"{day.isoformat()}: {used:.2f} ({paper.say(f'meters-day-{kind}')})"
+        parts.append(
+            f'<rect x="{x + 2}" y="{bottom - high}" width="{DAY_W - 4}" height="{high}" fill="{fill}">'
+            f"<title>{_text(tip)}</title></rect>"
+        )
+    if day.isoformat() in happened:
+        parts.append(f'<path d="{_flag(x + DAY_W / 2, top + 20)}" fill="#8a5a00"/>')
+    parts.append(
+        f'<text x="{x + DAY_W / 2:g}" y="{bottom + 13}" text-anchor="middle" font-size="10" fill="#666666">{day.day}</text>'
+    )
+    return parts
+
+
+def _flag(x: float, y: float) -> str:
+    """Return a small triangle that points down at `x`."""
+    return f"M{x - 5:g} {y:g}h10l-5 8z"
 
 
 def _background(x: int, y: int, kind: str) -> str:
-    fill = "url(#gap)" if kind == MISSING else "#fafafa"
+    fill = "url(#gap)" if kind == MISSING else "#fafafa" if kind == FUTURE else "#eef2f5"
     opacity = ' opacity="0.35"' if kind == MISSING else ""
     return f'<rect x="{x + 1}" y="{y}" width="{DAY_W - 2}" height="{BAR_H}" fill="{fill}"{opacity}/>'
 
 
-def _tip(day: date, kind: str, used: str, *, say: Say) -> str:
-    return f"{day.isoformat()}: {used} ({say(f'meters-day-{kind}')})"
+def _text(shown: str) -> str:
+    return escape(clean(shown))

@@ -24,24 +24,11 @@ from drivers.kit import (
     SignalKind,
     Streams,
 )
+from drivers.kit.quantities import is_transformed
 from gateway.clock import Clock
 
 ADVERT_READINGS_S: Final = 900.0
 MAX_TOLD: Final = 64
-_BEHIND_TRANSFORMERS: Final = (
-    "energy_active",
-    "energy_reactive",
-    "energy_apparent",
-    "energy_associated",
-    "energy_base",
-    "energy_harmonic",
-    "energy_copper_loss",
-    "energy_iron_loss",
-    "demand_",
-    "power_active",
-    "power_reactive",
-    "power_apparent",
-)
 NEAR_S: Final = 60.0
 
 
@@ -131,7 +118,7 @@ class Desk:
             return self.ct
         if quantity == "voltage":
             return self.pt
-        return self.ct * self.pt if quantity.startswith(_BEHIND_TRANSFORMERS) else Decimal(1)
+        return self.ct * self.pt if is_transformed(quantity) else Decimal(1)
 
     def hear(self, clock: Clock) -> None:
         """Note that the device has spoken."""

@@ -14,9 +14,11 @@ from typing import Any
 import pytest
 
 from gateway.cli.layout import Paper
-from gateway.cli.meter_month import FREEZE, FUTURE, READ, Month, bounds, month_of
+from gateway.cli.meter_csv import write_csv
+from gateway.cli.meter_month import FREEZE, FUTURE, READ, Month, Use, bounds, month_of
+from gateway.cli.meter_notes import notes
 from gateway.cli.meter_picture import picture
-from gateway.cli.metering import notes, show, write_csv
+from gateway.cli.metering import show
 
 ENERGY = "energy_active_import"
 METER: dict[str, Any] = {
@@ -116,8 +118,8 @@ def test_what_was_held_is_not_counted_and_a_comparison_sets_it_going_again() -> 
 def test_a_ratio_multiplies_what_was_used_and_leaves_the_dial_as_it_is() -> None:
     found = month([{**row, "ratio": "20"} for row in whole()])
     (use,) = found.uses
-    assert (use.first, use.last, use.used, use.ratio) == (
-        Decimal("1000.00"), Decimal("1300.00"), Decimal("6000.0000"), Decimal(20),
+    assert (use.first, use.last, use.used, use.ratios) == (
+        Decimal("1000.00"), Decimal("1300.00"), Decimal("6000.0000"), (Decimal(20),),
     )  # fmt: skip
 
 
@@ -184,17 +186,227 @@ def test_the_csv_has_a_line_for_each_day_the_missing_ones_too(tmp_path: Path) ->
     assert len(written) == 31
     assert written[0].startswith("device,room,meter,quantity,channel,unit,day,kind,time,dial,ratio,used_that_day")
     assert written[1].startswith(f"meter-1,kitchen,000000193600,{ENERGY},,kWh,2026-11-01,read,2026-11-01T00:06:00")
-    assert written[1].endswith(",1000.00,1,10.00")
-    assert written[4] == f"meter-1,kitchen,000000193600,{ENERGY},,kWh,2026-11-04,missing,,,,"
+    assert written[1].endswith(",1000.00,1,10.00,10.00")
+    assert written[3].endswith(",1020.00,1,,20.00")  # the 3rd and the 4th are known as a sum
+    assert written[4] == f"meter-1,kitchen,000000193600,{ENERGY},,kWh,2026-11-04,missing,,,,,"
 
 
 def test_the_picture_is_well_formed_and_shows_days_and_gaps() -> None:
     nasty = {**METER, "id": "meter-1 <&>"}
     found = month_of(nasty, whole(but=(4, 5)), "2026-11", today=date(2026, 12, 20))
-    svg = picture([found], title="2026-11 <&>", say=lambda key, **_: key)
+    svg = picture([found], title="2026-11 <&>", paper=Paper("zh", io.StringIO()))
     root = ET.fromstring(svg)  # noqa: S314 - our own text
     bars = [one for one in root.iter() if one.tag.endswith("rect") and len(one)]
     assert len(bars) == 30
     assert sum(one.get("fill") == "url(#gap)" for one in bars) == 2
     assert "300 kWh" in "".join(root.itertext())
     assert json.dumps(svg)  # text through and through
+
+
+def of(found: Month, name: str = ENERGY) -> Use:
+    (use,) = [one for one in found.uses if one.name == name]
+    return use
+
+
+def both(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Whatever is missing: what is used until each next reading is the sum, nothing twice and nothing lost."""
+    for use in month(rows).uses:
+        if use.used is not None:
+            assert sum(one for one, _days in use.until_next.values()) == use.used
+
+
+def swap(day: int, old: str, new: str, *, hour: float = 0.1, month: int = 11) -> dict[str, Any]:
+    return {
+        "day": f"2026-{month:02d}-{day:02d}", "kind": "swap", "t": ms(day, hour, month), "old": "1", "new": "2",
+        "last": {ENERGY: old}, "first": {ENERGY: new}, "last_t": ms(day - 1 or 1, 12, month),
+    }  # fmt: skip
+
+
+def test_a_swap_seen_by_the_first_poll_of_a_day_leaves_that_day_and_the_next_whole() -> None:
+    rows = [read(1, "1000.00", meter="1"), read(2, "1010.00", meter="1"), read(3, "3.00", meter="2")]
+    rows += [swap(3, "1018.00", "3.00"), read(4, "13.00", meter="2"), read(1, "283.00", month=12, meter="2")]
+    found = month(rows)
+    assert of(found).used == Decimal("298.00")  # 18 of the old one, 280 of the new one
+    assert [found.daily[date(2026, 11, day)] for day in (1, 2, 3)] == [Decimal(10), Decimal(8), Decimal(10)]
+    both(rows)
+
+
+def test_a_swap_over_the_month_s_end_is_in_the_month_that_ends_with_it() -> None:
+    """The gateway was off from the 29th to the 3rd, and another meter hung there then."""
+    rows = [read(day, f"{1000 + 10 * day}.00", meter="1") for day in range(1, 30)]
+    rows += [swap(3, "1293.00", "7.00", hour=9, month=12), read(3, "7.00", hour=9, month=12, meter="2")]
+    found = month(rows, t=ms(3, 9, 12))
+    assert of(found).used == Decimal("283.00")
+    assert of(found).closing.day == date(2026, 12, 3)
+    both(rows)
+
+
+def test_a_register_of_which_the_new_meter_showed_nothing_at_first_begins_anew_with_what_it_shows() -> None:
+    rows = [read(1, "1000.00"), swap(2, "1010.00", "3.00", hour=9)]
+    rows[0]["r"][f"{ENERGY} T1"] = "600.00"
+    rows[1]["last"][f"{ENERGY} T1"] = "606.00"
+    rows += [read(3, "5.00"), read(1, "50.00", month=12)]
+    rows[2]["r"][f"{ENERGY} T1"], rows[3]["r"][f"{ENERGY} T1"] = "1.00", "21.00"
+    assert of(month(rows), f"{ENERGY} T1").used == Decimal("26.00")
+    both(rows)
+
+
+def test_each_month_has_what_was_used_until_the_next_reading_and_no_month_twice() -> None:
+    """Dead over the month's end, and for longer than a month."""
+    rows = [*(row for row in whole() if row["day"] < "2026-11-28"), read(5, "1500.00", hour=14, month=12)]
+    found = month(rows)
+    assert of(found).used == Decimal("500.00")
+    assert lines([found]) == [
+        (
+            "meter-1: nothing from 2026-11-28 to 2026-11-30: the next reading is of 2026-12-05 14:00; what was used until then "
+            "is in this sum, and not in that of the month after"
+        )
+    ]
+    december = month_of(METER, [rows[-1]], "2026-12", today=date(2026, 12, 20))
+    assert of(december).used is None
+    assert "month begins with the reading of 2026-12-05 14:00" in lines([december])[0]
+
+
+def test_a_month_that_is_over_and_without_any_later_reading_says_where_it_ends() -> None:
+    found = month([row for row in whole() if row["day"] < "2026-11-28"])
+    assert of(found).used == Decimal("260.00")
+    assert lines([found]) == [
+        (
+            "meter-1: nothing from 2026-11-28 to 2026-11-30: the month ends with the reading of 2026-11-27 00:06; what was used "
+            "after it is not in this sum"
+        )
+    ]
+
+
+def test_a_month_that_begins_late_on_its_first_day_says_so() -> None:
+    late = [read(1, "1004.00", hour=9.5), *whole()[1:]]
+    assert lines([month(late)]) == [
+        "meter-1: the month begins with the reading of 2026-11-01 09:30; what was used before it is not in this sum"
+    ]
+    assert lines([month([*late, freeze(1, "1000.00")])]) == [
+        "meter-1: the gateway was away at the beginning of these days, the meter's own record stands for them: 1"
+    ]
+
+
+def test_a_ratio_that_is_changed_within_a_day_counts_from_there() -> None:
+    rows = [read(1, "100.00", ratio="20"), read(2, "110.00", ratio="20"), read(3, "120.00", ratio="40")]
+    changed = {"old": "20", "new": "40", "r": {ENERGY: "114.00"}, "ratio": "20", "last_t": 0}
+    rows += [{"day": "2026-11-02", "kind": "ratio", "t": ms(2, 12), **changed}, read(1, "130.00", month=12, ratio="40")]
+    use = of(month(rows))
+    assert use.used == 14 * 20 + 16 * 40
+    assert use.ratios == (Decimal(20), Decimal(40))
+    assert any("the transformer ratio was changed, x20 to x40" in one for one in lines([month(rows)]))
+    both(rows)
+
+
+def test_a_ratio_multiplies_energy_and_not_the_gas_beside_it() -> None:
+    rows = [{**row, "ratio": "20", "r": {**row["r"], "volume_gas": f"{n}.5"}} for n, row in enumerate(whole())]
+    found = month(rows)
+    assert of(found, "volume_gas").used == Decimal("30.0")
+    assert of(found, "volume_gas").ratios == (Decimal(1),)
+    assert of(found).used == Decimal(6000)
+
+
+def test_a_jump_is_not_taken_for_use_and_told_with_its_amount() -> None:
+    rows = [read(1, "100.00"), read(2, "110.00"), read(3, "5020.00"), read(1, "5300.00", month=12)]
+    jump = {"register": ENERGY, "from": "112.00", "to": "5012.00"}
+    rows.append({"day": "2026-11-02", "kind": "jump", "t": ms(2, 12), **jump})
+    found = month(rows)
+    assert of(found).used == Decimal("300.00")
+    assert any(
+        "jumped from 112.00 to 5012.00, as two readings say: 4900.00 kWh are NOT in the sum" in one
+        for one in lines([found])
+    )
+    both(rows)
+
+
+def test_what_was_withdrawn_is_no_reading_and_the_day_begins_with_its_next_one() -> None:
+    spike = read(5, "1940.00")
+    taken_back = {"register": ENERGY, "withdrawn": "1940.00", "of": spike["t"]}
+    rows = [*whole(but=(5,)), spike, {"day": "2026-11-05", "kind": "withdrawn", "t": ms(5, 1), **taken_back}]
+    rows.append({**read(5, "1041.00", hour=1), "kind": "more"})
+    found = month(rows)
+    assert of(found).used == Decimal("300.00")
+    assert (found.daily[date(2026, 11, 4)], found.daily[date(2026, 11, 5)]) == (Decimal(11), Decimal(9))
+    assert [one for one in lines([found]) if "had shown 1940.00" in one]
+    both(rows)
+
+
+def test_a_register_that_was_not_read_with_the_others_at_the_month_s_end_keeps_its_own_ends() -> None:
+    tariff = f"{ENERGY} T2"
+    rows = whole()
+    for n, row in enumerate(rows):
+        if row["day"] not in ("2026-11-01", "2026-12-01"):
+            row["r"][tariff] = f"{400 + n}.00"
+    rows.append({**read(1, "0", hour=7), "kind": "more", "r": {tariff: "400.00"}})
+    rows.append({**read(2, "1310.00", month=12), "r": {ENERGY: "1310.00", tariff: "431.00"}})
+    found = month(rows)
+    assert of(found).used == Decimal("300.00")
+    assert (of(found, tariff).first, of(found, tariff).last, of(found, tariff).used) == (400, 431, 31)
+    both(rows)
+
+
+def test_a_register_that_was_missing_while_the_meter_was_read_has_a_line() -> None:
+    rows = whole()
+    for row in rows:
+        if row["day"] not in ("2026-11-07", "2026-11-08", "2026-11-20"):
+            row["r"]["volume_gas"] = "5.00"
+    assert lines([month(rows)]) == [
+        "meter-1: gas: no reading of its own on these days: 7-8, 20; its sum is not affected but at the ends of the month"
+    ]
+
+
+def test_a_fall_that_nothing_explains_is_told_and_not_smoothed_over() -> None:
+    found = month([read(1, "1000.00"), read(9, "1100.00"), read(10, "1050.00"), read(1, "1300.00", month=12)])
+    assert [
+        one for one in lines([found]) if "fell from 1100.00 (2026-11-09 00:06) to 1050.00 (2026-11-10 00:06)" in one
+    ]
+    assert found.odd
+
+
+def test_another_number_without_a_swap_on_record_ends_one_stretch_and_is_told() -> None:
+    rows = [read(1, "1000.00", meter="1"), read(9, "1080.00", meter="1"), read(10, "7000.00", meter="2")]
+    rows.append(read(1, "7210.00", month=12, meter="2"))
+    found = month(rows, meter="2")
+    assert of(found).used == Decimal("290.00")
+    assert [one for one in lines([found]) if "number changed, 1 to 2, and no swap is on record" in one]
+
+
+def test_rows_of_days_to_come_are_left_out_and_told() -> None:
+    rows = [
+        *(row for row in whole() if row["day"] < "2026-11-15"),
+        {**read(1, "1100.00"), "day": "2036-11-01", "t": 2.1e12},
+    ]
+    found = month(rows, today=date(2026, 11, 15), t=ms(15, 12), registers={ENERGY: "1146.00"})
+    assert of(found).used == Decimal("146.00")
+    assert [one for one in lines([found]) if "2036-11-01" in one]
+
+
+def test_the_month_of_installation_has_its_one_reading_in_the_table() -> None:
+    out = io.StringIO()
+    found = month([read(30, "7.00", hour=9)])
+    show(Paper("en", out), [found], "title")
+    assert "7.00" in out.getvalue()
+    assert of(found).used is None
+
+
+def test_what_flows_in_stands_for_a_meter_and_not_what_flows_out() -> None:
+    rows = whole()
+    for row in rows:
+        row["r"] = {"energy_active_export": "1.00", f"{ENERGY} T1": "2.00", **row["r"]}
+    found = month(rows)
+    assert found.main is not None
+    assert found.main.name == ENERGY
+    assert [one.name for one in found.uses] == [ENERGY, f"{ENERGY} T1", "energy_active_export"]
+
+
+def test_the_picture_has_the_lines_of_the_gaps_and_keeps_its_width() -> None:
+    found = month(whole(but=(4, 5)))
+    svg = picture([found], title="x", paper=Paper("zh", io.StringIO()))
+    assert "2026-11-04 到 2026-11-05" in svg
+    root = ET.fromstring(svg)  # noqa: S314 - our own text
+    assert root.get("style") == "max-width:100%;height:auto"
+    many = [*whole(but=(4, 5)), *({**read(6, "1"), "kind": "held", "quantity": ENERGY, "channel": "", "value": "1",
+                                  "highest": "2"} for _ in range(260))]  # fmt: skip
+    shown = picture([month(many)], title="x", paper=Paper("en", io.StringIO()))
+    assert "and 61 lines more" in shown

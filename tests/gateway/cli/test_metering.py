@@ -29,14 +29,20 @@ class Daemon:
     def ask(self, _control: Path, op: str, **arguments: Any) -> Any:
         if op == "meters.list":
             t = datetime(2026, 12, 2, 9).astimezone().timestamp() * 1000
-            told = {"model": "dlt645-2007", "room": "kitchen", "address": "1", "meter": "000000193600", "ratio": "1"}
+            told = {
+                "model": "dlt645-2007",
+                "room": "kitchen",
+                "address": "1",
+                "meter": "000000193600",
+                "ratio": "1",
+                "gone": False,
+            }
             return [{"id": "meter-1", **told, "t": t, "registers": {ENERGY: "1312.00", f"{ENERGY} T1": "300.00"}}]
         if op == "meters.days":
-            after = arguments.pop("after")
-            assert arguments == {"device": "meter-1", "first": "2026-11-01", "last": "2027-01-01"}
-            rows = [
-                self.row(date(2026, 11, day), f"{990 + 10 * day}.00") for day in range(1, 31) if day != 4
-            ] + [self.row(date(2026, 12, 1), "1300.00")]  # fmt: skip
+            after, behind = arguments.pop("after"), 0
+            rows = [self.row(date(2026, 11, day), f"{990 + 10 * day}.00") for day in range(1, 31) if day != 4]
+            if arguments["first"] == "2026-12-01":
+                rows = [self.row(date(2026, 12, 1), "1300.00")]
             behind = 0 if after is None else after[2]
             return {"rows": rows[behind : behind + 7], "next": ["", "", behind + 7] if behind + 7 < len(rows) else None}
         self.compared.append(arguments)
