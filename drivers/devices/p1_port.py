@@ -69,7 +69,13 @@ _HEATS: Final = {
     10: "energy_cooling_joule",
     11: "energy_cooling_joule",
 }
-_ELECTRICITY: Final = 2
+_KILOWATT_HOURS: Final = {
+    2: "energy_active_import",
+    4: "energy_heat",
+    12: "energy_heat",
+    10: "energy_cooling",
+    11: "energy_cooling",
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -164,7 +170,7 @@ class _Found:
         elif unit in obis.FACTORS["GJ"]:
             quantity = _HEATS.get(type_, "energy_other_joule")
         elif unit in obis.FACTORS["kWh"]:
-            quantity = "energy_active_import" if type_ == _ELECTRICITY else "energy_other"
+            quantity = _KILOWATT_HOURS.get(type_, "energy_other")
         elif not value:
             return  # a place without a meter
         else:

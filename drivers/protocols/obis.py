@@ -18,6 +18,7 @@ from drivers.kit import QUANTITIES, Reading
 _PHASES: Final = ("", "A", "B", "C")
 _PHASE_STEP: Final = 20
 _INSTANTANEOUS, _INTEGRAL, _DEMAND, _GREATEST = 7, 8, 4, 6
+_LAST_DEMAND: Final = 10
 MOST_TARIFF: Final = 63
 ELECTRICITY: Final = 1
 NOW: Final = 255
@@ -53,11 +54,13 @@ _PRESENT: Final[Mapping[int, tuple[str, str]]] = {
     16: ("power_active", ""),
 }
 _NEUTRAL: Final[Mapping[int, tuple[str, str]]] = {91: ("current", "N"), 92: ("voltage", "N")}
-_DEMANDS: Final[Mapping[tuple[int, int], tuple[str, str]]] = {
-    (1, _DEMAND): ("power_active_demand", "import"),
-    (2, _DEMAND): ("power_active_demand", "export"),
-    (1, _GREATEST): ("demand_active_import", ""),
-    (2, _GREATEST): ("demand_active_export", ""),
+_MEANS: Final[Mapping[int, tuple[str, str]]] = {
+    1: ("power_active_demand", "import"),
+    2: ("power_active_demand", "export"),
+}
+# Greatest demands, each also by tariff.
+_DEMANDS: Final[Mapping[int, str]] = {
+    c: name.replace("energy_", "demand_") for c, name in _ENERGIES.items() if c <= _LAST_DEMAND
 }
 
 # The unit of a quantity -> units that meters write, and the factor to it.
@@ -119,13 +122,14 @@ def meaning(c: int, d: int, e: int) -> tuple[str, str] | None:
     if not 0 <= turn < len(_PHASES):
         return None
     phase = _PHASES[turn]
-    if d == _INTEGRAL and base in _ENERGIES and e <= MOST_TARIFF:
-        return _ENERGIES[base], "/".join(one for one in (phase, f"T{e}" if e else "") if one)
+    counted = {_INTEGRAL: _ENERGIES, _GREATEST: _DEMANDS}.get(d, {})
+    if base in counted and e <= MOST_TARIFF:
+        return counted[base], "/".join(one for one in (phase, f"T{e}" if e else "") if one)
     if e:
         return None
     if d == _INSTANTANEOUS and base in _PRESENT:
         quantity, way = _PRESENT[base]
         return quantity, "/".join(one for one in (phase, way) if one)
-    if not phase and (base, d) in _DEMANDS:
-        return _DEMANDS[base, d]
+    if d == _DEMAND and not phase and base in _MEANS:
+        return _MEANS[base]
     return None

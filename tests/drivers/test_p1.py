@@ -156,6 +156,18 @@ def test_billing_periods_of_before_are_not_the_register_of_now() -> None:
             (),
         ),
         (["1-0:1.6.0(00.641*kW)(2608091845)"], [("demand_active_import", "", "0.641")], ()),
+        (
+            ["1-0:1.6.1(0.5*kW)", "1-0:3.6.0(2*kvar)", "1-0:10.6.2(3*kVA)", "1-0:3.4.0(1*kvar)"],
+            [
+                ("demand_active_import", "T1", "0.5"),
+                ("demand_reactive_import", "", "2"),
+                ("demand_apparent_export", "T2", "3"),
+            ],
+            (),
+        ),
+        (["0-1:24.1.0(004)", "0-1:24.2.1(200512134558S)(5*kWh)"], [("energy_heat", "M1", "5")], ()),
+        (["0-1:24.1.0(011)", "0-1:24.2.1(200512134558S)(5*MWh)"], [("energy_cooling", "M1", "5000")], ()),
+        (["0-1:24.1.0(008)", "0-1:24.2.1(200512134558S)(5*kWh)"], [("energy_other", "M1", "5")], ()),
         (["1-0:2.8.0(-1*kWh)"], [], ("energy_active_export  = -1*kWh",)),
         (["1-0:2.8.0(1*mWh)"], [], ("energy_active_export  = 1*mWh",)),
         (["1-0:2.8.0(1*kWh)", "1-1:2.8.0(1*kWh)"], [("energy_active_export", "", "1")], ()),
