@@ -6,7 +6,8 @@ Frame (part 45, 7.2), a letter a byte:
 
     L   length of everything but 68 and 16, low byte first; bits 0 to 13
     C   bit 7 from the meter, bit 5 a fragment, bit 3 scrambled, bits 0-2 function: 3 carries an APDU, 1 keeps a link
-    F   bits 0-3 length of the address less one, bits 4-5 which logical device, bits 6-7 kind: 0 one, 1 wildcard, 2 group, 3 all
+    F   bits 0-3 length of the address less one, bit 4 which logical device, bits 6-7 kind: 0 one, 1 wildcard, 2 group, 3 all;
+        with bit 5 the first byte of the address is the number of the logical device, and no part of it
     A   address, two digits a byte, low byte first; in a wildcard AA stands for any two
     Y   the client's own address, given back in the reply
     H   CRC-16/X-25 over L to Y, S over L to the end of P; low byte first
@@ -41,6 +42,7 @@ _ANY: Final = 0xAA
 _REQUEST: Final = 0x43
 _FROM_METER, _FRAGMENT, _SCRAMBLED, _FUNCTION, _USER_DATA = 0x80, 0x20, 0x08, 0x07, 0x03
 _SINGLE, _WILDCARD = 0, 1
+_EXTENDED: Final = 0x20
 _GET: Final = 0x05
 _RECORD: Final = 0x03
 # Selector 9: the record that lies so many back.
@@ -79,13 +81,18 @@ class Frame:
 
 
 def address_bytes(address: str) -> bytes:
-    """Turn 2 to 32 digits as printed into wire order; AA fits any two. Raises ValueError."""
-    pairs = [address[at : at + 2].upper() for at in range(0, len(address), 2)]
-    if not 1 <= len(pairs) <= MAX_ADDRESS_BYTES or len(address) % 2 or not address.isascii():
+    """Turn 2 to 32 digits as printed into wire order; AA fits any two. Raises ValueError.
+
+    Hexadecimal digits are taken: a number of an odd count of digits is filled up with F.
+    """
+    if (
+        not 2 <= len(address) <= 2 * MAX_ADDRESS_BYTES
+        or len(address) % 2
+        or not address.isascii()
+        or not address.isalnum()
+    ):
         raise ValueError("an address has an even number of digits, 2 to 32")
-    if not all(pair.isdecimal() or pair == "AA" for pair in pairs):
-        raise ValueError("an address has decimal digits, or AA for any two")
-    return bytes.fromhex("".join(pairs))[::-1]
+    return bytes.fromhex(address)[::-1]
 
 
 def request(kind: Get, address: str, oads: Sequence[int], *, piid: int) -> bytes:
@@ -156,9 +163,13 @@ def parse(frame: bytes) -> Frame:
     if control & (_FRAGMENT | _SCRAMBLED):
         what = "a fragment" if control & _FRAGMENT else "scrambled"
         raise Rejected(Reason.UNSUPPORTED, f"the frame is {what}")
-    end = 6 + (flag & 0x0F)
-    address = frame[end - 1 : 4 : -1].hex().upper()
-    return Frame(control, flag >> 6, flag >> 4 & 3, address, frame[end], frame[end + 3 : -3])
+    is_extended = bool(flag & _EXTENDED)
+    first, end = 5 + is_extended, 6 + (flag & 0x0F)
+    if first == end:
+        raise Rejected(Reason.MALFORMED, "a logical device without an address")
+    logical = frame[5] if is_extended else flag >> 4 & 1
+    address = frame[first:end][::-1].hex().upper()
+    return Frame(control, flag >> 6, logical, address, frame[end], frame[end + 3 : -3])
 
 
 def same_address(asked: str, replied: str) -> bool:

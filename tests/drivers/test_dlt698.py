@@ -389,7 +389,23 @@ def test_a_wildcard_learns_who_answers() -> None:
     assert ask.request[8:15].hex() == "05" + WIRE
 
 
-@pytest.mark.parametrize("address", ["", "1", "1234567", "12345678901g", "A1", "1" * 34, "１２"])
+def test_a_meter_whose_number_has_other_than_decimal_digits_is_asked_on() -> None:
+    talk = DRIVER.talk(DRIVER.options("AAAAAAAAAAAA", {"registers": ["voltage", "current"]}))
+    next(talk)
+    ask = talk.send(frame("8502000120000200" + "0101031208eb00000000", address="1f9078563412"))
+    assert "1f9078563412" in ask.request.hex()
+    assert dlt698.address_bytes("12345678901F").hex() == "1f9078563412"
+
+
+def test_the_number_of_a_logical_device_is_no_part_of_the_address() -> None:
+    parsed = dlt698.parse(frame("850100", flag=0x26, address="03111111111111"))
+    assert (parsed.address, parsed.logical) == ("111111111111", 3)
+    with pytest.raises(Rejected) as caught:
+        dlt698.parse(frame("850100", flag=0x20, address="03"))
+    assert caught.value.reason is Reason.MALFORMED
+
+
+@pytest.mark.parametrize("address", ["", "1", "1234567", "12345678901g", "G1", " 1", "1" * 34, "１２"])
 def test_an_address_that_is_no_meter_is_refused(address: str) -> None:
     with pytest.raises(BadOption) as caught:
         DRIVER.options(address, {})
