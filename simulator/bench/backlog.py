@@ -16,6 +16,7 @@ import asyncio
 import json
 import math
 import sys
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -171,12 +172,12 @@ async def _drive(bench: _Bench) -> Drained:
     waiting = bench.count + 1
     await source.paced(waiting, 1, per_s=1.0, press=True)
     before = limits.cpu_s(bench.pid)
+    healed_at = time.time()
+    await ask(bench.platform, "heal")
     if bench.delay_ms:
-        await ask(bench.platform, "heal")
         await ask(bench.platform, "delay", ms=bench.delay_ms)
-    else:
-        await ask(bench.platform, "heal")
-    connected_at, during = await _press_until_drained(bench, first=waiting + 1)
+    connected_at = await _connected(bench, since=healed_at)
+    during = await _press_until_drained(bench, first=waiting + 1)
     cpu = limits.cpu_s(bench.pid) - before
     drained_mb = limits.peak_mb(bench.pid)
     idle = during.stop
@@ -206,13 +207,23 @@ async def _drive(bench: _Bench) -> Drained:
     return Drained(figures, len(source.sent), len(taken.at))
 
 
-async def _press_until_drained(bench: _Bench, *, first: int) -> tuple[float, range]:
+async def _connected(bench: _Bench, *, since: float) -> float:
+    """Return when the gateway's first connection came; over HTTP there are soon more."""
+    async with asyncio.timeout(PATIENCE_S):
+        while True:
+            last_at = (await ask(bench.platform, "stats"))["link"]["last_at"]
+            if last_at is not None and last_at >= since:
+                return float(last_at)
+            await asyncio.sleep(0.005)
+
+
+async def _press_until_drained(bench: _Bench, *, first: int) -> range:
     """Let `QUIET` events go (or half of them), then press at a steady rate until all have gone.
 
-    Return when the gateway's connection came, and the numbers pressed. What is pending is asked for now and then only:
-    the answer is work of the gateway's, which a press would wait for.
+    Return the numbers pressed. What is pending is asked for now and then only: the answer is work of the gateway's, which a
+    press would wait for.
     """
-    number, connected_at, next_look = first, 0.0, 0.0
+    number, next_look = first, 0.0
     still = bench.count - min(QUIET, bench.count // 2)
     loop = asyncio.get_running_loop()
     async with asyncio.timeout(PATIENCE_S + bench.count / SLOWEST_PER_S):
@@ -223,7 +234,6 @@ async def _press_until_drained(bench: _Bench, *, first: int) -> tuple[float, ran
                 next_look = loop.time() + LOOK_S
                 [destination] = status["destinations"]
                 if destination["connected"]:
-                    connected_at = connected_at or (await ask(bench.platform, "stats"))["link"]["last_at"]
                     pending = destination["pending"]["C"] + destination["pending"]["D"]
                     if not pending:
                         break
@@ -233,7 +243,7 @@ async def _press_until_drained(bench: _Bench, *, first: int) -> tuple[float, ran
                 number += 1
             await asyncio.sleep(1 / PRESSES_PER_S)
     await _empty(bench)
-    return connected_at, range(first, number)
+    return range(first, number)
 
 
 async def _empty(bench: _Bench) -> None:
