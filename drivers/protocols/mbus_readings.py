@@ -70,8 +70,13 @@ _VOLUMES: Final = {
     "cooling": "volume_heating",
     "heat and cooling": "volume_heating",
 }
-# Maker, unit, tariff -> what its electricity meters count there, in watt hours and watts. IME: wmbusmeters, driver nemo.
+_ANY_TARIFF: Final = -1
+# Maker, unit, tariff -> what its electricity meters count there, in watt hours and watts.
+# ABB: manual of A41 and A42, 2CMC484002M0201, chapter on M-Bus; IME: wmbusmeters, driver nemo.
 UNITS_OF_MAKERS: Final[Mapping[tuple[str, int, int], tuple[str, str]]] = {
+    ("ABB", 1, _ANY_TARIFF): ("energy_active_export", "power_active"),
+    ("ABB", 2, _ANY_TARIFF): ("energy_reactive_import", "power_reactive"),
+    ("ABB", 3, _ANY_TARIFF): ("energy_reactive_export", "power_reactive"),
     ("IME", 1, 1): ("energy_active_import", "power_active"),
     ("IME", 2, 1): ("energy_reactive_import", "power_reactive"),
 }
@@ -226,7 +231,8 @@ class _Gathered:
         return (whole or record.value is None) and not record.real and self._medium != "electricity"
 
     def _of_unit(self, record: Record) -> tuple[str, str] | None:
-        return UNITS_OF_MAKERS.get((self._header.maker, record.unit, record.tariff))
+        maker, unit = self._header.maker, record.unit
+        return UNITS_OF_MAKERS.get((maker, unit, record.tariff)) or UNITS_OF_MAKERS.get((maker, unit, _ANY_TARIFF))
 
     def _energy(self, record: Record, unit: str) -> tuple[str, str, Decimal] | None:
         is_negative = _NEGATIVE in record.marks

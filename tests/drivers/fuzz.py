@@ -14,6 +14,7 @@ import time
 import traceback
 from collections import Counter
 from collections.abc import Callable
+from typing import Any
 
 from cryptography.hazmat.primitives.ciphers.aead import AESCCM
 
@@ -23,7 +24,7 @@ from drivers.kit.checks import crc8, crc16_modbus, xor8
 from drivers.protocols import bthome, enocean_ble, mibeacon
 from drivers.protocols.mibeacon_products import PRODUCTS, product
 from drivers.protocols.modbus_maps import MAPS
-from tests.drivers.fuzz_line_meters import sealed_cjt188, sealed_mbus, sealed_modbus, sealed_p1, sealed_sml
+from tests.drivers.fuzz_line_meters import MBUS_KEY, sealed_cjt188, sealed_mbus, sealed_modbus, sealed_p1, sealed_sml
 from tests.drivers.fuzz_meters import CODECS, Case, codec_case, sealed_dlt645, sealed_dlt698
 
 MOST_ASKS = 64
@@ -270,9 +271,8 @@ def stream_case(driver: Streams, rng: random.Random) -> Case:
     return case
 
 
-def answer_case(driver: Answers, rng: random.Random) -> Case:
-    """One poll with nothing but such replies, and the same bytes into a framer that lives on."""
-    samples = [reply for vector in driver.vectors for _, reply in vector.exchange if reply is not None]
+def targets_of(driver: Answers) -> list[Any]:
+    """What may be polled: the targets of the vectors, and such as read more."""
     targets = [driver.options(vector.address, vector.options) for vector in driver.vectors]
     if driver.model.startswith("dlt645-"):
         targets.append(driver.options("000000193600", {}))
@@ -287,6 +287,15 @@ def answer_case(driver: Answers, rng: random.Random) -> Case:
         )
     if driver.model == "modbus-meter":
         targets += [driver.options("1", {"meter": name}) for name in MAPS]
+    if driver.keyed is not None:
+        targets += [driver.keyed(target, MBUS_KEY) for target in targets]
+    return targets
+
+
+def answer_case(driver: Answers, rng: random.Random) -> Case:
+    """One poll with nothing but such replies, and the same bytes into a framer that lives on."""
+    samples = [reply for vector in driver.vectors for _, reply in vector.exchange if reply is not None]
+    targets = targets_of(driver)
     framer = driver.framer()
     fed = given_back = 0
 
@@ -313,6 +322,9 @@ def answer_case(driver: Answers, rng: random.Random) -> Case:
                 fed += len(data)
                 given_back += sum(map(len, found))
                 assert 0 <= fed - given_back - framer.skipped <= framer.limit
+                for frame in (*found, data):
+                    if driver.sender is not None:
+                        driver.sender(frame)
                 ask.answers(data)
                 ask = talk.throw(NoReply()) if rng.random() < 0.05 else talk.send(data)
         except StopIteration:

@@ -5,7 +5,14 @@ from __future__ import annotations
 import random
 import struct
 
+from cryptography.hazmat.primitives.ciphers import Cipher
+from cryptography.hazmat.primitives.ciphers.algorithms import AES
+from cryptography.hazmat.primitives.ciphers.modes import CBC
+from cryptography.hazmat.primitives.cmac import CMAC
+
 from drivers.kit.checks import crc16_arc, crc16_modbus, crc16_x25
+
+MBUS_KEY = bytes(16)
 
 
 def sealed_cjt188(rng: random.Random, request: bytes) -> bytes:
@@ -45,13 +52,50 @@ def sealed_mbus(rng: random.Random, request: bytes) -> bytes:
         records += rng.choice(
             (rng.randbytes(rng.randrange(9)), bytes(rng.choice(b"\x00\x12\xff\x80") for _ in range(4)))
         )
+    if rng.random() < 0.2:
+        return _mbus_frame(rng, request, _sealed_with_key(rng, records))
     header = bytes.fromhex("7856341224400107") + rng.randbytes(2) + rng.choice((b"\x00\x00", rng.randbytes(2)))
     information = rng.choice((0x72, 0x72, 0x72, 0x76, 0x73, 0x77, 0x78, 0x7A, 0x70, rng.randrange(256)))
     content = (header if information & 0xFB == 0x72 else b"") + records + rng.choice((b"", b"", b"\x1f", b"\x0f\x01"))
     if information & 0xFB == 0x73:
         content = rng.randbytes(16)
-    body = bytes([rng.choice((0x08, 0x08, 0x18, rng.randrange(256))), request[2], information]) + content[:250]
+    return _mbus_frame(rng, request, bytes([information]) + content)
+
+
+def _mbus_frame(rng: random.Random, request: bytes, content: bytes) -> bytes:
+    body = bytes([rng.choice((0x08, 0x08, 0x18, rng.randrange(256))), request[2]]) + content[:251]
     return bytes([0x68, len(body), len(body), 0x68]) + body + bytes([sum(body) & 0xFF, 0x16])
+
+
+def _sealed_with_key(rng: random.Random, records: bytes) -> bytes:
+    """Records encrypted in mode 5 or 7, from the CI on; now and then with one byte changed."""
+    plain = b"\x2f\x2f" + records
+    plain += b"\x2f" * (-len(plain) % 16)
+    mode, blocks = rng.choice((5, 7)), len(plain) // 16
+    header = bytes.fromhex("78563412244001075500") + bytes([(blocks << 4) & 0xFF, mode])
+    if mode == 5:
+        begin = header[4:6] + header[:4] + header[6:8] + header[8:9] * 8
+        sent = b"\x72" + header + _encrypted(MBUS_KEY, begin, plain)
+    else:
+        end = b"\x01\x00\x00\x00" + header[:4] + b"\x07" * 7
+        message = b"\x72" + header + b"\x10" + _encrypted(_cmac(MBUS_KEY, b"\x00" + end), bytes(16), plain)
+        tag = _cmac(_cmac(MBUS_KEY, b"\x01" + end), b"\x25" + end[:4] + message)[:8]
+        sent = b"\x90\x0f\x00\x2c\x25" + end[:4] + tag + message
+    if rng.random() < 0.3:
+        at = rng.randrange(len(sent))
+        sent = sent[:at] + rng.randbytes(1) + sent[at + 1 :]
+    return sent
+
+
+def _encrypted(key: bytes, begin: bytes, plain: bytes) -> bytes:
+    encryptor = Cipher(AES(key), CBC(begin)).encryptor()
+    return encryptor.update(plain) + encryptor.finalize()
+
+
+def _cmac(key: bytes, content: bytes) -> bytes:
+    made = CMAC(AES(key))
+    made.update(content)
+    return made.finalize()
 
 
 def sealed_modbus(rng: random.Random, request: bytes) -> bytes:

@@ -357,7 +357,13 @@ def test_a_whole_number_without_a_unit_is_a_count() -> None:
 
 
 def test_what_a_further_unit_of_an_electricity_meter_counts_is_read_where_its_maker_is_known() -> None:
-    ime, other = "78563412 a525 01 {medium} 55 {status} 0000", HEADER
+    """IME: unit 1 of tariff 1. ABB: unit 1 fed in, 2 and 3 reactive, whatever the tariff."""
+    ime, abb, other = "78563412 a525 01 {medium} 55 {status} 0000", "78563412 4204 01 {medium} 55 {status} 0000", HEADER
+    assert told("8e408400450000000000 8e508400120000000000 8ec0408400550800000000", medium="02", header=abb) == {
+        ("energy_active_export", "U1"): "0.45",
+        ("energy_active_export", "T1/U1"): "0.12",
+        ("energy_reactive_export", "U3"): "8.55",
+    }
     assert told("8e500400355873060002fd48e703", medium="02", header=ime) == {
         ("energy_active_import", "T1/U1"): "6735835.00",
         ("voltage", ""): "99.9",
