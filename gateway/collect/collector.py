@@ -132,7 +132,7 @@ class Collector:
             self._health.off("GW-DEV-03", desk.id)
         self.listeners.tell_advert(heard, desk, decoded)
         try:
-            return self.take(desk, decoded, heard.at, on_durable, on_failed=on_durable, link=heard.link)
+            return self.take(desk, decoded, heard.at, on_durable, on_failed=on_durable, along=(), link=heard.link)
         except Exception as bug:  # noqa: BLE001 - a call that cannot be judged is raised
             self.fault(desk, bug)
             return bool(_raising(desk, decoded)) and self._undeciphered.on_air(desk, FAULT, heard.at, on_durable)
@@ -166,14 +166,16 @@ class Collector:
     def take(
         self, desk: Desk, decoded: Decoded, at: Stamp, on_durable: Callable[[], None] | None = None, *,
         on_failed: Callable[[], None] | None = None, number: Number | None = None, doubts: tuple[str, ...] = (),
-        marks: tuple[Mark, ...] = (), each_level_calls: bool = False, link: str = "",
+        marks: tuple[Mark, ...] = (), along: tuple[Mark, ...] | None = None, each_level_calls: bool = False, link: str = "",
     ) -> bool:  # fmt: skip
         """Judge what a device said and store what is new; False when a full queue refused it.
 
         `on_durable` is called once everything of it, or what it repeats, is committed, `on_failed` if it was taken and turns
         out not to be storable. Whether a numbered input is new is for the caller to find out: `number` and `marks` are what
         to store of it, `doubts` what was found, `link` the radio. `each_level_calls`: whoever sends this sends it for a reason,
-        so that a call that is on may be another press. False also when a bug left nothing to store.
+        so that a call that is on may be another press. False also when a bug left nothing to store. `along`: marks that are
+        worth storing only with something else; where there is nothing else, and nothing of the device waits that it may
+        repeat, `on_durable` is called at once and the card is left alone.
         """
         counted = decoded.counter is not None
         batch = Batch(desk, at, self._origin, each_level_calls=each_level_calls, link=link, counted=counted)
@@ -182,7 +184,7 @@ class Collector:
         verdict = self._judge_counter(batch, decoded.counter) if decoded.counter else Verdict.NEW
         if verdict is Verdict.REPEAT:
             desk.repeats += 1
-            return self._submit(batch, on_durable, on_failed)
+            return self._submit(batch, on_durable, on_failed, along=along)
         batch.doubts = (*doubts, *self._doubts(desk, decoded, verdict))
         try:
             self._observe(batch, decoded, verdict)
@@ -190,7 +192,7 @@ class Collector:
             self.fault(desk, bug)
             if not batch.alarms and not self._raise_unjudged(batch, decoded):
                 return False
-        return self._submit(batch, on_durable, on_failed)
+        return self._submit(batch, on_durable, on_failed, along=along)
 
     def _raise_unjudged(self, batch: Batch, decoded: Decoded) -> bool:
         """Judging met a bug of ours: whatever in the message calls for help is raised, unverified. False: nothing does."""
@@ -328,14 +330,21 @@ class Collector:
             _log.error("an alarm could not be announced", id=change.alarm.id, exc_info=bug)
 
     def _submit(
-        self, batch: Batch, on_durable: Callable[[], None] | None, on_failed: Callable[[], None] | None = None
-    ) -> bool:
+        self, batch: Batch, on_durable: Callable[[], None] | None, on_failed: Callable[[], None] | None = None, *,
+        along: tuple[Mark, ...] | None = None,
+    ) -> bool:  # fmt: skip
         """Hand over one write. Even an empty one goes through the queue when its durability matters.
 
         What it repeats may still be in the queue before it, and must not be acknowledged earlier.
         """
         if batch.is_empty and on_durable is None:
             return True
+        if batch.is_empty and on_durable is not None and along is not None:
+            if not self._outbox.is_waiting_for(batch.desk.id):
+                on_durable()
+                return True
+        else:
+            batch.marks += along or ()
         if not self._outbox.submit(batch.write(on_durable, on_failed)):
             batch.desk.reject("queue-full")
             if batch.events and not batch.numbers:

@@ -9,6 +9,8 @@ judged first: what raises an alarm takes the states before it along.
 A broker sends no more while so much is unacknowledged (mosquitto: 20 messages, or 1), and a call may be behind that. So where
 the disk does not answer, a message is acknowledged after `HELD_S`, one that raises an alarm after `CALL_HELD_S`: it is in the
 memory then, and if we end before it is stored the gap of the next start begins before it.
+A message of which nothing is to be stored is acknowledged at once, and costs the card nothing, unless something of its device
+is not durable yet.
 A message that is longer than any device's is not read: it is counted, told, and a gap, and costs nothing but itself.
 Limits: of those that need no acknowledgement (QoS 0) `MOST_WAITING` wait, of all `MOST_OWED`: what comes beyond that is
 dropped, counted, and announced as a gap.
@@ -300,9 +302,14 @@ class MessageReader:
         # What cannot be stored, ever, is counted by the outbox: sent again it would fare no better.
         done = message.is_durable
         marks = (mark,) if mark else ()
+        # A press that changed nothing must still be known when it comes again after its alarm was closed. Of the rest, a
+        # broker's talk of nothing new, what says nothing costs the card nothing either.
+        signals = [one for one in decoded.observations if isinstance(one, Signal)]
+        calls = any(one.level is not False and desk.raises(one.kind) for one in signals)
+        marks, along = (marks, None) if calls else ((), marks)
         anew = not delivery.retained
         if not self._collector.take(
-            desk, decoded, message.at, done, on_failed=done, marks=marks, each_level_calls=anew
+            desk, decoded, message.at, done, on_failed=done, marks=marks, along=along, each_level_calls=anew
         ):
             done()
 

@@ -21,6 +21,7 @@ MAX_QUEUED: Final = 20_000
 BESIDE_URGENT: Final = 20
 MAX_QUEUED_STATUS: Final = 5 * MAX_QUEUED
 MAX_LINGERING: Final = 100
+MOST_LOOKED_AT: Final = 200
 
 Entry = tuple[Write, tuple[Lane, ...]]
 """A write, and the lane of each of its events."""
@@ -133,6 +134,17 @@ class Intake:
             for at, (write, lanes) in enumerate(queue):
                 queue[at] = revised(write, lanes)
         self._resting = sum(max(1, len(lanes)) for _write, lanes in self._rest)
+
+    def has(self, device: str) -> bool:
+        """Does anything of a device wait? Also True where too much waits to look at each message: `MOST_LOOKED_AT`."""
+        if len(self) > MOST_LOOKED_AT:
+            return True
+        for write, _lanes in self:
+            devices = [one.device for one in write.events] + [one.device for one in write.marks]
+            devices += [one.device for one in write.numbers] + [one.device for one in write.days]
+            if device in devices:
+                return True
+        return False
 
     def oldest(self) -> Stamp | None:
         """When the oldest event that waits happened; each queue is in the order in which things happened."""

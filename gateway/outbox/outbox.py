@@ -301,6 +301,10 @@ class Outbox(Committing):
         """Writes that are not yet durable."""
         return len(self._intake)
 
+    def is_waiting_for(self, device: str) -> bool:
+        """Is anything of a device not yet durable, as far as can be seen soon?"""
+        return self._intake.has(device)
+
     @property
     def is_failing(self) -> bool:
         """Does the disk refuse, or not answer? What waits is tried again by itself."""

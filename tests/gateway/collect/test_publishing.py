@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -13,6 +14,7 @@ from gateway.clock import Stamp
 from gateway.collect import Desk, MessageReader
 from gateway.collect.publishing import HIGH_WATER, MOST_OWED, MOST_WAITING
 from gateway.mqtt_session import Delivery
+from gateway.outbox.store import Store
 
 Opener = Callable[[Iterable[Desk]], Awaitable[Any]]
 SOS = "zigbee2mqtt/sos-201"
@@ -490,3 +492,55 @@ async def test_a_broker_that_counts_anew_hides_no_press_behind_a_number_of_befor
     broker.reader.begin_anew()
     broker.say('{"action":"emergency"}', number=1, again=True)
     assert len(await broker.centre.told()) == 2
+
+
+# What says nothing new.
+
+
+async def test_what_says_nothing_new_is_acknowledged_at_once_and_costs_the_card_nothing(
+    broker: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A receiver may publish thousands of such messages a minute."""
+    first = broker.say('{"water_leak":false}', topic="zigbee2mqtt/toilet")
+    await broker.centre.told()
+    commits: list[int] = []
+    commit = Store.commit
+
+    def counted(self: Store, *args: Any, **kwargs: Any) -> Any:
+        commits.append(1)
+        return commit(self, *args, **kwargs)
+
+    monkeypatch.setattr(Store, "commit", counted)
+    numbers = [broker.say(f'{{"water_leak":false,"linkquality":{n}}}', topic="zigbee2mqtt/toilet") for n in range(50)]
+    assert broker.acknowledged == [first, *numbers]
+    await asyncio.sleep(0)
+    assert (commits, broker.centre.outbox.waiting) == ([], 0)
+    press = broker.say('{"action":"emergency"}')
+    assert broker.acknowledged == [first, *numbers]
+    await broker.centre.told()
+    assert broker.acknowledged == [first, *numbers, press]
+
+
+async def test_what_says_nothing_new_waits_for_what_it_may_repeat_and_for_no_other_device(broker: Broker) -> None:
+    """What it repeats came with QoS 0, perhaps: acknowledged before that is stored, it would be lost with it."""
+    quiet = '{"water_leak":false}'
+    broker.say(quiet, topic="zigbee2mqtt/toilet")
+    await broker.centre.told()
+    before = list(broker.acknowledged)
+    unasked = broker.say('{"action":"emergency"}', qos=0)
+    repeated = broker.say('{"linkquality":80}')
+    other = broker.say(quiet, topic="zigbee2mqtt/toilet")
+    assert broker.acknowledged == [*before, other]
+    await broker.centre.told()
+    assert broker.acknowledged == [*before, other, unasked, repeated]
+
+
+async def test_a_press_that_changed_nothing_is_known_after_a_restart_when_it_comes_again(broker: Broker) -> None:
+    """Its alarm was closed meanwhile, and nobody has pressed again."""
+    broker.say(PRESSED)
+    again = broker.say('{"sos":true}')
+    close_the_call(broker)
+    await broker.centre.restart()
+    broker.connect()
+    broker.say('{"sos":true}', number=again, again=True)
+    assert [one[0] for one in await broker.centre.told("kind")].count("alarm.raised") == 1

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from gateway.outbox import Write
+from gateway.events import Lane
+from gateway.outbox import Mark, Write
 from gateway.outbox.intake import Intake
 
 Maker = Callable[..., Write]
@@ -40,3 +41,16 @@ def test_many_alarms_fill_a_commit_and_take_no_more_along_than_fits(write: Maker
     intake.gather(250)
     assert len(intake.batch) == 250
     assert sum(bool(one.alarms) for one, _lanes in intake.batch) == 245
+
+
+def test_what_waits_of_a_device_is_found_and_assumed_where_too_much_waits_to_look(write: Maker) -> None:
+    intake = Intake()
+    assert not intake.has("m1")
+    intake.put(write(device="m2"), (Lane.C,))
+    intake.put(Write(marks=(Mark("m3", "level:x", "{}"),)), ())
+    assert [intake.has(one) for one in ("m1", "m2", "m3")] == [False, True, True]
+    intake.gather(100)
+    assert [intake.has(one) for one in ("m1", "m2", "m3")] == [False, True, True], "the commit in progress counts"
+    for _ in range(200):
+        intake.put(write(device="m2"), (Lane.C,))
+    assert intake.has("m1")
