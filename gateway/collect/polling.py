@@ -17,7 +17,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any, Final
 
-from drivers.kit import Answers, Ask, Decoded, Names, NoReply, Polled, Rejected
+from drivers.kit import Answers, Ask, Decoded, Framer, Names, NoReply, Polled, Rejected
 from gateway.clock import Clock
 from gateway.collect.collector import Collector
 from gateway.collect.desk import Desk
@@ -163,7 +163,7 @@ class BusMaster:
             for _ in range(MAX_ASKS):
                 silent = self._line.timeouts
                 try:
-                    frame = await self._line.ask(ask if proven else replace(ask, retries=0), framer, turn.settings)
+                    frame = await self._ask(turn, ask, framer, proven=proven)
                 except NoReply as silence:
                     exchange.append((ask.request, None))
                     ask = talk.throw(silence)
@@ -181,6 +181,21 @@ class BusMaster:
         finally:
             talk.close()
         raise NoReply(f"no end after {MAX_ASKS} requests")
+
+    async def _ask(self, turn: Turn, ask: Ask, framer: Framer, *, proven: bool) -> bytes:
+        """Ask once; with one try and less patience who has not shown in this poll that he is there, or is silent to this."""
+        line = self._line
+        silent_s = None
+        if not proven or turn.is_deaf_to(ask.request):
+            ask = replace(ask, retries=0)
+            silent_s = self._rota.silence_s(turn, self._clock.monotonic(), to=ask.request)
+        try:
+            frame = await line.ask(ask, framer, turn.settings, silent_s=silent_s)
+        except NoReply:
+            turn.was_deaf(ask.request)
+            raise
+        turn.heard(ask.request, line.first_s or 0.0)
+        return frame
 
     def _target(self, desk: Desk, driver: Answers) -> Any:
         """After an outage the meter is asked for its own midnights, too, once."""

@@ -49,6 +49,7 @@ class SerialLine:
     not the reply; `trimmed` bytes that belonged to no frame; `unasked` bytes that came outside of a turn; `rx_bytes`
     all; `write_refused` calls of `write` that took nothing; `switches` changes of speed or parity between two requests.
     `echo_seen`: the own request came back at least once. `restless`: how many requests in a row found no quiet moment.
+    `first_s`: how long after the last bit of the last request the first byte came; None where none came.
     """
 
     def __init__(
@@ -70,6 +71,7 @@ class SerialLine:
         self.foreign = self.trimmed = self.unasked = self.rx_bytes = self.write_refused = 0
         self.switches = self.restless = 0
         self.echo_seen = False
+        self.first_s: float | None = None
         self.echo_expected = echo
         # Called with what comes outside of a turn, while the line asks.
         self.on_unasked: Callable[[bytes], None] = lambda _data: None
@@ -147,11 +149,14 @@ class SerialLine:
         if self._wire is not None:
             self._wire.resume()
 
-    async def ask(self, ask: Ask, framer: Framer, settings: LineSettings | None = None) -> bytes:
+    async def ask(
+        self, ask: Ask, framer: Framer, settings: LineSettings | None = None, *, silent_s: float | None = None
+    ) -> bytes:
         """Send a request and return the frame that answers it, after waiting for the line's turn and its silence.
 
         `settings`: how the line must be set for it; None: as the port was opened. A try ends `ask.timeout_s` after the
-        request's last bit has left; the reply's own time on the line counts in it.
+        request's last bit has left; the reply's own time on the line counts in it. `silent_s`: it ends so soon already where
+        not a single byte has come.
         Raises NoReply after `ask.retries` further tries, LinkDown when the port is not open or is lost meanwhile.
         """
         if self._on_data is not None:
@@ -159,7 +164,7 @@ class SerialLine:
         async with self._turns:
             for _ in range(1 + ask.retries):
                 await self.be_set(settings or self._settings)
-                reply = await self._try(ask, framer)
+                reply = await self._try(ask, framer, silent_s)
                 if reply is not None:
                     return reply
         raise NoReply(f"{self.link_id}: no reply, asked {1 + ask.retries} times")
@@ -194,7 +199,7 @@ class SerialLine:
         self.switches += 1
         await asyncio.sleep(max(SWITCH_QUIET_S, self._quiet_s))
 
-    async def _try(self, ask: Ask, framer: Framer) -> bytes | None:
+    async def _try(self, ask: Ask, framer: Framer, silent_s: float | None) -> bytes | None:
         self._transport()
         await self._silence(at_most_s=ask.timeout_s)
         transport = self._transport()
@@ -203,9 +208,14 @@ class SerialLine:
         # A request that still waits in the buffer means a stalled port: a second one would only make a later burst.
         if transport.get_write_buffer_size() == 0:
             self.write(ask.request)
-        deadline = max(self._busy_until, asyncio.get_running_loop().time()) + ask.timeout_s
+        loop = asyncio.get_running_loop()
+        sent_at = max(self._busy_until, loop.time())
+        self.first_s = None
         try:
-            async with asyncio.timeout_at(deadline):
+            async with asyncio.timeout_at(sent_at + min(ask.timeout_s, silent_s or ask.timeout_s)):
+                await turn.heard.wait()
+            self.first_s = max(0.0, loop.time() - sent_at)
+            async with asyncio.timeout_at(sent_at + ask.timeout_s):
                 reply = await turn.reply
         except TimeoutError:
             self.timeouts += 1

@@ -15,10 +15,12 @@ class Turn:
     """One try of one `Ask`. `reply` becomes the first frame that `ask.answers` accepts, or the error that ended it all.
 
     `foreign` counts other whole frames, `trimmed` the bytes that belonged to no frame; neither counts the own echo.
+    `heard` is set by the first byte that is not the own echo, and by the end of it all.
     """
 
     def __init__(self, *, ask: Ask, framer: Framer, echo_expected: bool) -> None:
         self.reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
+        self.heard = asyncio.Event()
         self.foreign = 0
         self.echo_seen = False
         self._ask = ask
@@ -38,6 +40,8 @@ class Turn:
         """Take bytes from the line. An error of the framer or of `answers` goes to whoever asked."""
         try:
             rest = data if self._echoed is None else self._without_echo(data, self._echoed)
+            if rest or self.reply.done():
+                self.heard.set()
             self._feed(rest)
         except Exception as bug:  # noqa: BLE001 - it is raised again where `reply` is awaited
             self.fail(bug)
@@ -46,6 +50,7 @@ class Turn:
         """End the turn with an error, unless it has its reply."""
         if not self.reply.done():
             self.reply.set_exception(error)
+        self.heard.set()
 
     def _without_echo(self, data: bytes, echoed: int) -> bytes:
         """Return what is to be read: nothing while the request comes back, then what follows it.

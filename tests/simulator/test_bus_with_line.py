@@ -47,8 +47,9 @@ class Cable:
         )
 
     async def poll(
-        self, address: str, *registers: str, timeout_s: float | None = None, settings: LineSettings | None = None
-    ) -> tuple[Observation, ...]:
+        self, address: str, *registers: str, timeout_s: float | None = None, settings: LineSettings | None = None,
+        silent_s: float | None = None,
+    ) -> tuple[Observation, ...]:  # fmt: skip
         """One poll as the gateway makes it: the driver asks through the line."""
         framer = DRIVER.framer()
         talk = DRIVER.talk(DRIVER.options(address, {"registers": list(registers)}))
@@ -57,7 +58,7 @@ class Cable:
             while True:
                 if timeout_s is not None:
                     ask = type(ask)(ask.request, ask.answers, timeout_s, retries=0)
-                ask = talk.send(await self.line.ask(ask, framer, settings))
+                ask = talk.send(await self.line.ask(ask, framer, settings, silent_s=silent_s))
         except StopIteration as result:
             found: tuple[Observation, ...] = result.value
             return found
@@ -141,6 +142,27 @@ async def test_a_silent_meter_does_not_keep_the_others_from_answering(tmp_path: 
         assert len(await cable.poll("111111111111", "energy_active_import")) == 5
         with pytest.raises(NoReply):
             await silent
+
+
+@pytest.mark.parametrize("echo", [False, True])
+async def test_who_says_not_a_byte_is_given_up_early_and_who_has_begun_is_heard_to_the_end(
+    tmp_path: Path, *, echo: bool
+) -> None:
+    meters = [
+        meter("m1", silent=True),
+        Meter(device="m2", address="111111111111", seed=5, start=time.time(), baud=1200),
+    ]
+    async with plugged(Cable(tmp_path, meters, echo=echo)) as cable:
+        began = time.monotonic()
+        with pytest.raises(NoReply):
+            await cable.poll("000000193600", "energy_active_import", timeout_s=20.0, silent_s=0.2)
+        assert time.monotonic() - began < 10
+        assert cable.line.first_s is None
+        # 40 bytes take 333 ms at 1200 baud; the first ones are there after 70 ms at most.
+        slow = LineSettings(baud=1200)
+        found = await cable.poll("111111111111", "energy_active_import", timeout_s=20.0, silent_s=0.25, settings=slow)
+        assert len(found) == 5
+        assert cable.line.first_s is not None
 
 
 async def test_the_cable_is_pulled_in_the_middle_and_polling_goes_on_when_it_is_back(tmp_path: Path) -> None:

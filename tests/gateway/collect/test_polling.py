@@ -57,12 +57,15 @@ class Bus:
     restless: int = 0
     echo_seen: bool = False
     echo_expected: bool = False
+    first_s: float | None = 0.05
     on_unasked: Callable[[bytes], None] | None = None
 
     async def hear_out(self, *, at_most_s: float) -> None:
         self.heard_out += 1
 
-    async def ask(self, ask: Ask, framer: Framer, settings: LineSettings | None = None) -> bytes:
+    async def ask(
+        self, ask: Ask, framer: Framer, settings: LineSettings | None = None, *, silent_s: float | None = None
+    ) -> bytes:
         self.asked.append(ask.request)
         self.tries.append(1 + ask.retries)
         self.settings.append(settings)

@@ -26,7 +26,7 @@ def test_who_has_waited_longest_is_next_and_nobody_before_his_time() -> None:
     assert [(one.desk.id, wait) for one, wait in (rota.next(2.0), rota.next(6.0))] == [("b", 1.0), ("b", 0.0)]
 
 
-def test_the_dead_have_a_twentieth_of_the_line_s_time() -> None:
+def test_a_dead_one_has_a_fiftieth_of_the_line_s_time() -> None:
     alive, dead = turn("alive", 0.0), turn("dead", 0.0, failed=1)
     rota = Rota([alive, dead])
     rota.failed(dead, took_s=1.5, now=1.5)
@@ -44,8 +44,78 @@ def test_the_dead_have_a_twentieth_of_the_line_s_time() -> None:
         else:
             now += 0.35
             one.next_at = now  # at once again: the line is never free
-    assert asked == 19
-    assert 0.045 <= spent / 600 <= 0.055
+    assert asked == 8
+    assert 0.015 <= spent / 600 <= 0.025
+
+
+def test_many_dead_ones_have_a_twentieth_of_it_together_and_come_one_by_one() -> None:
+    alive, dead = turn("alive", 0.0), [turn(f"dead{n}", 0.0, failed=1) for n in range(20)]
+    rota = Rota([alive, *dead])
+    rota.failed(dead[0], took_s=1.5, now=0.0)
+    now, asked = 0.0, list[str]()
+    while now < 1200:
+        one, wait = rota.next(now)
+        now += wait
+        if wait:
+            continue
+        rota.begins(one, now)
+        now += 0.35 if one is alive else 1.5
+        one.next_at = now
+        if one is not alive:
+            asked.append(one.desk.id)
+            rota.failed(one, took_s=1.5, now=now)
+    assert 0.045 <= len(asked) * 1.5 / 1200 <= 0.055
+    assert len(set(asked)) == 20
+
+
+def kin(name: str, first_s: float, **more: int) -> Turn:
+    found = turn(name, 0.0, settings=SLOW, **more)
+    found.answered, found.first_s = True, first_s
+    return found
+
+
+def test_who_was_never_heard_is_given_up_when_two_of_his_kind_would_have_begun_to_speak() -> None:
+    new = turn("new", 0.0, settings=SLOW)
+    assert Rota([new, kin("a", 0.1)]).silence_s(new, 0.0, to=b"") is None
+    assert Rota([new, kin("a", 0.1), kin("b", 0.1, failed=1)]).silence_s(new, 0.0, to=b"") is None
+    assert Rota([new, kin("a", 0.1), kin("b", 0.12)]).silence_s(new, 0.0, to=b"") == 0.6  # the standard's 500 ms
+    assert Rota([new, kin("a", 0.1), kin("b", 0.45)]).silence_s(new, 0.0, to=b"") == 0.9
+    other = turn("other", 0.0, settings=FAST)
+    assert Rota([other, kin("a", 0.1), kin("b", 0.1)]).silence_s(other, 0.0, to=b"") is None
+
+
+def test_at_a_slow_speed_an_m_bus_meter_may_think_for_330_bits() -> None:
+    slow = LineSettings(300, 8, "E", 1)
+    turns = [turn(name, 0.0, settings=slow) for name in ("new", "a", "b")]
+    for one in turns[1:]:
+        one.answered, one.first_s = True, 0.2
+    assert Rota(turns).silence_s(turns[0], 0.0, to=b"") == 1.2000000000000002
+
+
+def test_while_nobody_waits_there_is_patience_and_in_each_fourth_poll() -> None:
+    def patience(failed: int, *, others_at: float = 0.0) -> float | None:
+        doubted, others = turn("x", 0.0, settings=SLOW, failed=failed), [kin("a", 0.1), kin("b", 0.1)]
+        for one in others:
+            one.next_at = others_at
+        return Rota([doubted, *others]).silence_s(doubted, 0.0, to=b"")
+
+    assert [patience(failed) for failed in range(7)] == [0.6, None, 0.6, 0.6, 0.6, None, 0.6]
+    assert patience(0, others_at=60.0) is None
+
+
+def test_a_request_to_which_a_living_meter_was_silent_twice_gets_less_patience_until_it_answers() -> None:
+    odd = kin("odd", 0.1)
+    rota = Rota([odd, kin("a", 0.1), kin("b", 0.1)])
+    odd.was_deaf(b"block")
+    assert (odd.is_deaf_to(b"block"), rota.silence_s(odd, 0.0, to=b"block")) == (False, None)
+    odd.was_deaf(b"block")
+    assert (odd.is_deaf_to(b"block"), rota.silence_s(odd, 0.0, to=b"block")) == (True, 0.6)
+    assert (odd.is_deaf_to(b"value"), rota.silence_s(odd, 0.0, to=b"value")) == (False, None)
+    odd.heard(b"block", 0.2)
+    assert (odd.is_deaf_to(b"block"), odd.first_s) == (False, 0.2)
+    for n in range(100):
+        odd.was_deaf(bytes([n]))
+    assert len(odd.deaf_to) == 32
 
 
 def test_the_dead_use_the_line_while_nobody_else_wants_it() -> None:
