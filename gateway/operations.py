@@ -221,7 +221,7 @@ class Operations:
         taken = rows[: max(1, count)]
         is_all = len(taken) == len(rows) < METER_ROWS
         return {
-            "rows": [{"day": one.day, "kind": one.kind, **_dict(one.doc)} for one in taken],
+            "rows": [{**_dict(one.doc), "day": one.day, "kind": one.kind} for one in taken],
             "next": None if is_all or not taken else [taken[-1].day, taken[-1].kind, taken[-1].n],
         }
 

@@ -99,7 +99,10 @@ class Use:
 
 @dataclass(slots=True)
 class Month:
-    """One meter in one month. `days`: read, freeze, missing or future. `ahead`: days of rows that a wrong clock has dated."""
+    """One meter in one month. `days`: read, freeze, missing or future. `heard`: days on which the gateway itself read it.
+
+    `ahead`: days of rows that a wrong clock has dated.
+    """
 
     meter: Mapping[str, Any]
     first: date
@@ -110,6 +113,7 @@ class Month:
     told: list[Mapping[str, Any]] = field(default_factory=list)
     odd: list[Oddity] = field(default_factory=list)
     ahead: list[date] = field(default_factory=list)
+    heard: set[date] = field(default_factory=set)
 
     @property
     def main(self) -> Use | None:
@@ -172,6 +176,7 @@ def month_of(meter: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], month:
     for one in points:
         if one.kind in _KNOWN and first <= one.day < beyond:
             known.setdefault(one.day, set()).add(READ if one.kind == MORE else one.kind)
+    found.heard = {day for day, kinds in known.items() if READ in kinds}
     begins = _starts([one for one in points if one.kind in (READ, FREEZE)])
     for n in range((beyond - first).days):
         day = first + timedelta(days=n)

@@ -17,7 +17,6 @@ from gateway.cli.meter_month import (
     EARLY_MS,
     FREEZE,
     LAST,
-    MISSING,
     Month,
     Oddity,
     Point,
@@ -33,7 +32,8 @@ Line = tuple[str, str]
 def notes(paper: Paper, months: Sequence[Month]) -> list[Line]:
     """Return every line, meter by meter."""
     lines: list[Line] = []
-    away = [day for day in months[0].days if all(one.days[day] == MISSING for one in months)] if len(months) > 1 else []
+    heard = {day for month in months for day in month.heard}
+    away = [day for day in months[0].days if day not in heard] if len(months) > 1 else []
     for month in months:
         name = month.meter["id"]
         if month.meter.get("gone"):
@@ -44,19 +44,22 @@ def notes(paper: Paper, months: Sequence[Month]) -> list[Line]:
             lines.append((paper.say("meters-frozen", device=name, days=_listed(frozen)), "notice"))
         lines += [(_happened(paper, name, row), "warning") for row in month.told]
         lines += [(_odd(paper, name, one), "problem") for one in month.odd]
-        lines += [
-            (
-                paper.say(
-                    "meters-register-missing", device=name, register=word(paper, one.name), days=_listed(one.absent)
-                ),
-                "warning",
-            )
-            for one in month.uses
-            if one.absent
-        ]
+        lines += _absent(paper, month)
         if month.ahead:
             lines.append((paper.say("meters-ahead", device=name, days=", ".join(map(str, month.ahead[:5]))), "warning"))
     return lines or [(paper.say("meters-whole"), "good")]
+
+
+def _absent(paper: Paper, month: Month) -> list[Line]:
+    """Tell which registers were not read with the others; those of the same days in one line."""
+    names: dict[tuple[date, ...], list[str]] = {}
+    for one in month.uses:
+        if one.absent:
+            names.setdefault(one.absent, []).append(word(paper, one.name))
+    facts = [
+        {"device": month.meter["id"], "register": "; ".join(of), "days": _listed(days)} for days, of in names.items()
+    ]
+    return [(paper.say("meters-register-missing", **one), "warning") for one in facts]
 
 
 def _gaps(paper: Paper, month: Month, away: Sequence[date]) -> list[Line]:
@@ -68,16 +71,16 @@ def _gaps(paper: Paper, month: Month, away: Sequence[date]) -> list[Line]:
     gaps = dict(month.gaps)
     before = gaps.pop(month.first, None)
     if before is not None or use.opening.t > midnight_ms(month.first) + EARLY_MS:
-        facts = {"first": month.first, "last": before} if before else {}
+        facts = {"span": _span(paper, month.first, before)} if before else {}
         key = "meters-begins"
         lines.append((paper.say(key, device=name, time=_moment(use.opening), **facts), "problem"))
     after = next((first for first, last in gaps.items() if last == month.beyond - timedelta(days=1)), None)
-    facts = {"first": after, "last": gaps.pop(after)} if after else {}
+    facts = {"span": _span(paper, after, gaps.pop(after))} if after else {}
     for first, last in gaps.items():
         count = (last - first).days + 1
         is_all = all(first + timedelta(days=n) in away for n in range(count))
         key = "meters-gap-all" if is_all else "meters-gap"
-        lines.append((paper.say(key, device=name, first=first, last=last, days=count), "problem"))
+        lines.append((paper.say(key, device=name, span=_span(paper, first, last), days=count), "problem"))
     closing = use.closing
     if closing.kind != LAST and closing.day >= month.beyond:
         if after or closing.t > midnight_ms(month.beyond) + EARLY_MS:
@@ -130,6 +133,10 @@ def _compared(paper: Paper, register: str, one: Mapping[str, Any]) -> str:
     difference = paper.say("meters-difference", difference=one["difference"] or "-")
     onward = paper.say("meters-onward", before=one["from"], after=one["to"]) if "to" in one else ""
     return f"{word(paper, register)} {one['dial']} ({difference}){onward}"
+
+
+def _span(paper: Paper, first: date, last: date) -> str:
+    return f"{first}" if first == last else paper.say("meters-span", first=first, last=last)
 
 
 def _moment(point: Point) -> str:

@@ -13,11 +13,11 @@ from typing import Any, Final
 from xml.sax.saxutils import escape
 
 from gateway.cli.layout import Paper, clean, width
-from gateway.cli.meter_month import FREEZE, FUTURE, MISSING, Month
+from gateway.cli.meter_month import FUTURE, MISSING, Month
 from gateway.cli.meter_notes import notes, unit_of, used_of, word
 
 DAY_W: Final = 25
-LANE_H: Final = 112
+LANE_H: Final = 124
 BAR_H: Final = 64
 MARGIN: Final = 16
 TOP: Final = 66
@@ -26,11 +26,16 @@ COLUMN_W: Final = 6.6
 """What a column of a terminal takes of the text of 12 px: a Latin letter is about so wide, a Chinese one twice."""
 MOST_LINES: Final = 200
 _COLOURS: Final = {"read": "#2f6f9f", "freeze": "#7fb2d6"}
+_INK: Final = "#444444"
+_INKS: Final = {"problem": "#c0392b", "warning": "#8a5a00"}
 _FONTS: Final = "'Noto Sans CJK SC','PingFang SC','Microsoft YaHei','WenQuanYi Micro Hei',sans-serif"
 _EVENTS: Final = frozenset({"swap", "ratio", "rollover", "jump", "held", "unconfirmed", "withdrawn", "dial"})
-_GAP: Final = (
-    '<defs><pattern id="gap" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
-    '<rect width="6" height="6" fill="#f6d5d2"/><rect width="2" height="6" fill="#c0392b"/></pattern></defs>'
+_HATCH: Final = (
+    '<pattern id="{}" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
+    '<rect width="6" height="6" fill="{}"/><rect width="2" height="6" fill="{}"/></pattern>'
+)
+_PATTERNS: Final = "".join(
+    ("<defs>", _HATCH.format("gap", "#f6d5d2", "#c0392b"), _HATCH.format("even", "#d3e3ef", "#2f6f9f"), "</defs>")
 )
 
 
@@ -38,13 +43,13 @@ def picture(months: Sequence[Month], *, title: str, paper: Paper) -> str:
     """Return the SVG text, in the language of the paper."""
     days = max((len(one.days) for one in months), default=31)
     wide = MARGIN * 2 + days * DAY_W
-    lines = [line for text, style in _lines(paper, months) for line in _wrapped(text, wide, style)]
+    lines = [(line, style, n) for text, style in _lines(paper, months) for n, line in enumerate(_wrapped(text, wide))]
     below = TOP + LANE_H * len(months) + 8
     high = below + LINE_H * len(lines) + MARGIN
     size = f'width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" style="max-width:100%;height:auto"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{_FONTS}" font-size="12">',
-        _GAP,
+        _PATTERNS,
         f'<rect width="{wide}" height="{high}" fill="#ffffff"/>',
         f'<text x="{MARGIN}" y="26" font-size="18">{_text(title)}</text>',
         *_legend(paper, months),
@@ -52,8 +57,8 @@ def picture(months: Sequence[Month], *, title: str, paper: Paper) -> str:
     for lane, month in enumerate(months):
         parts += _lane(month, TOP + lane * LANE_H, wide, paper=paper)
     parts += [
-        f'<text x="{MARGIN}" y="{below + LINE_H * n + 12}" fill="{colour}">{_text(line)}</text>'
-        for n, (line, colour) in enumerate(lines)
+        f'<text x="{MARGIN + 14 * bool(part)}" y="{below + LINE_H * n + 12}" fill="{_INKS.get(style, _INK)}">{_text(line)}</text>'
+        for n, (line, style, part) in enumerate(lines)
     ]
     return "\n".join([*parts, "</svg>", ""])
 
@@ -64,18 +69,17 @@ def _lines(paper: Paper, months: Sequence[Month]) -> list[tuple[str, str]]:
     return found if left <= 0 else [*found[:MOST_LINES], (paper.say("meters-more-lines", count=left), "problem")]
 
 
-def _wrapped(text: str, wide: int, style: str) -> Iterator[tuple[str, str]]:
-    """Cut a text into lines that fit, between words where there are any."""
-    colour = {"problem": "#c0392b", "warning": "#8a5a00"}.get(style, "#444444")
-    room = int((wide - 2 * MARGIN) / COLUMN_W)
+def _wrapped(text: str, wide: int) -> Iterator[str]:
+    """Cut a text into lines that fit, between words where there are any; those after the first are set in."""
+    room = int((wide - 2 * MARGIN - 14) / COLUMN_W)
     line = ""
     for piece in _pieces(text):
         if line and width(line + piece.rstrip()) > room:
-            yield line.rstrip(), colour
-            line = "  " + piece.lstrip()
+            yield line.rstrip()
+            line = piece.lstrip()
         else:
             line += piece
-    yield line.rstrip(), colour
+    yield line.rstrip()
 
 
 def _pieces(text: str) -> Iterator[str]:
@@ -98,7 +102,13 @@ def _pieces(text: str) -> Iterator[str]:
 
 def _legend(paper: Paper, months: Sequence[Month]) -> list[str]:
     parts, x = [], float(MARGIN)
-    for key, fill in (("read", _COLOURS["read"]), ("freeze", _COLOURS["freeze"]), ("missing", "url(#gap)")):
+    kinds = (
+        ("read", _COLOURS["read"]),
+        ("freeze", _COLOURS["freeze"]),
+        ("missing", "url(#gap)"),
+        ("shared", "url(#even)"),
+    )
+    for key, fill in kinds:
         shown = paper.say(f"meters-day-{key}")
         parts.append(f'<rect x="{x:g}" y="40" width="12" height="12" fill="{fill}"/>')
         parts.append(f'<text x="{x + 17:g}" y="50">{_text(shown)}</text>')
@@ -119,7 +129,7 @@ def _lane(month: Month, top: int, wide: int, *, paper: Paper) -> list[str]:
         total = f"{word(paper, use.name)} {used_of(use)} {unit}"
         parts.append(f'<text x="{wide - MARGIN}" y="{top + 12}" text-anchor="end" font-size="13">{_text(total)}</text>')
         scale = paper.say("meters-most-a-day", most=f"{most:.2f}", unit=unit)
-        place = f'x="{wide - MARGIN}" y="{top + LANE_H - 2}" text-anchor="end"'
+        place = f'x="{wide - MARGIN}" y="{top + 108}" text-anchor="end"'
         parts.append(f'<text {place} font-size="9" fill="#666666">{_text(scale)}</text>')
     happened: dict[str, list[str]] = {}
     for row in month.told:
@@ -137,8 +147,8 @@ def _day(
     parts = [_background(x, top + 20, kind)]
     if used is not None and kind != FUTURE:
         high = max(1, round(BAR_H * float(used / most))) if most else 1
-        is_own = kind == FREEZE or day in month.shared
-        fill = "url(#gap)" if kind == MISSING else _COLOURS["freeze" if is_own else "read"]
+        is_shared = day in month.shared
+        fill = "url(#gap)" if kind == MISSING else "url(#even)" if is_shared else _COLOURS[kind]
         tip = f"{day.isoformat()}: {used:.2f} ({paper.say(f'meters-day-{kind}')})"
         parts.append(
             f'<rect x="{x + 2}" y="{bottom - high}" width="{DAY_W - 4}" height="{high}" fill="{fill}">'

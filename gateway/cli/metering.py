@@ -39,7 +39,7 @@ def report(arguments: argparse.Namespace, paper: Paper, *, control: Path, today:
     month = arguments.month or f"{today:%Y-%m}"
     try:
         first, beyond = bounds(month)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise NotThere(paper.say("meters-bad-month", month=clean(month))) from None
     if first > today:
         raise NotThere(paper.say("meters-to-come", month=month))
@@ -123,7 +123,7 @@ def compare(arguments: argparse.Namespace, paper: Paper, *, control: Path, by: s
     """Ask what the dial shows, store it, show the difference. Raises NotThere, ControlError, EOFError."""
     meters = {one["id"]: one for one in client.ask(control, "meters.list")}
     meter = meters.get(arguments.device)
-    if meter is None:
+    if meter is None or not meter["registers"]:
         raise NotThere(paper.say("meters-none", device=arguments.device))
     shown = {}
     for written in arguments.dial:
@@ -135,13 +135,13 @@ def compare(arguments: argparse.Namespace, paper: Paper, *, control: Path, by: s
         paper.print(
             paper.say("meters-compare-head", device=meter["id"], meter=meter["meter"], time=f"{read_at:%H:%M:%S}")
         )
-        for name, value in meter["registers"].items():
-            if " " not in name:
-                answer = ask(
-                    f"{word(paper, name)} ({unit_of(name)}), {paper.say('meters-read', value=value)}: "
-                ).strip()
-                if answer:
-                    shown[name] = _dial(paper, answer)
+        registers = meter["registers"]
+        totals = [name for name in registers if " " not in name]
+        for name in totals or registers:
+            read = paper.say("meters-read", value=registers[name])
+            answer = ask(f"{word(paper, name)} ({unit_of(name)}), {read}: ").strip()
+            if answer:
+                shown[name] = _dial(paper, answer)
     if not shown:
         raise NotThere(paper.say("meters-nothing-compared"))
     answer = client.ask(control, "meters.compare", device=meter["id"], registers=shown, by=by)

@@ -214,9 +214,9 @@ class Registers:
         taken.add(one, {"quality": judged.ruling.value, "highest": highest})
         if desk.is_due(f"{judged.ruling.value} {name}", now, every_s=TOLD_EVERY_S):
             kind = "register-backwards" if judged.ruling is Ruling.HELD else "register-unconfirmed"
-            told: dict[str, object] = {"kind": kind, **_said(one), "highest": highest}
-            taken.told.append(("device.fault", told))
-            self._row(taken, desk.id, meter, judged.ruling.value, told, at)
+            doc = {**_said(one), "highest": highest}
+            taken.told.append(("device.fault", {"kind": kind, **doc}))
+            self._row(taken, desk.id, meter, judged.ruling.value, doc, at)
         return False
 
     def _happened(

@@ -102,3 +102,9 @@ async def test_a_row_that_is_longer_than_an_answer_s_part_comes_alone(meters: An
 async def test_what_is_no_place_among_the_rows_is_refused(meters: Any, after: object) -> None:
     with pytest.raises(ControlError):
         await meters.ask("meters.days", device="m1", first="2026-11-01", last="2026-11-30", after=after)
+
+
+async def test_what_a_row_says_of_itself_does_not_hide_what_it_is(meters: Any) -> None:
+    await keep(meters, MeterDay("m1", "2026-11-01", "held", '{"kind":"register-backwards","day":"x","t":7}'))
+    answer = await meters.ask("meters.days", device="m1", first="2026-11-01", last="2026-11-30")
+    assert answer["rows"] == [{"kind": "held", "day": "2026-11-01", "t": 7}]

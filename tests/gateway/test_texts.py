@@ -69,7 +69,7 @@ def test_no_text_is_left_over_and_none_is_missing() -> None:
     needed |= {f"reason.{one}" for one in (STRANGER, NOBODY, NOISE, SILENCE, NOTHING, UNREAD, FAULT, "queue-full")}
     needed |= {f"profile-lacks.{one}" for one in ("batch", "ack", "birth", "state")}
     needed |= {"cli.help-alarm-ack", "cli.help-alarm-close"}  # made of their command's name
-    needed |= {f"cli.meters-day-{kind}" for kind in ("read", "freeze", "missing", "future")}
+    needed |= {f"cli.meters-day-{kind}" for kind in ("read", "freeze", "missing", "future", "shared")}
     available = table("zh").keys()
     assert needed - available == set()
     spoken = {

@@ -154,12 +154,12 @@ def test_each_gap_has_a_line_that_says_whether_it_was_the_gateway() -> None:
     told = lines(months)
     assert len(told) == 3
     assert told[0].startswith(
-        "meter-1: nothing from 2026-11-04 to 2026-11-05 (2 days), nor of any other meter: the gateway"
+        "meter-1: without a reading 2026-11-04 to 2026-11-05 (2 d), nor of any other meter: the gateway"
     )
     assert told[1].startswith(
-        "meter-2: nothing from 2026-11-04 to 2026-11-05 (2 days), nor of any other meter: the gateway"
+        "meter-2: without a reading 2026-11-04 to 2026-11-05 (2 d), nor of any other meter: the gateway"
     )
-    assert told[2].startswith("meter-2: nothing from 2026-11-20 to 2026-11-20 (1 days): the meter did not answer")
+    assert told[2].startswith("meter-2: without a reading 2026-11-20 (1 d): the meter did not answer")
 
 
 def test_nothing_missing_is_said_too_and_an_odd_beginning_is_a_line() -> None:
@@ -258,8 +258,8 @@ def test_each_month_has_what_was_used_until_the_next_reading_and_no_month_twice(
     assert of(found).used == Decimal("500.00")
     assert lines([found]) == [
         (
-            "meter-1: nothing from 2026-11-28 to 2026-11-30: the next reading is of 2026-12-05 14:00; what was used until then "
-            "is in this sum, and not in that of the month after"
+            "meter-1: without a reading 2026-11-28 to 2026-11-30: the next reading is of 2026-12-05 14:00; what was used "
+            "until then is in this sum, and not in that of the month after"
         )
     ]
     december = month_of(METER, [rows[-1]], "2026-12", today=date(2026, 12, 20))
@@ -272,8 +272,8 @@ def test_a_month_that_is_over_and_without_any_later_reading_says_where_it_ends()
     assert of(found).used == Decimal("260.00")
     assert lines([found]) == [
         (
-            "meter-1: nothing from 2026-11-28 to 2026-11-30: the month ends with the reading of 2026-11-27 00:06; what was used "
-            "after it is not in this sum"
+            "meter-1: without a reading 2026-11-28 to 2026-11-30: the month ends with the reading of 2026-11-27 00:06; what "
+            "was used after it is not in this sum"
         )
     ]
 
@@ -284,7 +284,7 @@ def test_a_month_that_begins_late_on_its_first_day_says_so() -> None:
         "meter-1: the month begins with the reading of 2026-11-01 09:30; what was used before it is not in this sum"
     ]
     assert lines([month([*late, freeze(1, "1000.00")])]) == [
-        "meter-1: the gateway was away at the beginning of these days, the meter's own record stands for them: 1"
+        "meter-1: at the beginning of these days nothing was read, the meter's own record of midnight stands for them: 1"
     ]
 
 
@@ -410,3 +410,19 @@ def test_the_picture_has_the_lines_of_the_gaps_and_keeps_its_width() -> None:
                                   "highest": "2"} for _ in range(260))]  # fmt: skip
     shown = picture([month(many)], title="x", paper=Paper("en", io.StringIO()))
     assert "and 61 lines more" in shown
+
+
+def test_a_day_that_one_meter_froze_and_another_lost_was_the_gateway_s() -> None:
+    frozen = [*whole(but=(4, 5)), freeze(4, "1030.00"), freeze(5, "1040.00")]
+    months = [
+        month(frozen),
+        month_of({**METER, "id": "meter-2"}, whole(but=(4, 5)), "2026-11", today=date(2026, 12, 20)),
+    ]
+    assert [
+        one
+        for one in lines(months)
+        if one.startswith("meter-2: without a reading 2026-11-04 to 2026-11-05 (2 d), nor of")
+    ]
+    read_later = [*frozen, read(4, "1031.00", hour=15), read(5, "1041.00", hour=15)]
+    months[0] = month(read_later)
+    assert [one for one in lines(months) if "the meter did not answer" in one]

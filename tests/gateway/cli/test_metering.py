@@ -25,6 +25,8 @@ class Daemon:
 
     def __init__(self) -> None:
         self.compared: list[dict[str, Any]] = []
+        self.more: list[dict[str, Any]] = []
+        self.registers = {ENERGY: "1312.00", f"{ENERGY} T1": "300.00"}
 
     def ask(self, _control: Path, op: str, **arguments: Any) -> Any:
         if op == "meters.list":
@@ -37,9 +39,11 @@ class Daemon:
                 "ratio": "1",
                 "gone": False,
             }
-            return [{"id": "meter-1", **told, "t": t, "registers": {ENERGY: "1312.00", f"{ENERGY} T1": "300.00"}}]
+            return [{"id": "meter-1", **told, "t": t, "registers": self.registers}, *self.more]
         if op == "meters.days":
-            after, behind = arguments.pop("after"), 0
+            after = arguments.pop("after")
+            if arguments["device"] != "meter-1":
+                return {"rows": [], "next": None}
             rows = [self.row(date(2026, 11, day), f"{990 + 10 * day}.00") for day in range(1, 31) if day != 4]
             if arguments["first"] == "2026-12-01":
                 rows = [self.row(date(2026, 12, 1), "1300.00")]
@@ -77,7 +81,7 @@ def test_the_month_is_printed_and_written_and_says_that_a_day_is_missing(daemon:
     assert whole is False
     shown = out.getvalue()
     assert "300.00" in shown
-    assert "meter-1: nothing from 2026-11-04 to 2026-11-04 (1 days)" in shown
+    assert "meter-1: without a reading 2026-11-04 (1 d)" in shown
     assert table.read_text(encoding="utf-8-sig").count("missing") == 1
     assert drawn.read_text(encoding="utf-8").startswith("<svg ")
 
@@ -114,3 +118,32 @@ def test_what_is_no_dial_is_not_stored(daemon: Daemon, typed: str) -> None:
             arguments("compare", "meter-1"), Paper("zh", io.StringIO()), control=SOCKET, by="li", ask=lambda _: typed
         )  # fmt: skip
     assert daemon.compared == []
+
+
+def test_a_meter_never_read_is_in_the_report_and_one_removed_only_where_it_was_read(daemon: Daemon) -> None:
+    none = {"model": "", "room": "", "address": "", "meter": "", "ratio": "1", "t": 0, "registers": {}}
+    daemon.more = [{"id": "meter-2", **none, "gone": False}, {"id": "meter-3", **none, "gone": True}]
+    out = io.StringIO()
+    metering.report(arguments("report", "--month", "2026-11"), Paper("en", out), control=SOCKET, today=TODAY)
+    assert "meter-2: no reading in this month" in out.getvalue()
+    assert "meter-3" not in out.getvalue()
+    with pytest.raises(NotThere):
+        metering.compare(
+            arguments("compare", "meter-2"), Paper("en", out), control=SOCKET, by="li", ask=lambda _: "1"
+        )  # fmt: skip
+
+
+@pytest.mark.parametrize("month", ["2026-13", "9999-12", "0000-01", "x", "2027-01"])
+def test_a_month_that_cannot_be_and_one_to_come_are_refused_by_name(daemon: Daemon, month: str) -> None:
+    with pytest.raises(NotThere, match=month):
+        metering.report(arguments("report", "--month", month), Paper("en", io.StringIO()), control=SOCKET, today=TODAY)
+
+
+def test_a_meter_that_has_tariffs_only_is_asked_for_them(daemon: Daemon) -> None:
+    daemon.registers = {f"{ENERGY} T1": "300.00", f"{ENERGY} T2": "200.00"}
+    asked: list[str] = []
+    metering.compare(
+        arguments("compare", "meter-1"), Paper("en", io.StringIO()), control=SOCKET, by="li",
+        ask=lambda question: asked.append(question) or "300.5",  # type: ignore[func-returns-value]  # a list's way
+    )  # fmt: skip
+    assert len(asked) == 2
