@@ -22,7 +22,7 @@ from drivers.kit import QUANTITIES
 from drivers.kit.quantities import is_transformed
 
 READ, FREEZE, MORE, MISSING, FUTURE, LAST = "read", "freeze", "more", "missing", "future", "last"
-TOLD: Final = ("swap", "ratio", "rollover", "jump", "held", "unconfirmed", "withdrawn", "dial")
+TOLD: Final = ("swap", "ratio", "rollover", "jump", "held", "unconfirmed", "withdrawn", "clock", "dial")
 EARLY_MS: Final = 3_600_000
 _KNOWN: Final = (READ, FREEZE, MORE)
 _RANK: Final = {name: place for place, name in enumerate(QUANTITIES)}

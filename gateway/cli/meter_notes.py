@@ -121,6 +121,9 @@ def _happened(paper: Paper, name: str, row: Mapping[str, Any]) -> str:
         case "withdrawn":
             facts["register"] = word(paper, row["register"])
             return paper.say("meters-withdrawn", value=row["withdrawn"], **facts)
+        case "clock":
+            off = timedelta(seconds=abs(int(row["seconds"])))
+            return paper.say("meters-clock-ahead" if row["seconds"] > 0 else "meters-clock-behind", off=off, **facts)
         case "held" | "unconfirmed" as kind:
             facts["register"] = word(paper, " ".join(filter(None, (row["quantity"], row["channel"]))))
             key = "meters-held" if kind == "held" else "meters-unconfirmed"

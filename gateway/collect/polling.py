@@ -103,22 +103,25 @@ class BusMaster:
         began = self._clock.monotonic()
         self._rota.begins(turn, began)
         exchange: list[tuple[bytes, bytes | None]] = []
+        target, days = self._target(desk)
         try:
             async with asyncio.timeout(POLL_LIMIT_S):
-                polled = await self._talk(turn, exchange)
+                polled = await self._talk(turn, exchange, target)
         except LinkDown:
             turn.next_at = self._clock.monotonic() + LINK_DOWN_S  # the line reopens by itself; nobody is at fault here
             desk.polls -= 1
             return
         except (NoReply, Rejected, TimeoutError) as error:
             self._show(desk, exchange, error)
-            self._failed(turn, error, began=began)
+            self._failed(turn, error, began=began, days=days)
             return
         except Exception as bug:  # noqa: BLE001 - a reply that a driver cannot stand must not silence the whole bus
             self._show(desk, exchange, bug)
             self._collector.fault(desk, bug)
-            self._failed(turn, bug, began=began)
+            self._failed(turn, bug, began=began, days=days)
             return
+        if days:
+            self._collector.registers.asked(desk.id)
         turn.failed, turn.answered = 0, True
         turn.next_at += turn.every_s
         if turn.next_at < self._clock.monotonic():
@@ -133,8 +136,10 @@ class BusMaster:
         except Exception as bug:  # noqa: BLE001 - a bug behind one good reply must not end the asking of all meters
             self._collector.fault(desk, bug)
 
-    def _failed(self, turn: Turn, error: Exception, *, began: float) -> None:
+    def _failed(self, turn: Turn, error: Exception, *, began: float, days: int) -> None:
         desk = turn.desk
+        if days:
+            self._collector.registers.not_given(desk.id)
         now = self._clock.monotonic()
         self._rota.failed(turn, took_s=now - began, now=now)
         desk.polls_failed += 1
@@ -150,10 +155,10 @@ class BusMaster:
             what = str(error) or type(error).__name__
             self._health.on("GW-DEV-01", desk.id, link=desk.link, failures=turn.failed, detail=what[:200])
 
-    async def _talk(self, turn: Turn, exchange: list[tuple[bytes, bytes | None]]) -> Polled:
+    async def _talk(self, turn: Turn, exchange: list[tuple[bytes, bytes | None]], target: Any) -> Polled:
         driver = turn.desk.driver
         assert isinstance(driver, Answers)  # noqa: S101 - see __init__
-        talk = driver.talk(self._target(turn.desk, driver))
+        talk = driver.talk(target)
         framer = driver.framer()
         # Who is not known to be there is not asked three times.
         proven = turn.answered and not turn.doubtful
@@ -197,13 +202,12 @@ class BusMaster:
         turn.heard(ask.request, line.first_s or 0.0)
         return frame
 
-    def _target(self, desk: Desk, driver: Answers) -> Any:
-        """After an outage the meter is asked for its own midnights, too, once."""
+    def _target(self, desk: Desk) -> tuple[Any, int]:
+        """Return what is asked, and how many of its own midnights a meter is asked for beside that: after an outage."""
+        driver = desk.driver
+        assert isinstance(driver, Answers)  # noqa: S101 - see __init__
         days = self._collector.registers.missing(desk.id) if driver.history is not None else 0
-        if not days or driver.history is None:
-            return desk.options
-        self._collector.registers.asked(desk.id)
-        return driver.history(desk.options, days)
+        return (driver.history(desk.options, days), days) if days and driver.history else (desk.options, 0)
 
     @staticmethod
     def _note_number(desk: Desk, driver: Answers, frame: bytes) -> bool:

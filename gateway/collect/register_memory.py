@@ -23,7 +23,8 @@ class Memory:
     """What is remembered of one device: its own number, its registers, the day of the last row.
 
     `absent`: registers that are not in the row of that day. `since_ms`: when it took the place of another meter; 0: never.
-    `owed`: what happened while nobody knew the time. `missing`, `marked_at` and `told` are of this process.
+    `owed`: what happened while nobody knew the time. `missing`: so many of its own midnights are
+    wanted. `marked_at`, `told` and `clock_off_s` are of this process.
     """
 
     number: str = ""
@@ -37,6 +38,7 @@ class Memory:
     marked_at: float | None = None
     missing: int = 0
     told: dict[tuple[str, str], int] = field(default_factory=dict)
+    clock_off_s: int = 0
 
     @property
     def last(self) -> Values:
@@ -54,6 +56,7 @@ class Memory:
         self.number = self.number or older.number
         self.day = max(self.day, older.day)
         self.ratio = older.ratio or self.ratio
+        self.missing = max(self.missing, older.missing)
         self.since_ms = max(self.since_ms, older.since_ms)
         self.owed = [*older.owed, *self.owed][:MAX_OWED]
 
@@ -66,7 +69,7 @@ class Memory:
         return {
             "number": self.number, "ms": self.last_ms, "day": self.day, "last": texts(self.last), "ratio": self.ratio,
             "since": self.since_ms, "absent": sorted(self.absent & self.courses.keys()), "owed": self.owed,
-            "at": None if at is None else _stamped(at), "before": texts(believed), "rates": texts(rates),
+            "missing": self.missing, "at": None if at is None else _stamped(at), "before": texts(believed), "rates": texts(rates),
             "own": {name: _stamped(one.last.at) for name, one in of_their_own.items()},
         }  # fmt: skip
 
@@ -101,5 +104,5 @@ def memory_of(fields: Any) -> Memory:
     owed = [(str(kind), dict(doc)) for kind, doc in fields.get("owed", ())]
     return Memory(
         str(fields["number"]), courses, ms, str(fields["day"]), str(fields.get("ratio", "")), int(fields.get("since", 0)),
-        {str(name) for name in fields.get("absent", ())}, owed[:MAX_OWED],
+        {str(name) for name in fields.get("absent", ())}, owed[:MAX_OWED], missing=int(fields.get("missing", 0)),
     )  # fmt: skip

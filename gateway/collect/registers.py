@@ -6,6 +6,7 @@ and not taken into the bill. A meter whose own number is another was swapped; wh
 is told with what the dial showed until then. The first reading of a day goes into the monthly store (a register that was not
 in it follows with its own first), and so does what happened; readings that the meter froze by itself (channels "D1",
 "T2/D5": so many midnights back) are kept as such, where they are of a midnight of this meter here, and no more than it shows.
+A meter whose clock is off by `CLOCK_OFF_S` or more is told: its tariffs and its midnights are of another time.
 
 Pure: no IO. What it remembers is one mark a device, stored with the event that it judged, at least every `MARK_EVERY_S` and
 with each new day. Limits: `MAX_REGISTERS` registers a device, `MAX_TOLD_A_DAY` swaps, rollovers and dials of each kind a day;
@@ -24,7 +25,7 @@ from datetime import date, datetime
 from decimal import Decimal, InvalidOperation
 from typing import Any, Final
 
-from drivers.kit import QUANTITIES, Reading
+from drivers.kit import QUANTITIES, Answers, Reading
 from gateway.clock import FLOORED, SYNCED, Stamp
 from gateway.collect.course import Course, Judged, Ruling, Shown, rollover_of
 from gateway.collect.desk import Desk
@@ -40,6 +41,7 @@ MOST_DAYS: Final = 20
 SETTLING_MS: Final = 900_000
 TOLD_EVERY_S: Final = 86_400.0
 EARLY_MS: Final = 3_600_000
+CLOCK_OFF_S: Final = 600
 DIAL_NEAR: Final = Decimal(1)
 _FROZEN: Final = re.compile(r"(?:(?P<rest>.*)/)?D(?P<days>[0-9]{1,2})")
 # Registers of the past: S settlement, D daily, O hourly, and freezes of other kinds (drivers.protocols.dlt645_layout).
@@ -109,6 +111,11 @@ class Registers:
         if device in self._meters:
             self._meters[device].missing = 0
 
+    def not_given(self, device: str) -> None:
+        """A poll for its freezes failed: they are wanted still, but half as many, for they may be what was too much."""
+        if device in self._meters:
+            self._meters[device].missing //= 2
+
     def last(self, device: str) -> tuple[str, int, Values]:
         """Return the meter's number, when its registers were read last (ms since 1970, 0: never), and what they showed."""
         meter = self._meters.get(device, Memory())
@@ -132,6 +139,8 @@ class Registers:
                 self._pay(taken, desk, meter, at)
                 self._swap(taken, desk, meter, counted, at)
                 self._retransformed(taken, desk, meter, at)
+            if counted:
+                self._watch_clock(taken, desk, meter, counted, at=at, now=now)
             if is_dated(at):
                 self._freezes(taken, desk, meter, frozen, at=at, now=now)
             if counted:
@@ -241,6 +250,20 @@ class Registers:
             meter.absent.add(name)
             taken.told.append(("device.fault", {"kind": "register-withdrawn", **_said(one), "withdrawn": before}))
 
+    def _watch_clock(
+        self, taken: Taken, desk: Desk, meter: Memory, counted: Sequence[Reading], *, at: Stamp, now: float
+    ) -> None:  # fmt: skip
+        """Is the meter's own clock, where it was read with what is asked now, right by a clock that is trusted?"""
+        told = [one.device_time for one in counted if one.device_time is not None]
+        if not told or at.clock != SYNCED or not isinstance(desk.driver, Answers):
+            meter.clock_off_s = 0
+            return
+        meter.clock_off_s = (_ms(max(told)) - at.wall_ms) // 1000
+        if abs(meter.clock_off_s) < CLOCK_OFF_S or not desk.is_due("clock", now, every_s=TOLD_EVERY_S):
+            return
+        taken.told.append(("device.fault", {"kind": "meter-clock-off", "seconds": meter.clock_off_s}))
+        self._row(taken, desk.id, meter, "clock", {"seconds": meter.clock_off_s}, at)
+
     # -- days ---------------------------------------------------------------------------------------------------
 
     def _remember(
@@ -307,6 +330,8 @@ class Registers:
         ms = _ms(when)
         if self._day_of(ms - EARLY_MS) == self._day_of(ms + EARLY_MS):
             return "no midnight at the site"
+        if abs(meter.clock_off_s) * 1000 >= EARLY_MS:
+            return "the clock of the meter is wrong"
         if ms > at.wall_ms + EARLY_MS:
             return "still to come: the clock of the meter is wrong"
         if ms < meter.since_ms:

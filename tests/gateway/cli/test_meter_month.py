@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import io
 import json
+import time
 import xml.etree.ElementTree as ET
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from datetime import date, datetime, timedelta
 from decimal import Decimal
 from pathlib import Path
@@ -426,3 +427,35 @@ def test_a_day_that_one_meter_froze_and_another_lost_was_the_gateway_s() -> None
     read_later = [*frozen, read(4, "1031.00", hour=15), read(5, "1041.00", hour=15)]
     months[0] = month(read_later)
     assert [one for one in lines(months) if "the meter did not answer" in one]
+
+
+def test_a_meter_whose_clock_was_wrong_has_a_line() -> None:
+    rows = [*whole(), {"day": "2026-11-07", "kind": "clock", "t": ms(7), "seconds": -5400}]
+    assert lines([month(rows)]) == [
+        "meter-1: 2026-11-07 the meter's own clock was behind by 1:30:00: its tariffs and midnights are of another time"
+    ]
+
+
+@pytest.fixture
+def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.setenv("TZ", "Europe/Berlin")
+    time.tzset()
+    yield
+    monkeypatch.undo()
+    time.tzset()
+
+
+def test_a_month_in_which_the_clocks_are_changed_has_no_gap_and_each_day_its_own_use(berlin: None) -> None:
+    """The 25th of October 2026 has 25 hours."""
+    days = [date(2026, 10, 1) + timedelta(days=n) for n in range(32)]
+    rows: list[dict[str, Any]] = [
+        {
+            "day": day.isoformat(), "kind": "read", "t": (datetime(day.year, day.month, day.day, 0, 10).timestamp()) * 1000,
+            "meter": "", "r": {ENERGY: f"{1000 + 10 * n}.00"},
+        }
+        for n, day in enumerate(days)
+    ]  # fmt: skip
+    found = month_of(METER, rows, "2026-10", today=date(2026, 12, 1))
+    assert lines([found]) == ["No day is missing, and nothing happened."]
+    assert list(found.daily.values()) == [Decimal(10)] * 31
+    assert of(found).used == Decimal(310)

@@ -493,3 +493,23 @@ async def test_a_heat_meter_s_temperatures_do_not_make_its_registers_the_room_s(
     master, _, centre = await bench(lambda _request: b"", meter("m1", driver=driver))
     await master._poll(master._turns[0])
     assert [event[0] for event in await centre.told()] == ["telemetry.meter"]
+
+
+async def test_midnights_are_asked_for_again_where_the_poll_that_was_to_bring_them_failed(bench: Any) -> None:
+    targets: list[Any] = []
+
+    def talk(target: Any) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+        targets.append(target)
+        return (yield from _talk("m1"))
+
+    driver = Answers(
+        "meter", Title("", ""), LineFramer, lambda address, raw: address, talk, (),
+        history=lambda target, days: (target, days),
+    )  # fmt: skip
+    answers: list[bytes | Exception] = [b"kwh=1", b"kwh=1", NoReply("silence"), NoReply("silence"), b"kwh=1", b"kwh=1"]
+    master, _, centre = await bench(lambda _request: answers.pop(0), meter("m1", driver=driver))
+    await master._poll(master._turns[0])
+    centre.clock.go_on(8 * 86_400)
+    for _ in range(5):
+        await master._poll(master._turns[0])
+    assert targets == ["m1", "m1", ("m1", 8), ("m1", 4), ("m1", 2), "m1"]

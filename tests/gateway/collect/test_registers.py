@@ -481,3 +481,37 @@ def test_a_mark_of_an_older_gateway_is_taken_and_lets_nothing_go_back(site: Site
     site.registers.load([Mark("m1", "registers", old)])
     for value in ("90.00", "90.10"):
         assert site.poll(kwh(value)).more == {(ENERGY, ""): ',"quality":"held","highest":"100.00"'}
+
+
+def test_midnights_that_a_failed_poll_did_not_bring_are_wanted_again_though_fewer_and_over_a_restart(
+    site: Site,
+) -> None:
+    site.poll(kwh("10.00"))
+    mark = site.poll(kwh("20.00"), after_ms=9 * DAY_MS).mark
+    assert mark is not None
+    site.registers.not_given("m1")
+    assert site.registers.missing("m1") == 4
+    for _ in range(3):
+        site.registers.not_given("m1")
+    assert site.registers.missing("m1") == 0
+    site.registers = Registers(day_of=day_of)
+    site.registers.load([mark])
+    assert site.registers.missing("m1") == 9
+
+
+def clocked(site: Site, value: str, off_s: int) -> Reading:
+    return kwh(value, "", datetime.fromtimestamp(site.ms / 1000 + 900 + off_s, UTC))
+
+
+def test_a_meter_whose_clock_is_wrong_is_told_and_its_midnights_are_none(site: Site) -> None:
+    assert site.poll(clocked(site, "30.00", 599)).told == []
+    taken = site.poll(clocked(site, "30.10", -86_400), freeze("29.00", 2026, 11, 2))
+    assert [(data["kind"], data.get("seconds")) for _noun, data in taken.told] == [
+        ("meter-clock-off", -86_400), ("freeze-refused", None),
+    ]  # fmt: skip
+    assert [(one[1], one[2].get("seconds")) for one in rows(taken)] == [("clock", -86_400)]
+    assert site.poll(clocked(site, "30.20", -86_400)).told == []  # once a day
+
+
+def test_a_meter_s_clock_is_not_judged_by_one_that_nobody_trusts(site: Site) -> None:
+    assert site.poll(clocked(site, "30.00", -86_400), clock=UNSYNCED).told == []
