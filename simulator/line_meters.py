@@ -10,6 +10,7 @@ and its heat. Limits: 512 bytes of a request are held; an M-Bus meter answers in
 from __future__ import annotations
 
 import struct
+import zlib
 from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
@@ -239,10 +240,12 @@ class HeatMeter(Meter):
 
 
 class ModbusMeter(Meter):
-    """An Eastron SDM630: its unit, 1 to 247. It refuses what it does not have with exception 2."""
+    """An Eastron SDM630: its unit, 1 to 247, and a number of its own. It refuses what it does not have with exception 2."""
 
     _function = 4
     _blocks: tuple[range, ...] = (range(0x5A), range(0x156, 0x17E))
+    # Function, first register and how many: what a meter is asked for its number with.
+    _asked_for_number: bytes = b"\x03\xfc\x00\x00\x02"
 
     def __init__(self, *, address: str, **options: Any) -> None:
         """Make a meter with the options of `Meter`. ValueError for a unit out of bounds."""
@@ -251,12 +254,16 @@ class ModbusMeter(Meter):
         super().__init__(address=_DUMMY, **options)
         self.preamble = b""
         self._unit = int(address)
+        self.number = 20_000_000 + zlib.crc32(self._salt.encode()) % 1_000_000
 
     def answer(self, request: Request, *, now: float) -> Answer | None:
         """Return the reply to a request at `now` (seconds since 1970), None when it is not for this meter."""
         if request.protocol != MODBUS or request.address[0] != self._unit:
             return None
         self._advance(int(now))
+        if bytes([request.control]) + request.data[:4] == self._asked_for_number:
+            body = bytes([self._unit, request.control, 4]) + self.number.to_bytes(4, "big")
+            return Answer(body + crc16(body), body)
         shown = self._shown()
         first, count = (int.from_bytes(request.data[at : at + 2], "big") for at in (0, 2))
         has_all = all(any(one in block for block in self._blocks) for one in range(first, first + count))
@@ -293,6 +300,7 @@ class ChintMeter(ModbusMeter):
     """A Chint DDSU666, single phase, whose floats stand among the holding registers. Its unit: see `ModbusMeter`."""
 
     _function = 3
+    _asked_for_number = b""
     _blocks = (range(0x2000, 0x2020), range(0x4000, 0x4010))
 
     def __init__(self, **options: Any) -> None:

@@ -11,10 +11,13 @@ power is no more than voltage times current, totals are sums. Registers that are
 and the map of a sister model do not pass it. A meter that keeps a transformer ratio is refused until the configuration says
 that its registers were compared with the dial.
 
+A meter that has a number in its registers (SDM120, SDM230, SDM630) is asked for it last: then one that was replaced is noticed. A
+reply names no more than the unit, which is who jabbers.
+
 Options: `meter`, the map (MAPS); `transformers = "settled"`, once the registers were compared with the dial and `ct` and `pt` of
 the device are set so that they agree (1 where the meter multiplies itself). The address is the unit, 1 to 247.
 
-Not tried on hardware. Limits: 3 requests a poll, each tried 3 times, 1 s a try.
+Not tried on hardware. Limits: 4 requests a poll, each tried 3 times (the last once), 1 s a try.
 """
 
 from __future__ import annotations
@@ -31,10 +34,11 @@ from drivers.kit import (
     AnswerVector,
     Ask,
     BadOption,
+    Decoded,
     LineSettings,
     Names,
     NoReply,
-    Observation,
+    Polled,
     Reading,
     Reason,
     Rejected,
@@ -70,7 +74,7 @@ def options(address: str, raw: Mapping[str, object]) -> Target:
     return Target(int(address), chosen, settled="transformers" in raw)
 
 
-def talk(target: Target) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+def talk(target: Target) -> Generator[Ask, bytes, Polled]:
     """Poll once. Raises Rejected where the meter refuses or the probe does not pass; NoReply passes."""
     registers: dict[int, bytes] = {}
     for block in target.map.blocks:
@@ -90,7 +94,21 @@ def talk(target: Target) -> Generator[Ask, bytes, tuple[Observation, ...]]:
             raise Rejected(Reason.UNSUPPORTED, f"registers from {block.first:04X} on: {said.refusal()}")
         for index in range(block.count):
             registers[block.first + index] = said.registers[2 * index : 2 * index + 2]
-    return modbus_maps.read(target.map, registers, settled=target.settled)
+    readings = modbus_maps.read(target.map, registers, settled=target.settled)
+    number = "" if target.map.serial is None else (yield from _number(target, target.map.serial))
+    return Decoded(readings, meter=number) if number else readings
+
+
+def _number(target: Target, block: modbus.Block) -> Generator[Ask, bytes, str]:
+    """Ask for the meter's own number, once; "" where it has none or says nothing, for all else was read."""
+    there = partial(modbus.answers, unit=target.unit, function=block.function, count=block.count)
+    try:
+        reply = yield Ask(
+            modbus.read_request(target.unit, block.function, block.first, block.count), there, TIMEOUT_S, retries=0
+        )
+    except NoReply:
+        return ""
+    return modbus_maps.number_of(modbus.parse(reply).registers) if there(reply) else ""
 
 
 def _hex(data: str) -> bytes:
@@ -120,8 +138,9 @@ def _recognised(unit: int) -> Search:
                 heard = yield replace(ask, retries=1)
                 ask = talking.send(heard.frame) if heard.frame is not None else talking.throw(NoReply())
         except StopIteration as end:
-            readings: tuple[Observation, ...] = end.value
-            fitting[name] = sum(isinstance(one, Reading) and one.value != 0 for one in readings)
+            polled: Polled = end.value
+            observations = polled.observations if isinstance(polled, Decoded) else polled
+            fitting[name] = sum(isinstance(one, Reading) and one.value != 0 for one in observations)
         except (NoReply, Rejected):
             continue
     if fitting:

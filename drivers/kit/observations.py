@@ -134,7 +134,7 @@ class Decoded:
     `source_number` is set where the source resends until acknowledged. `refused` names what in it could not be taken
     (an implausible value) beside what could: it is told as a fault of the device, not dropped. `unprovable`: it was encrypted
     in a way that proves no sender, so that nobody is told of a downgrade. `reachable`: whoever speaks for the device says
-    that it is there, or not.
+    that it is there, or not. `meter`: the number that a meter says of itself, where no frame of it names one.
     """
 
     observations: tuple[Observation, ...] = ()
@@ -146,6 +146,7 @@ class Decoded:
     refused: tuple[str, ...] = ()
     unprovable: bool = False
     reachable: bool | None = None
+    meter: str = ""
 
 
 class Reason(StrEnum):

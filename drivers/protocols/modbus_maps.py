@@ -61,13 +61,17 @@ class Own:
 
 @dataclass(frozen=True, slots=True)
 class RegisterMap:
-    """One model or variant. `sum_of`: quantity -> channels or quantities that add up to it, see `_sums`."""
+    """One model or variant. `total`: the quantity that import and export add up to, see `_sums`; "" for none.
+
+    `serial`: two registers with the number of the meter, high word first, which not every meter of the model has.
+    """
 
     source: str
     blocks: tuple[Block, ...]
     fields: tuple[Field, ...]
     own: tuple[Own, ...] = ()
     total: str = ""
+    serial: Block | None = None
 
 
 _PHASES: Final = ("A", "B", "C")
@@ -98,6 +102,8 @@ _SDM_ENERGY: Final = (
     _float(0x004E, "energy_reactive_export"),
     _float(0x0156, "energy_active_combined"),
 )
+# nmakel/sdm_modbus, issue 28 and pull request 18: tried by others on SDM120, SDM230 and SDM630.
+_SDM_SERIAL: Final = Block(READ_HOLDING, 0xFC00, 2)
 _SDM_SINGLE: Final = RegisterMap(
     source="Eastron SDM120, SDM220, SDM230",
     blocks=(Block(READ_INPUT, 0x0000, 80), Block(READ_INPUT, 0x0156, 4, optional=True)),
@@ -111,6 +117,7 @@ _SDM_SINGLE: Final = RegisterMap(
         *_SDM_ENERGY,
     ),
     total="energy_active_combined",
+    serial=_SDM_SERIAL,
 )
 _SDM_THREE: Final = RegisterMap(
     source="Eastron SDM630",
@@ -131,6 +138,7 @@ _SDM_THREE: Final = RegisterMap(
         *_floats(0x0160, "energy_active_export"),
     ),
     total="energy_active_combined",
+    serial=_SDM_SERIAL,
 )
 _SDM72: Final = RegisterMap(
     source="Eastron SDM72 (which shows no voltages: the sum of its energies is all that proves it)",
@@ -269,6 +277,12 @@ def read(chosen: RegisterMap, registers: Registers, *, settled: bool) -> tuple[R
         raise Rejected(Reason.MALFORMED, "no register was read")
     probe(chosen, found)
     return tuple(Reading(quantity, value, channel) for (quantity, channel), value in found.items())
+
+
+def number_of(registers: bytes) -> str:
+    """Return a meter's number from its two registers, "" where it has none."""
+    number = int.from_bytes(registers, "big")
+    return "" if number in (0, 0xFFFFFFFF) else str(number)
 
 
 def _raw(registers: Registers, first: int, count: int) -> bytes | None:

@@ -130,6 +130,7 @@ class BusMaster:
         desk.hear(self._clock)
         decoded = polled if isinstance(polled, Decoded) else Decoded(polled)
         decoded = replace(decoded, address=desk.address)
+        desk.meter_number = decoded.meter or desk.meter_number
         self._show(desk, exchange, decoded)
         try:
             self._collector.take(desk, decoded, self._clock.stamp())

@@ -12,7 +12,7 @@ from typing import cast
 import pytest
 
 from drivers.devices.modbus_meter import DRIVER
-from drivers.kit import BadOption, NoReply, Observation, Reading, Reason, Rejected
+from drivers.kit import BadOption, Decoded, NoReply, Polled, Reading, Reason, Rejected
 from drivers.protocols import modbus, modbus_maps
 from drivers.protocols.modbus_maps import MAPS
 from tests.drivers.captures import Line, lines
@@ -230,7 +230,7 @@ def test_a_ratio_that_the_meter_keeps_must_be_settled_by_the_configuration() -> 
     assert read("chint-dtsu666", registers, settled=True)["current", "A"] == 10
 
 
-def poll(meter: str, *replies: bytes | None, unit: str = "1") -> tuple[Observation, ...]:
+def poll(meter: str, *replies: bytes | None, unit: str = "1") -> Polled:
     talk = DRIVER.talk(DRIVER.options(unit, {"meter": meter}))
     try:
         ask = next(talk)
@@ -238,7 +238,7 @@ def poll(meter: str, *replies: bytes | None, unit: str = "1") -> tuple[Observati
             assert one is None or ask.answers(one)
             ask = talk.throw(NoReply()) if one is None else talk.send(one)
     except StopIteration as end:
-        return cast("tuple[Observation, ...]", end.value)
+        return cast("Polled", end.value)
     raise AssertionError("the poll does not end")
 
 
@@ -252,8 +252,25 @@ def blocks(name: str) -> list[bytes]:
 
 @pytest.mark.parametrize("name", MAPS)
 def test_a_poll_asks_each_block_once(name: str) -> None:
-    found = poll(name, *blocks(name))
+    found = poll(name, *blocks(name), *([None] if MAPS[name].serial else []))
+    assert isinstance(found, tuple)
     assert len(found) == len(MAPS[name].fields)
+
+
+@pytest.mark.parametrize("name", ["eastron-sdm120", "eastron-sdm230", "eastron-sdm630"])
+def test_a_meter_that_has_a_number_says_it(name: str) -> None:
+    number = reply((19_012_345).to_bytes(4, "big"), function=3)
+    found = poll(name, *blocks(name), number)
+    assert isinstance(found, Decoded)
+    assert (found.meter, len(found.observations)) == ("19012345", len(MAPS[name].fields))
+
+
+@pytest.mark.parametrize("number", ["00000000", "ffffffff", None, ""])
+def test_a_meter_that_has_no_number_is_read_all_the_same(number: str | None) -> None:
+    last = None if number is None else reply(bytes.fromhex(number), function=3) if number else refusal(2, 0x83)
+    assert poll("eastron-sdm120", *blocks("eastron-sdm120"), last) == poll(
+        "eastron-sdm120", *blocks("eastron-sdm120"), None
+    )
 
 
 def refusal(code: int, function: int = 0x84) -> bytes:
@@ -263,7 +280,8 @@ def refusal(code: int, function: int = 0x84) -> bytes:
 
 def test_a_meter_without_an_optional_block_is_read_without_it() -> None:
     first, _ = blocks("eastron-sdm120")
-    found = poll("eastron-sdm120", first, refusal(2))
+    found = poll("eastron-sdm120", first, refusal(2), None)
+    assert isinstance(found, tuple)
     assert "energy_active_combined" not in {one.quantity for one in found if isinstance(one, Reading)}
     assert Reading("energy_active_import", Decimal(1000)) in found
 

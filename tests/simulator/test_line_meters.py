@@ -80,6 +80,13 @@ def test_a_modbus_meter_refuses_what_it_does_not_have() -> None:
     assert reply[:3].hex() == "010404"
 
 
+def test_a_modbus_meter_has_a_number_of_its_own() -> None:
+    said = [ask(meter("modbus-meter", "1"), "0103fc000002f45b") for _ in range(2)]
+    assert said[0] == said[1]
+    assert said[0] is not None
+    assert (said[0][:3].hex(), len(said[0])) == ("010304", 9)
+
+
 class Cable:
     """A bus with meters at one end and a line at the other."""
 

@@ -429,6 +429,25 @@ async def test_a_meter_s_number_is_that_of_the_first_frame_that_names_one(
     assert desk.meter_number == number
 
 
+async def test_a_number_that_a_meter_says_of_itself_shows_that_it_was_replaced(bench: Any) -> None:
+    numbers = ["19012345", "", "20000001"]
+
+    def talk(_target: Any) -> Generator[Ask, bytes, Decoded]:
+        yield Ask(b"read\n", lambda _frame: True)
+        return Decoded((Reading("energy_active_import", Decimal(1)),), meter=numbers.pop(0))
+
+    driver = Answers("meter", Title("", ""), LineFramer, lambda address, raw: address, talk, ())
+    desk = meter("m1", driver=driver)
+    master, _, centre = await bench(lambda _request: b"kwh=1", desk)
+    seen = []
+    for _ in range(3):
+        await master._poll(master._turns[0])
+        seen.append(desk.meter_number)
+    assert seen == ["19012345", "19012345", "20000001"]
+    told = [event for event in await centre.told("kind", "old", "new") if event[0] == "device.birth"]
+    assert told == [("device.birth", "meter-swapped", "19012345", "20000001")]
+
+
 async def test_a_register_that_runs_backwards_is_published_as_held_and_told(bench: Any) -> None:
     reply = [b"kwh=100"]
     master, _, centre = await bench(lambda _request: reply[0], meter("m1"))
