@@ -80,11 +80,12 @@ class ShortWires:
     echo_seen: bool = False
     echo_expected: bool = False
     on_unasked: Any = None
+    first_s: float | None = 0.05
 
     async def hear_out(self, *, at_most_s: float) -> None:
         raise AssertionError("nobody is late on these wires")
 
-    async def ask(self, ask: Ask, framer: Framer, _settings: LineSettings | None = None) -> bytes:
+    async def ask(self, ask: Ask, framer: Framer, _settings: LineSettings | None = None, **_more: Any) -> bytes:
         self.clock.go_on(ASK_S)
         now = self.clock.now.wall_ms / 1000
         for request in RequestReader().feed(ask.request):

@@ -436,6 +436,10 @@ def test_a_meter_whose_clock_was_wrong_has_a_line() -> None:
     ]
 
 
+def ten_past(day: date) -> float:
+    return (datetime.combine(day, datetime.min.time()).astimezone() + timedelta(minutes=10)).timestamp() * 1000
+
+
 @pytest.fixture
 def berlin(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     monkeypatch.setenv("TZ", "Europe/Berlin")
@@ -450,7 +454,7 @@ def test_a_month_in_which_the_clocks_are_changed_has_no_gap_and_each_day_its_own
     days = [date(2026, 10, 1) + timedelta(days=n) for n in range(32)]
     rows: list[dict[str, Any]] = [
         {
-            "day": day.isoformat(), "kind": "read", "t": (datetime(day.year, day.month, day.day, 0, 10).timestamp()) * 1000,
+            "day": day.isoformat(), "kind": "read", "t": ten_past(day),
             "meter": "", "r": {ENERGY: f"{1000 + 10 * n}.00"},
         }
         for n, day in enumerate(days)
