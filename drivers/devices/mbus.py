@@ -103,7 +103,7 @@ def talk(target: Target) -> Generator[Ask, bytes, Decoded]:
         if not mbus.is_ack(reply):
             raise Rejected(Reason.NOT_MINE, "no acknowledgement of the selection")
     telegrams: list[Telegram] = []
-    last, missing = b"", ""
+    missing = ""
     while not telegrams or telegrams[-1].more:
         ask = Ask(
             mbus.data_request(target.address, turn=len(telegrams) % 2 == 0),
@@ -120,12 +120,15 @@ def talk(target: Target) -> Generator[Ask, bytes, Decoded]:
             break
         if not mbus.answers(reply, address=target.address):
             raise Rejected(Reason.NOT_MINE, "no answer to the question for data")
-        if reply == last or len(telegrams) == MOST_TELEGRAMS:
-            missing = "the one before once more" if reply == last else "one too many"
+        if len(telegrams) == MOST_TELEGRAMS:
+            missing = "one too many"
             break
-        last, frame = reply, mbus.parse(reply)
+        frame = mbus.parse(reply)
         telegram = mbus_records.read(frame.information, frame.data, key=target.key)
         _same_meter(target, telegram.header, telegrams)
+        if telegrams and telegram.says_the_same(telegrams[-1]):
+            missing = "the one before once more"
+            break
         telegrams.append(telegram)
     return mbus_readings.readings(telegrams, zone=target.zone, missing=missing)
 

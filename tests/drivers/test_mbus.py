@@ -107,6 +107,15 @@ def test_a_telegram_that_does_not_come_is_told_and_what_came_is_published() -> N
         assert decoded.refused == (f"further telegram = {why}",)
 
 
+def test_a_telegram_that_is_the_one_before_but_for_its_access_number_is_not_read_twice() -> None:
+    """As the IME meter of wmbusmeters' pull request 1286 answers every question."""
+    first, second = answer("0313153100" "1f"), answer("0313153100" "1f", header=HEADER.replace("55", "56"))  # fmt: skip
+    decoded, asked = poll(ACK, first, second)
+    assert len(asked) == 3
+    assert decoded.refused == ("further telegram = the one before once more",)
+    assert [reading for reading in decoded.observations if isinstance(reading, Reading) and reading.channel] == []
+
+
 def test_a_meter_that_never_ends_is_not_asked_for_ever() -> None:
     telegrams = [answer("0313153100" "1f", status=f"{count:02x}") for count in range(MOST_TELEGRAMS + 1)]  # fmt: skip
     decoded, asked = poll(ACK, *telegrams)
