@@ -33,7 +33,7 @@ from gateway.outbox.wreck import Rescued, Wreck, steps
 LIMIT_S: Final = 1_800.0
 LOOK_S: Final = 1.0
 PAUSE_S: Final = 0.05
-DAYS_A_WRITE: Final = 250
+DAYS_A_WRITE: Final = 100
 FACT: Final = "rescue"
 CORRUPT: Final = "corrupt"
 
@@ -168,9 +168,9 @@ class Rescue:
         self.rescued += len(found)
 
     async def _store_days(self, days: Sequence[MeterDay]) -> None:
-        """Hand over what meters showed. The place is stored behind it, and what comes twice is the same row."""
+        """Store what meters showed, a few rows a commit: an alarm waits for it. What comes twice is the same row."""
         for first in range(0, len(days), DAYS_A_WRITE):
-            await self._submit(Write(days=tuple(days[first : first + DAYS_A_WRITE])))
+            await self._durable(days=tuple(days[first : first + DAYS_A_WRITE]))
 
     async def _finish(
         self, facts: dict[str, object], missing: Ranges, *, is_complete: bool, place: dict[str, object]

@@ -28,6 +28,7 @@ from gateway.outbox.pages import Pages, lanes_of
 from gateway.outbox.reading import ReadingThread
 from gateway.outbox.rows import OF_ANOTHER_STREAM
 from gateway.outbox.salvage import Salvaged, salvage
+from gateway.outbox.transaction import Transactions
 from gateway.outbox.wreck import Wreck, steps
 from tests.gateway.outbox.conftest import NOW_MS, ORIGIN
 
@@ -800,3 +801,27 @@ async def test_what_meters_showed_comes_back_page_by_page_and_is_the_true_first_
     assert [(one.day, one.n, one.doc) for one in kept if one.kind == "swap"] == [
         (days[first], 7, '{"t":0,"old":"1","new":"2"}') for first in range(0, len(days), 50)
     ]  # fmt: skip
+
+
+async def test_a_year_of_many_meters_comes_back_in_commits_that_an_alarm_can_wait_for(
+    closed_shelf: Any, event: Maker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await closed_shelf.open()
+    await fill(closed_shelf, event, 4)
+    days = [f"2026-{month:02d}-{day:02d}" for month in range(1, 13) for day in range(1, 29)]
+    for meter in range(8):
+        await closed_shelf.store(Write(days=tuple(MeterDay(f"m{meter}", day, "read", '{"t":1}') for day in days)))
+    await closed_shelf.close()
+    break_page(closed_shelf.path, "number")
+    outbox = await closed_shelf.open()
+    commits: list[int] = []
+    commit = Transactions.commit
+
+    def counted(self: Transactions, writes: Any, *args: Any, **kwargs: Any) -> Any:
+        commits.append(sum(len(write.days) for write, _lanes in writes))
+        return commit(self, writes, *args, **kwargs)
+
+    monkeypatch.setattr(Transactions, "commit", counted)
+    await Rescue(outbox, ORIGIN, clock=closed_shelf.clock).once()
+    assert sum(commits) >= 8 * len(days)
+    assert max(commits) <= 100
