@@ -36,6 +36,8 @@ SLOWEST_S: Final = 300.0
 # A poll that failed once may have met a disturbance: a quarter of an hour is too long to wait for the next.
 SOON_S: Final = 30.0
 LINK_DOWN_S: Final = 0.5
+# Fewer bytes than that are a disturbance, and nobody's reply.
+NOISE_BYTES: Final = 4
 # So many requests in a row that found no quiet moment to be sent in.
 RESTLESS_ASKS: Final = 3
 
@@ -104,6 +106,7 @@ class BusMaster:
         self._rota.begins(turn, began)
         exchange: list[tuple[bytes, bytes | None]] = []
         target, days = self._target(desk)
+        taken = self._line.taken
         try:
             async with asyncio.timeout(POLL_LIMIT_S):
                 polled = await self._talk(turn, exchange, target)
@@ -113,7 +116,8 @@ class BusMaster:
             return
         except (NoReply, Rejected, TimeoutError) as error:
             self._show(desk, exchange, error)
-            self._failed(turn, error, began=began, days=days)
+            came = self._line.taken - taken if isinstance(error, NoReply) else 0
+            self._failed(turn, error, began=began, days=days, came=came)
             return
         except Exception as bug:  # noqa: BLE001 - a reply that a driver cannot stand must not silence the whole bus
             self._show(desk, exchange, bug)
@@ -137,7 +141,7 @@ class BusMaster:
         except Exception as bug:  # noqa: BLE001 - a bug behind one good reply must not end the asking of all meters
             self._collector.fault(desk, bug)
 
-    def _failed(self, turn: Turn, error: Exception, *, began: float, days: int) -> None:
+    def _failed(self, turn: Turn, error: Exception, *, began: float, days: int, came: int = 0) -> None:
         desk = turn.desk
         if days:
             self._collector.registers.not_given(desk.id)
@@ -154,7 +158,9 @@ class BusMaster:
         turn.next_at = now + wait * random.uniform(0.9, 1.1)  # noqa: S311 - jitter
         if turn.failed >= FAILED_POLLS:
             what = str(error) or type(error).__name__
-            self._health.on("GW-DEV-01", desk.id, link=desk.link, failures=turn.failed, detail=what[:200])
+            # Silence and something that nobody can read have different causes.
+            heard = {"bytes": came} if came >= NOISE_BYTES else {}
+            self._health.on("GW-DEV-01", desk.id, link=desk.link, failures=turn.failed, detail=what[:200], **heard)
 
     async def _talk(self, turn: Turn, exchange: list[tuple[bytes, bytes | None]], target: Any) -> Polled:
         driver = turn.desk.driver

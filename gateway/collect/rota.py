@@ -2,8 +2,8 @@
 
 The theoretical cycle of one exchange takes (request + reply) * bits a byte / baud, the time that the meter thinks, and the
 quiet time of the bus. A meter that does not answer costs its whole time-out instead, ten times as much at 2400 baud: so
-who has failed is asked only while the failures have had less than their share of the line's time (`LEAST_SHARE`, more where
-that would not do for a question each `ROUND_S`, `MOST_SHARE` at most), or while nobody else wants the line for as long as
+who has failed is asked only while the failures have had less than their share of the line's time (`LEAST_SHARE`, more
+where that would not do for a question each `ROUND_S`, `MOST_SHARE` at most), or while nobody else wants the line for as long as
 it takes. While somebody does, who is doubted is given up as soon as a meter of his kind would surely have begun to speak:
 `silence_s`, learned from `WITNESSES` of them at least, and never less than a standard allows for thinking. But the second
 of four polls is always made in full: a meter may be slower than all others. A request to which a meter that answers others was

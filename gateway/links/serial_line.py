@@ -49,7 +49,8 @@ class SerialLine:
     not the reply; `trimmed` bytes that belonged to no frame; `unasked` bytes that came outside of a turn; `rx_bytes`
     all; `write_refused` calls of `write` that took nothing; `switches` changes of speed or parity between two requests.
     `echo_seen`: the own request came back at least once. `restless`: how many requests in a row found no quiet moment.
-    `first_s`: how long after the last bit of the last request the first byte came; None where none came.
+    `taken` bytes came in turns, the echo left out. `first_s`: how long after the last bit of the last request the first
+    byte came; None where none came.
     """
 
     def __init__(
@@ -69,7 +70,7 @@ class SerialLine:
         self.port = port
         self.asks = self.replies = self.timeouts = 0
         self.foreign = self.trimmed = self.unasked = self.rx_bytes = self.write_refused = 0
-        self.switches = self.restless = 0
+        self.switches = self.restless = self.taken = 0
         self.echo_seen = False
         self.first_s: float | None = None
         self.echo_expected = echo
@@ -226,6 +227,7 @@ class SerialLine:
             self._busy_until = max(self._busy_until, asyncio.get_running_loop().time())
             self.foreign += turn.foreign
             self.trimmed += turn.trimmed
+            self.taken += turn.taken
             self.echo_seen = self.echo_seen or turn.echo_seen
         self.replies += 1
         return reply

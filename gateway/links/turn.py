@@ -15,13 +15,13 @@ class Turn:
     """One try of one `Ask`. `reply` becomes the first frame that `ask.answers` accepts, or the error that ended it all.
 
     `foreign` counts other whole frames, `trimmed` the bytes that belonged to no frame; neither counts the own echo.
-    `heard` is set by the first byte that is not the own echo, and by the end of it all.
+    `taken` counts all bytes but the echo; `heard` is set by the first byte that is not the own echo, and by the end of it all.
     """
 
     def __init__(self, *, ask: Ask, framer: Framer, echo_expected: bool) -> None:
         self.reply: asyncio.Future[bytes] = asyncio.get_running_loop().create_future()
         self.heard = asyncio.Event()
-        self.foreign = 0
+        self.foreign = self.taken = 0
         self.echo_seen = False
         self._ask = ask
         self._framer = framer
@@ -41,6 +41,7 @@ class Turn:
         try:
             rest = data if self._echoed is None else self._without_echo(data, self._echoed)
             if rest or self.reply.done():
+                self.taken += len(rest)
                 self.heard.set()
             self._feed(rest)
         except Exception as bug:  # noqa: BLE001 - it is raised again where `reply` is awaited

@@ -57,6 +57,7 @@ class ModelLine:
     replies: int = 0
     foreign: int = 0
     trimmed: int = 0
+    taken: int = 0
     unasked: int = 0
     switches: int = 0
     restless: int = 0
