@@ -74,6 +74,7 @@ class ShortWires:
     replies: int = 0
     foreign: int = 0
     trimmed: int = 0
+    taken: int = 0
     unasked: int = 0
     switches: int = 0
     restless: int = 0
