@@ -119,14 +119,13 @@ class _Gathered:
 
     def decoded(self, *, missing: str) -> Decoded:
         """Return all of it; `missing`: why a further telegram is not there. Raises Rejected where there is no reading at all."""
-        if missing:
-            self._refused.append(f"further telegram = {missing}")
+        told = [f"further telegram = {missing}"] if missing else []
         for index, record in enumerate(self._records):
             self._record(index, record)
         if not self._said:
-            raise Rejected(
-                Reason.IMPLAUSIBLE if self._refused else Reason.UNSUPPORTED, "; ".join(self._refused) or "no readings"
-            )
+            if self._refused:
+                raise Rejected(Reason.IMPLAUSIBLE, "; ".join((*told, *self._refused)))
+            raise Rejected(Reason.UNSUPPORTED, "; ".join(("no readings", *told)))
         status = self._header.status
         extra: list[Observation] = [Reading("status_word", Decimal(status))]
         if self._unread:
@@ -136,7 +135,7 @@ class _Gathered:
             Signal(SignalKind.PROBLEM, "permanent", "permanent", level=bool(status & _PERMANENT)),
             Signal(SignalKind.PROBLEM, "temporary", "temporary", level=bool(status & _TEMPORARY)),
         ]
-        return Decoded((*self._said.values(), *extra), refused=tuple(self._refused))
+        return Decoded((*self._said.values(), *extra), refused=(*told, *self._refused))
 
     def _record(self, index: int, record: Record) -> None:
         meaning = record.meaning

@@ -116,6 +116,18 @@ def test_a_telegram_that_is_the_one_before_but_for_its_access_number_is_not_read
     assert [reading for reading in decoded.observations if isinstance(reading, Reading) and reading.channel] == []
 
 
+def test_a_meter_none_of_whose_records_is_known_is_not_called_implausible_for_what_is_missing_behind() -> None:
+    """As that IME: each record carries codes of its maker's own."""
+    first = answer("8410ff80843bce050500" "1f")  # fmt: skip
+    for last, why in ((None, "no answer"), (first, "the one before once more")):
+        with pytest.raises(Rejected) as refused:
+            poll(ACK, first, last)
+        assert (refused.value.reason, refused.value.detail) == (
+            Reason.UNSUPPORTED,
+            f"no readings; further telegram = {why}",
+        )
+
+
 def test_a_meter_that_never_ends_is_not_asked_for_ever() -> None:
     telegrams = [answer("0313153100" "1f", status=f"{count:02x}") for count in range(MOST_TELEGRAMS + 1)]  # fmt: skip
     decoded, asked = poll(ACK, *telegrams)
