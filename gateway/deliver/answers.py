@@ -3,11 +3,13 @@
 A confirmation of the transport (L1) or of the application (L2), whichever the profile demands, finishes a row: the cursor moves
 in memory and costs no fsync. What is put off holds its device, in order, and nobody else. What is not answered within
 `ACK_LIMIT_S` goes again with the same ids: over a new connection if not even the transport has confirmed it, in smaller
-batches if it has. A path that leaves something unanswered is passed over, if another one stands.
+batches if it has. What is no alarm and was not answered `PATIENCE` times, and so went alone, is put off as well: the rows of
+its device would take all the room of the others. A path that leaves something unanswered is passed over, if another one stands.
 """
 
 from __future__ import annotations
 
+import random
 from collections.abc import Callable
 from typing import Final
 
@@ -27,6 +29,7 @@ from gateway.uplinks.back_off import jittered
 from gateway.uplinks.paths import Paths, path_of
 
 ACK_LIMIT_S: Final = {Lane.A: ALARM_LIMIT_S, Lane.B: 30.0, Lane.C: 30.0, Lane.D: 30.0}
+PATIENCE: Final = 8
 
 _log = structlog.get_logger("deliver")
 
@@ -238,6 +241,14 @@ class Answers:
         flight.waiting.clear()
         self._land(flight)
 
+    def _put_off_swallowed(self, flight: Flight, now: float) -> None:
+        """The platform never says anything to it: the others go on for as long as was waited for it, then it is tried again."""
+        until = now + ACK_LIMIT_S[flight.lane] * random.uniform(0.5, 1.0)  # noqa: S311 - jitter, not a secret
+        for row in flight.waiting.values():
+            if self.unanswered[row.id] >= PATIENCE:
+                self._flights.hold(flight.kind, row.device, until=until)
+                self._lanes.park(flight.kind, row.device)
+
     def _release(self, kind: str, device: str) -> None:
         self._flights.release(kind, device)
         self._lanes.release(kind, device)
@@ -254,6 +265,8 @@ class Answers:
                 self._health.on("GW-PLT-01", self._name, pending=len(flight.waiting))
             for event_id in flight.waiting:
                 self.unanswered[event_id] = self.unanswered.get(event_id, 0) + 1
+            if not dead and flight.lane is not Lane.A:
+                self._put_off_swallowed(flight, now)
             self._give_up(flight)
             for path in dead:
                 # Not the application is slow, the line is dead: the keep-alive would need a minute to see it.

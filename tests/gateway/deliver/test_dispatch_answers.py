@@ -252,6 +252,41 @@ def test_a_batch_that_is_never_answered_is_halved_until_the_one_that_chokes_is_a
     play(scenario)
 
 
+def test_a_device_whose_events_are_never_answered_stops_nobody_behind_it(play: Play) -> None:
+    """A platform that does not know a device may say nothing at all of it: its rows would take all the room."""
+
+    async def scenario(bench: Any) -> None:
+        await bench.open(deliver=False)
+        await bench.store(*((METER, "unknown") for _ in range(2_500)))
+        await bench.store(*((METER, f"m{n}") for n in range(100)))
+        bench.uplink.obliging = False
+        answered = 0
+
+        async def platform() -> None:
+            nonlocal answered
+            while True:
+                await asyncio.sleep(0.01)
+                for one in bench.uplink.sent[answered:]:
+                    if all(event["subject"] != "device/unknown" for event in one.events):
+                        bench.uplink.accept(one)
+                answered = len(bench.uplink.sent)
+
+        await bench.deliver()
+        task = asyncio.create_task(platform())
+        await bench.settle(30 * 9)
+        assert bench.outbox.pending("district")["D"] == 2_500
+        before = len(bench.uplink.sent)
+        await bench.settle(30 * 20)
+        task.cancel()
+        assert {event["subject"] for one in bench.uplink.sent[before:] for event in one.events} == {"device/unknown"}
+        assert {tuple(one.sequences) for one in bench.uplink.sent[before:]} == {(1,)}
+        bench.uplink.obliging = True
+        await bench.settle(61)
+        assert bench.outbox.pending("district")["D"] == 0
+
+    play(scenario)
+
+
 def test_a_line_that_confirms_nothing_is_given_up_before_the_keep_alive_would_see_it(play: Play) -> None:
     """The router has forgotten the connection: every byte goes nowhere, and TCP says nothing for minutes."""
 
