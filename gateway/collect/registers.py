@@ -137,8 +137,10 @@ class Registers:
         if meter is not None:
             if counted:
                 self._pay(taken, desk, meter, at)
+                self._retransformed(
+                    taken, desk, meter, at
+                )  # before a swap: what the old meter showed had the old ratio
                 self._swap(taken, desk, meter, counted, at)
-                self._retransformed(taken, desk, meter, at)
             if counted:
                 self._watch_clock(taken, desk, meter, counted, at=at, now=now)
             if is_dated(at):
@@ -361,8 +363,9 @@ class Registers:
         """Somebody knows the time: date what happened before, which is before what is read now."""
         if meter.owed and is_dated(at):
             owed, meter.owed = meter.owed, []
-            for kind, doc in owed:
-                self._row(taken, desk.id, meter, kind, doc, at)
+            for n, (kind, doc) in enumerate(owed):  # in the order in which it happened, a millisecond each
+                then = replace(at, wall_ms=at.wall_ms - len(owed) + n)
+                self._row(taken, desk.id, meter, kind, doc, then)
 
     def _mark(self, device: str, meter: Memory) -> Mark:
         return Mark(device, MARK, _text(meter.fields()), next(self._versions))

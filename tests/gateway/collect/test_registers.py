@@ -394,7 +394,7 @@ def test_what_happened_while_nobody_knew_the_time_is_dated_when_somebody_does(si
     taken = site.poll(kwh("3.50"), after_ms=2 * DAY_MS)
     assert [one[:2] for one in rows(taken)] == [("2026-11-05", "swap"), ("2026-11-05", "read")]
     assert (rows(taken)[0][2]["last"], rows(taken)[0][2]["first"]) == ({ENERGY: "5000.00"}, {ENERGY: "3.00"})
-    assert rows(taken)[0][2]["t"] == rows(taken)[1][2]["t"]
+    assert rows(taken)[0][2]["t"] == rows(taken)[1][2]["t"] - 1
 
 
 def test_in_the_first_quarter_of_a_boot_a_clock_that_nothing_has_set_dates_nothing(site: Site) -> None:
@@ -515,3 +515,12 @@ def test_a_meter_whose_clock_is_wrong_is_told_and_its_midnights_are_none(site: S
 
 def test_a_meter_s_clock_is_not_judged_by_one_that_nobody_trusts(site: Site) -> None:
     assert site.poll(clocked(site, "30.00", -86_400), clock=UNSYNCED).told == []
+
+
+def test_where_the_ratio_was_changed_with_the_meter_the_old_one_counts_up_to_the_old_meter_s_last_reading() -> None:
+    site = Site(desk(meter_number="1", ct=Decimal(20)))
+    site.poll(kwh("100.00"))
+    site.desk.meter_number, site.desk.ct = "2", Decimal(40)
+    taken = site.poll(kwh("3.00"))
+    assert [(one[1], one[2]["ratio"]) for one in rows(taken)] == [("ratio", "20"), ("swap", "40")]
+    assert rows(taken)[0][2]["r"] == rows(taken)[1][2]["last"] == {ENERGY: "100.00"}
