@@ -5,7 +5,7 @@ A record becomes a reading in the unit of its quantity, exactly. What tells equa
 "uncorrected", "#2" where a meter says nothing that tells them apart. Tariffs of a meter for heat and cooling, what a further unit
 counts (an input for pulses of another meter), and energy of a medium that is not known are called `energy_other` and `volume`
 without saying what of. Further units of an electricity meter are left, since some makers send reactive energy there in watt
-hours, unless it is known what a maker means (`UNITS_OF_MAKERS`).
+hours, unless it is known what a maker means (`UNITS_OF_MAKERS`); so are phases that a maker numbers in its own way.
 
 What cannot be is told as refused: a total below zero; a float that repeats a whole number at a thousandth of it (meters are
 known that mark kilowatt hours as watt hours there), and two whole numbers or two floats that do so both. A total of which all
@@ -18,13 +18,13 @@ Limits: those of a reply.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import date, datetime, timezone
 from decimal import Decimal
 from typing import Final
 
 from drivers.kit import QUANTITIES, Decoded, Observation, Reading, Reason, Rejected, Signal, SignalKind
-from drivers.protocols.mbus_meaning import DATE, DATE_TIME, MEDIA
+from drivers.protocols.mbus_meaning import DATE, DATE_TIME, MAKERS_OWN, MEDIA
 from drivers.protocols.mbus_records import Record, Telegram
 
 _NEGATIVE: Final = "negative"
@@ -71,7 +71,7 @@ _VOLUMES: Final = {
     "heat and cooling": "volume_heating",
 }
 _ANY_TARIFF: Final = -1
-# Maker, unit, tariff -> what its electricity meters count there, in watt hours and watts.
+# Maker, unit, tariff -> what its electricity meters count there, in watt hours and watts ("": nothing known).
 # ABB: manual of A41 and A42, 2CMC484002M0201, chapter on M-Bus; IME: wmbusmeters, driver nemo.
 UNITS_OF_MAKERS: Final[Mapping[tuple[str, int, int], tuple[str, str]]] = {
     ("ABB", 1, _ANY_TARIFF): ("energy_active_export", "power_active"),
@@ -79,7 +79,14 @@ UNITS_OF_MAKERS: Final[Mapping[tuple[str, int, int], tuple[str, str]]] = {
     ("ABB", 3, _ANY_TARIFF): ("energy_reactive_export", "power_reactive"),
     ("IME", 1, 1): ("energy_active_import", "power_active"),
     ("IME", 2, 1): ("energy_reactive_import", "power_reactive"),
+    ("ELT", 1, 0): ("", "power_reactive"),
+    ("FIN", 1, 0): ("", "power_reactive"),
+    ("SBC", 1, 0): ("", "power_reactive"),
 }
+# Makers whose electricity meters number phases behind the code for what is their own: 0 all of them, 1 to 3 each.
+# SBC: data sheet of ALE3 with M-Bus, page 5; Eltako and Finder send the same telegram (wmbusmeters' tests, hottis.de).
+_NUMBER_PHASES: Final = ("ELT", "FIN", "SBC")
+_NUMBERED: Final[Mapping[int, tuple[str, ...]]] = {0: (), 1: ("A",), 2: ("B",), 3: ("C",)}
 
 
 def readings(telegrams: list[Telegram], *, zone: timezone, missing: str) -> Decoded:
@@ -137,7 +144,8 @@ class _Gathered:
         ]
         return Decoded((*self._said.values(), *extra), refused=(*told, *self._refused))
 
-    def _record(self, index: int, record: Record) -> None:
+    def _record(self, index: int, sent: Record) -> None:
+        record = self._with_phase(sent)
         meaning = record.meaning
         if meaning is None or record.foreign or meaning.quantity in (DATE, DATE_TIME):
             self._unread += meaning is None or bool(record.foreign)
@@ -160,6 +168,14 @@ class _Gathered:
                 self._keep(place, record.value * factor, self._time(record))
         elif record.value is not None:
             self._unread += 1
+
+    def _with_phase(self, record: Record) -> Record:
+        """Return a record with the phase that its maker's own code means, where that is known."""
+        codes = record.foreign
+        if self._header.maker not in _NUMBER_PHASES or len(codes) != 2 or codes[0] & 0x7F != MAKERS_OWN:
+            return record
+        phase = _NUMBERED.get(codes[1])
+        return record if phase is None else replace(record, foreign=b"", marks=record.marks + phase)
 
     def _place(self, quantity: str, channel: str) -> _Place:
         """Return where a reading goes. What stands again is numbered in its order: places must not move with values."""
@@ -236,7 +252,7 @@ class _Gathered:
     def _energy(self, record: Record, unit: str) -> tuple[str, str, Decimal] | None:
         is_negative = _NEGATIVE in record.marks
         if self._medium == "electricity":
-            if unit == "Wh" and (of_unit := self._of_unit(record)) is not None:
+            if unit == "Wh" and (of_unit := self._of_unit(record)) is not None and of_unit[0]:
                 return of_unit[0], "", Decimal("0.001")
             kind = "energy_active_export" if is_negative else "energy_active_import"
             return (kind, "", Decimal("0.001")) if unit == "Wh" and not record.unit else None

@@ -392,6 +392,22 @@ def test_what_a_further_unit_of_an_electricity_meter_counts_is_read_where_its_ma
     assert told("8e500400355873060002fd48e703", medium="02", header=other) == {("voltage", ""): "99.9"}
 
 
+def test_phases_that_a_maker_numbers_in_its_own_way_are_read_where_that_is_known() -> None:
+    """Saia: FF 00 the sum, FF 01 to 03 the phases, unit 1 reactive. FF 04 is nothing, and another maker may mean anything."""
+    records = "02fdc9ff01ee00 02acff031c00 02acff006200 8240acff001900 02fdc9ff040100 02ff680100"
+    saia = "78563412 434c 24 {medium} 55 {status} 0000"
+    assert told(records, medium="02", header=saia) == {
+        ("voltage", "A"): "238",
+        ("power_active", "C"): "0.28",
+        ("power_active", ""): "0.98",
+        ("power_reactive", "U1"): "0.25",
+    }
+    assert told("02fd48e703" + records, medium="02") == {("voltage", ""): "99.9"}
+    assert told("824004100002fd48e703", medium="02", header=saia) == {("voltage", ""): "99.9"}, (
+        "energy of unit 1: not known"
+    )
+
+
 def test_a_frame_names_its_meter_by_the_secondary_address() -> None:
     assert DRIVER.sender is not None
     assert DRIVER.sender(answer("0313153100")) == "1234567840240107"
