@@ -6,7 +6,7 @@ A line tells whoever pays what it does to the sum. Styles say how bad it is: pro
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from datetime import UTC, date, datetime, timedelta
 from decimal import Decimal
 from typing import Any
@@ -29,16 +29,18 @@ from gateway.cli.meter_month import (
 Line = tuple[str, str]
 
 
-def notes(paper: Paper, months: Sequence[Month]) -> list[Line]:
-    """Return every line, meter by meter."""
+def notes(paper: Paper, months: Sequence[Month], *, heard: Collection[date] = (), is_alone: bool = False) -> list[Line]:
+    """Return every line, meter by meter.
+
+    `heard`: the days on which any meter of the site was read, also one that is not among these: on the others the gateway was
+    away. `is_alone`: it is the only one of the site, so that nobody knows whether it or the gateway was.
+    """
     lines: list[Line] = []
-    heard = {day for month in months for day in month.heard}
-    away = [day for day in months[0].days if day not in heard] if len(months) > 1 else []
     for month in months:
         name = month.meter["id"]
         if month.meter.get("gone"):
             lines.append((paper.say("meters-gone", device=name), "warning"))
-        lines += _gaps(paper, month, away)
+        lines += _gaps(paper, month, heard, is_alone=is_alone)
         frozen = [day for day, kind in month.days.items() if kind == FREEZE]
         if frozen:
             lines.append((paper.say("meters-frozen", device=name, days=_listed(frozen)), "notice"))
@@ -62,7 +64,7 @@ def _absent(paper: Paper, month: Month) -> list[Line]:
     return [(paper.say("meters-register-missing", **one), "warning") for one in facts]
 
 
-def _gaps(paper: Paper, month: Month, away: Sequence[date]) -> list[Line]:
+def _gaps(paper: Paper, month: Month, heard: Collection[date], *, is_alone: bool) -> list[Line]:
     """Tell each gap: one at an end of the month with what it does to the sum, one within it."""
     name, use = month.meter["id"], month.main
     if use is None:
@@ -78,8 +80,8 @@ def _gaps(paper: Paper, month: Month, away: Sequence[date]) -> list[Line]:
     facts = {"span": _span(paper, after, gaps.pop(after))} if after else {}
     for first, last in gaps.items():
         count = (last - first).days + 1
-        is_all = all(first + timedelta(days=n) in away for n in range(count))
-        key = "meters-gap-all" if is_all else "meters-gap"
+        is_silent = any(first + timedelta(days=n) in heard for n in range(count))
+        key = "meters-gap-alone" if is_alone else "meters-gap" if is_silent else "meters-gap-all"
         lines.append((paper.say(key, device=name, span=_span(paper, first, last), days=count), "problem"))
     closing = use.closing
     if closing.kind != LAST and closing.day >= month.beyond:

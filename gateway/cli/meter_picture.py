@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from gateway.cli.layout import Paper, clean, width
 from gateway.cli.meter_month import FUTURE, MISSING, Month
-from gateway.cli.meter_notes import notes, unit_of, used_of, word
+from gateway.cli.meter_notes import Line, unit_of, used_of, word
 
 DAY_W: Final = 25
 LANE_H: Final = 124
@@ -39,13 +39,13 @@ _PATTERNS: Final = "".join(
 )
 
 
-def picture(months: Sequence[Month], *, title: str, paper: Paper) -> str:
-    """Return the SVG text, in the language of the paper."""
+def picture(months: Sequence[Month], *, title: str, lines: Sequence[Line], paper: Paper) -> str:
+    """Return the SVG text, in the language of the paper; `lines` stand below the lanes."""
     days = max((len(one.days) for one in months), default=31)
     wide = MARGIN * 2 + days * DAY_W
-    lines = [(line, style, n) for text, style in _lines(paper, months) for n, line in enumerate(_wrapped(text, wide))]
+    parts_of = [(part, style, n) for text, style in _shown(paper, lines) for n, part in enumerate(_wrapped(text, wide))]
     below = TOP + LANE_H * len(months) + 8
-    high = below + LINE_H * len(lines) + MARGIN
+    high = below + LINE_H * len(parts_of) + MARGIN
     size = f'width="{wide}" height="{high}" viewBox="0 0 {wide} {high}" style="max-width:100%;height:auto"'
     parts = [
         f'<svg xmlns="http://www.w3.org/2000/svg" {size} font-family="{_FONTS}" font-size="12">',
@@ -58,15 +58,14 @@ def picture(months: Sequence[Month], *, title: str, paper: Paper) -> str:
         parts += _lane(month, TOP + lane * LANE_H, wide, paper=paper)
     parts += [
         f'<text x="{MARGIN + 14 * bool(part)}" y="{below + LINE_H * n + 12}" fill="{_INKS.get(style, _INK)}">{_text(line)}</text>'
-        for n, (line, style, part) in enumerate(lines)
+        for n, (line, style, part) in enumerate(parts_of)
     ]
     return "\n".join([*parts, "</svg>", ""])
 
 
-def _lines(paper: Paper, months: Sequence[Month]) -> list[tuple[str, str]]:
-    found = notes(paper, months)
-    left = len(found) - MOST_LINES
-    return found if left <= 0 else [*found[:MOST_LINES], (paper.say("meters-more-lines", count=left), "problem")]
+def _shown(paper: Paper, lines: Sequence[Line]) -> list[Line]:
+    left = len(lines) - MOST_LINES
+    return [*lines] if left <= 0 else [*lines[:MOST_LINES], (paper.say("meters-more-lines", count=left), "problem")]
 
 
 def _wrapped(text: str, wide: int) -> Iterator[str]:

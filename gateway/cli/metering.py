@@ -16,7 +16,7 @@ from gateway import control_client as client
 from gateway.cli.layout import Cell, Paper, clean
 from gateway.cli.meter_csv import write_csv
 from gateway.cli.meter_month import FREEZE, MISSING, READ, Month, bounds, month_of
-from gateway.cli.meter_notes import notes, unit_of, word
+from gateway.cli.meter_notes import Line, notes, unit_of, word
 from gateway.cli.meter_picture import picture
 
 # Of what came after the next reading so many days are looked at, too: a register that was not in it may be in one of these.
@@ -43,24 +43,25 @@ def report(arguments: argparse.Namespace, paper: Paper, *, control: Path, today:
         raise NotThere(paper.say("meters-bad-month", month=clean(month))) from None
     if first > today:
         raise NotThere(paper.say("meters-to-come", month=month))
-    meters = client.ask(control, "meters.list")
-    if arguments.device:
-        meters = [one for one in meters if one["id"] == arguments.device]
     months = []
-    for meter in meters:
+    for meter in client.ask(control, "meters.list"):
         rows = rows_of(control, meter["id"], first, beyond)
         found = month_of(meter, rows, month, today=today)
         if not meter["gone"] or any(kind in (READ, FREEZE) for kind in found.days.values()):
             months.append(found)
+    heard, is_alone = {day for one in months for day in one.heard}, len(months) == 1
+    if arguments.device:
+        months = [one for one in months if one.meter["id"] == arguments.device]
     if not months:
         raise NotThere(paper.say("meters-none", device=arguments.device))
     title = paper.say("meters-title", month=month, zone=zone_of(first))
-    show(paper, months, title)
+    lines = notes(paper, months, heard=heard, is_alone=is_alone)
+    show(paper, months, title, lines)
     if arguments.csv:
         write_csv(Path(arguments.csv), months)
         paper.print(paper.say("meters-written", file=arguments.csv))
     if arguments.svg:
-        Path(arguments.svg).write_text(picture(months, title=title, paper=paper), encoding="utf-8")
+        Path(arguments.svg).write_text(picture(months, title=title, lines=lines, paper=paper), encoding="utf-8")
         paper.print(paper.say("meters-written", file=arguments.svg))
     return not any(MISSING in one.days.values() or one.odd for one in months)
 
@@ -99,7 +100,7 @@ def zone_of(day: date) -> str:
     return f"UTC{datetime.combine(day, datetime.min.time()).astimezone().isoformat()[-6:]}"
 
 
-def show(paper: Paper, months: Sequence[Month], title: str) -> None:
+def show(paper: Paper, months: Sequence[Month], title: str, lines: Sequence[Line]) -> None:
     """Print the table, and below it a line for each thing that happened."""
     paper.print(paper.style(title, "head"))
     rows: list[list[Cell]] = []
@@ -115,7 +116,7 @@ def show(paper: Paper, months: Sequence[Month], title: str) -> None:
             rows.append([*head, *["-"] * 6])
     paper.table(("device", "room", "meter", "register", "first", "final", "ratio", "used", "unit"), rows)
     paper.print()
-    for line, style in notes(paper, months):
+    for line, style in lines:
         paper.print(f"  {paper.style(line, style)}")
 
 

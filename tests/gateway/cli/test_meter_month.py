@@ -146,7 +146,8 @@ def test_what_is_no_month_is_refused(written: str) -> None:
 
 
 def lines(months: Sequence[Month], lang: str = "en") -> list[str]:
-    return [line for line, _style in notes(Paper(lang, io.StringIO()), months)]
+    heard = {day for one in months for day in one.heard}
+    return [line for line, _style in notes(Paper(lang, io.StringIO()), months, heard=heard)]
 
 
 def test_each_gap_has_a_line_that_says_whether_it_was_the_gateway() -> None:
@@ -172,7 +173,7 @@ def test_nothing_missing_is_said_too_and_an_odd_beginning_is_a_line() -> None:
 @pytest.mark.parametrize("lang", ["zh", "en"])
 def test_the_table_shows_dial_and_use(lang: str) -> None:
     out = io.StringIO()
-    show(Paper(lang, out), [month(whole())], "title")
+    show(Paper(lang, out), [month(whole())], "title", [])
     shown = out.getvalue()
     assert "1000.00" in shown
     assert "1300.00" in shown
@@ -195,7 +196,7 @@ def test_the_csv_has_a_line_for_each_day_the_missing_ones_too(tmp_path: Path) ->
 def test_the_picture_is_well_formed_and_shows_days_and_gaps() -> None:
     nasty = {**METER, "id": "meter-1 <&>"}
     found = month_of(nasty, whole(but=(4, 5)), "2026-11", today=date(2026, 12, 20))
-    svg = picture([found], title="2026-11 <&>", paper=Paper("zh", io.StringIO()))
+    svg = picture([found], title="2026-11 <&>", lines=[], paper=Paper("zh", io.StringIO()))
     root = ET.fromstring(svg)  # noqa: S314 - our own text
     bars = [one for one in root.iter() if one.tag.endswith("rect") and len(one)]
     assert len(bars) == 30
@@ -386,7 +387,7 @@ def test_rows_of_days_to_come_are_left_out_and_told() -> None:
 def test_the_month_of_installation_has_its_one_reading_in_the_table() -> None:
     out = io.StringIO()
     found = month([read(30, "7.00", hour=9)])
-    show(Paper("en", out), [found], "title")
+    show(Paper("en", out), [found], "title", [])
     assert "7.00" in out.getvalue()
     assert of(found).used is None
 
@@ -403,13 +404,13 @@ def test_what_flows_in_stands_for_a_meter_and_not_what_flows_out() -> None:
 
 def test_the_picture_has_the_lines_of_the_gaps_and_keeps_its_width() -> None:
     found = month(whole(but=(4, 5)))
-    svg = picture([found], title="x", paper=Paper("zh", io.StringIO()))
+    paper = Paper("zh", io.StringIO())
+    svg = picture([found], title="x", lines=notes(paper, [found]), paper=paper)
     assert "2026-11-04 到 2026-11-05" in svg
     root = ET.fromstring(svg)  # noqa: S314 - our own text
     assert root.get("style") == "max-width:100%;height:auto"
-    many = [*whole(but=(4, 5)), *({**read(6, "1"), "kind": "held", "quantity": ENERGY, "channel": "", "value": "1",
-                                  "highest": "2"} for _ in range(260))]  # fmt: skip
-    shown = picture([month(many)], title="x", paper=Paper("en", io.StringIO()))
+    many = [(f"line {n}", "warning") for n in range(261)]
+    shown = picture([found], title="x", lines=many, paper=Paper("en", io.StringIO()))
     assert "and 61 lines more" in shown
 
 
@@ -463,3 +464,8 @@ def test_a_month_in_which_the_clocks_are_changed_has_no_gap_and_each_day_its_own
     assert lines([found]) == ["No day is missing, and nothing happened."]
     assert list(found.daily.values()) == [Decimal(10)] * 31
     assert of(found).used == Decimal(310)
+
+
+def test_of_a_meter_that_is_alone_nobody_knows_whether_it_or_the_gateway_was_away() -> None:
+    found = notes(Paper("en", io.StringIO()), [month(whole(but=(4,)))], is_alone=True)
+    assert [line for line, _style in found if "the meter did not answer, or the gateway was away" in line]

@@ -147,3 +147,13 @@ def test_a_meter_that_has_tariffs_only_is_asked_for_them(daemon: Daemon) -> None
         ask=lambda question: asked.append(question) or "300.5",  # type: ignore[func-returns-value]  # a list's way
     )  # fmt: skip
     assert len(asked) == 2
+
+
+def test_the_report_of_one_meter_knows_from_the_others_whether_the_gateway_was_away(daemon: Daemon) -> None:
+    none = {"model": "", "room": "", "address": "", "meter": "", "ratio": "1", "t": 0, "registers": {}}
+    daemon.more = [{"id": "meter-2", **none, "gone": False}]
+    out = io.StringIO()
+    words = ("report", "--month", "2026-11", "--device", "meter-1")
+    metering.report(arguments(*words), Paper("en", out), control=SOCKET, today=TODAY)
+    assert "2026-11-04 (1 d), nor of any other meter: the gateway was away" in out.getvalue()
+    assert "meter-2" not in out.getvalue()
