@@ -44,6 +44,10 @@ _PRESENT: Final[Mapping[int, tuple[str, str]]] = {
     2: ("power_active", "export"),
     3: ("power_reactive", "import"),
     4: ("power_reactive", "export"),
+    5: ("power_reactive", "Q1"),
+    6: ("power_reactive", "Q2"),
+    7: ("power_reactive", "Q3"),
+    8: ("power_reactive", "Q4"),
     9: ("power_apparent", "import"),
     10: ("power_apparent", "export"),
     11: ("current", ""),
@@ -66,11 +70,11 @@ _DEMANDS: Final[Mapping[int, str]] = {
 # The unit of a quantity -> units that meters write, and the factor to it.
 FACTORS: Final[Mapping[str, Mapping[str, Decimal]]] = {
     "kWh": {"Wh": Decimal("0.001"), "kWh": Decimal(1), "MWh": Decimal(1000)},
-    "kvarh": {"varh": Decimal("0.001"), "kvarh": Decimal(1)},
-    "kVAh": {"VAh": Decimal("0.001"), "kVAh": Decimal(1)},
+    "kvarh": {"varh": Decimal("0.001"), "kvarh": Decimal(1), "Mvarh": Decimal(1000)},
+    "kVAh": {"VAh": Decimal("0.001"), "kVAh": Decimal(1), "MVAh": Decimal(1000)},
     "kW": {"W": Decimal("0.001"), "kW": Decimal(1), "MW": Decimal(1000)},
-    "kvar": {"var": Decimal("0.001"), "kvar": Decimal(1)},
-    "kVA": {"VA": Decimal("0.001"), "kVA": Decimal(1)},
+    "kvar": {"var": Decimal("0.001"), "kvar": Decimal(1), "Mvar": Decimal(1000)},
+    "kVA": {"VA": Decimal("0.001"), "kVA": Decimal(1), "MVA": Decimal(1000)},
     "V": {"V": Decimal(1), "kV": Decimal(1000)},
     "A": {"A": Decimal(1), "kA": Decimal(1000)},
     "Hz": {"Hz": Decimal(1), "kHz": Decimal(1000)},
@@ -112,8 +116,8 @@ def settled(readings: Iterable[Reading]) -> tuple[tuple[Reading, ...], tuple[str
 def meaning(c: int, d: int, e: int) -> tuple[str, str] | None:
     """Return quantity and channel of 1-0:C.D.E, None for what is no quantity here.
 
-    The channel is the phase ("N" the neutral), the tariff ("T1"), "import" or "export" where a power is given as two, "absolute"
-    where it is both ways together, without a sign.
+    The channel is the phase ("N" the neutral), the tariff ("T1"), "import" or "export" where a power is given as two, "Q1" to
+    "Q4" where it is given by quadrant, "absolute" where it is both ways together, without a sign.
     """
     if c in _NEUTRAL:
         return _NEUTRAL[c] if (d, e) == (_INSTANTANEOUS, 0) else None
