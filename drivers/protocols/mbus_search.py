@@ -23,17 +23,25 @@ _NUMBER_DIGITS: Final = 8
 def meters() -> Search:
     """Reset the link of each primary address, which an E5 answers; then select by the digits of the number (13757-3, 11.5)."""
     numbers: set[str] = set()
-    for address in range(mbus.MAX_PRIMARY + 1):
-        heard = yield Ask(mbus.reset_request(address), mbus.is_ack, SEARCH_TIMEOUT_S, retries=0)
-        if heard.frame is not None:
-            data = yield from _data(address)
-            header = None if data.frame is None else _header(data.frame)
-            if header is not None and header.number:
-                numbers.add(header.number)
-                yield Found(str(address), about=header.secondary)
-            elif data.frame is not None:
-                yield Found(str(address))
+    for address in range(1, mbus.MAX_PRIMARY + 1):
+        yield from _primary(address, numbers)
     yield from _selected("", numbers)
+    # What a meter has from the factory: its number is the better name, for the next new meter answers to 0, too.
+    yield from _primary(0, numbers)
+
+
+def _primary(address: int, numbers: set[str]) -> Search:
+    heard = yield Ask(mbus.reset_request(address), mbus.is_ack, SEARCH_TIMEOUT_S, retries=0)
+    if heard.frame is None:
+        return
+    data = yield from _data(address)
+    header = None if data.frame is None else _header(data.frame)
+    if header is not None and header.number:
+        if address or header.number not in numbers:
+            numbers.add(header.number)
+            yield Found(str(address), about=header.secondary)
+    elif data.frame is not None:
+        yield Found(str(address))
 
 
 def _selected(digits: str, known: set[str]) -> Search:
