@@ -157,6 +157,12 @@ def _plain(written: object) -> str:
     return f"{Decimal(str(written)).normalize():f}"
 
 
+def shown_unit(name: str) -> str:
+    """Return the unit of a register as people write it: a mere count has none."""
+    unit = unit_of(name)
+    return "" if unit == "1" else unit
+
+
 def used_of(use: Use) -> str:
     """Return what was used, as people write it; "-" where that is not known."""
     return "-" if use.used is None else f"{use.used.normalize():f}"

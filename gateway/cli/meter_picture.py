@@ -14,7 +14,7 @@ from xml.sax.saxutils import escape
 
 from gateway.cli.layout import Paper, clean, width
 from gateway.cli.meter_month import FUTURE, MISSING, Month
-from gateway.cli.meter_notes import Line, unit_of, used_of, word
+from gateway.cli.meter_notes import Line, shown_unit, used_of, word
 
 DAY_W: Final = 25
 LANE_H: Final = 124
@@ -24,6 +24,8 @@ TOP: Final = 66
 LINE_H: Final = 18
 COLUMN_W: Final = 6.6
 """What a column of a terminal takes of the text of 12 px: a Latin letter is about so wide, a Chinese one twice."""
+BOLD_W: Final = 7.4
+"""The same of bold text, and of that of 13 px."""
 MOST_LINES: Final = 200
 _COLOURS: Final = {"read": "#2f6f9f", "freeze": "#7fb2d6"}
 _INK: Final = "#444444"
@@ -122,14 +124,16 @@ def _lane(month: Month, top: int, wide: int, *, paper: Paper) -> list[str]:
     meter, use = month.meter, month.main
     head = " · ".join(clean(meter[name]) for name in ("id", "room", "meter") if meter.get(name))
     most = max([*month.daily.values(), *month.shared.values(), Decimal(0)])
-    parts = [f'<text x="{MARGIN}" y="{top + 12}" font-weight="bold">{_text(head)}</text>']
+    parts, total = [], ""
     if use is not None:
-        unit = unit_of(use.name)
-        total = f"{word(paper, use.name)} {used_of(use)} {unit}"
+        unit = shown_unit(use.name)
+        total = f"{word(paper, use.name)} {used_of(use)} {unit}".strip()
         parts.append(f'<text x="{wide - MARGIN}" y="{top + 12}" text-anchor="end" font-size="13">{_text(total)}</text>')
         scale = paper.say("meters-most-a-day", most=f"{most:.2f}", unit=unit)
         place = f'x="{wide - MARGIN}" y="{top + 108}" text-anchor="end"'
         parts.append(f'<text {place} font-size="9" fill="#666666">{_text(scale)}</text>')
+    head = _cut(head, int((wide - 2 * MARGIN) / BOLD_W) - width(total) - 2)
+    parts.append(f'<text x="{MARGIN}" y="{top + 12}" font-weight="bold">{_text(head)}</text>')
     happened: dict[str, list[str]] = {}
     for row in month.told:
         happened.setdefault(row["day"], []).append(row["kind"])
@@ -159,6 +163,15 @@ def _day(
         f'<text x="{x + DAY_W / 2:g}" y="{bottom + 13}" text-anchor="middle" font-size="10" fill="#666666">{day.day}</text>'
     )
     return parts
+
+
+def _cut(text: str, room: int) -> str:
+    """Return as much of a text as has room, so that it does not run into what stands at the other end."""
+    if width(text) <= room:
+        return text
+    while text and width(text) >= room:
+        text = text[:-1]
+    return f"{text}…"
 
 
 def _flag(x: float, y: float) -> str:

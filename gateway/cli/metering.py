@@ -16,7 +16,7 @@ from gateway import control_client as client
 from gateway.cli.layout import Cell, Paper, clean
 from gateway.cli.meter_csv import write_csv
 from gateway.cli.meter_month import FREEZE, MISSING, READ, Month, bounds, month_of
-from gateway.cli.meter_notes import Line, notes, unit_of, word
+from gateway.cli.meter_notes import Line, notes, shown_unit, unit_of, word
 from gateway.cli.meter_picture import picture
 
 # Of what came after the next reading so many days are looked at, too: a register that was not in it may be in one of these.
@@ -110,7 +110,7 @@ def show(paper: Paper, months: Sequence[Month], title: str, lines: Sequence[Line
             ratio = "" if use.ratios == (Decimal(1),) else "/".join(f"x{one.normalize():f}" for one in use.ratios)
             used = "-" if use.used is None else f"{use.used:f}"
             rows.append(
-                [*head, word(paper, use.name), f"{use.first:f}", f"{use.last:f}", ratio, used, unit_of(use.name)]
+                [*head, word(paper, use.name), f"{use.first:f}", f"{use.last:f}", ratio, used, shown_unit(use.name)]
             )
         if not month.uses:
             rows.append([*head, *["-"] * 6])

@@ -11,7 +11,8 @@ growth waits; the next either goes on from what stood before, and what waited wa
 
 What can be is data (`MOST_AN_HOUR`): more than any centre takes, as the dial shows it, so that only what is false or another
 meter exceeds it. Where three readings in a row rise at one rate beyond it that is how the site is: believed, and remembered.
-How long it took is known within a boot, or between two moments of a clock that was trusted; else nothing is called a jump.
+How long it took counts from when the register began to show what it shows, for some meters renew it once a day; it is known
+within a boot, or between two moments of a clock that was trusted; else nothing is called a jump.
 Pure: no IO. Limit: `KEPT` readings wait.
 """
 
@@ -42,7 +43,7 @@ MOST_AN_HOUR: Final[Mapping[str, Decimal]] = {
     "mass": Decimal(1_000_000),
 }
 """By how a quantity begins, the first that fits; what is not here (counts without a unit) may grow by any amount."""
-# Meters show whole units, and some renew what they show rarely: less time than this counts as this.
+# Meters show whole units: less time than this counts as this.
 LEAST_HOURS: Final = Decimal("0.25")
 LEAST_ROLLOVER: Final = Decimal(100_000)
 KEPT: Final = 2
@@ -63,7 +64,7 @@ class Ruling(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Shown:
-    """A reading and its moment."""
+    """A reading, and the moment since when it is shown."""
 
     value: Decimal
     at: Stamp
@@ -97,7 +98,9 @@ class Course:
         now, last = Shown(value, at), self.last
         most = most_an_hour(quantity)
         if value >= last.value and (self._can_be(last, now, most) or self._is_at_one_rate(now)):
-            return self._believed(Ruling.GROWN, now, first=now, before=last.value)
+            # Some meters renew what they show once a day: what it shows next has grown since it began to show this.
+            stands = last if value == last.value else now
+            return self._believed(Ruling.GROWN, stands, first=now, before=last.value)
         first = self.waiting[-1] if self.waiting else None
         rolls = has_rolled(last.value, value)
         if first is not None and first.value <= value and self._can_be(first, now, most):

@@ -469,3 +469,12 @@ def test_a_month_in_which_the_clocks_are_changed_has_no_gap_and_each_day_its_own
 def test_of_a_meter_that_is_alone_nobody_knows_whether_it_or_the_gateway_was_away() -> None:
     found = notes(Paper("en", io.StringIO()), [month(whole(but=(4,)))], is_alone=True)
     assert [line for line, _style in found if "the meter did not answer, or the gateway was away" in line]
+
+
+def test_a_long_name_does_not_run_into_the_sum_and_a_count_has_no_unit() -> None:
+    rows = [{**row, "r": {"heat_cost_units": row["r"][ENERGY]}} for row in whole()]
+    named = {**METER, "id": "m" * 60, "room": "二楼东侧走廊尽头的配电间"}
+    paper = Paper("zh", io.StringIO())
+    drawn = picture([month_of(named, rows, "2026-11", today=date(2026, 12, 20))], title="x", lines=[], paper=paper)
+    assert ">热分配表读数 300</text>" in drawn
+    assert f">{'m' * 60} · 二楼东侧走廊尽头的…</text>" in drawn

@@ -95,3 +95,13 @@ def test_every_register_that_is_billed_by_amount_has_a_most_and_joules_their_own
     }  # fmt: skip
     assert most_an_hour("volume_gas") == 400
     assert most_an_hour("volume_hot_water") == 200
+
+
+def test_a_meter_that_renews_what_it_shows_once_a_day_is_believed() -> None:
+    day = ["1000"] * 96 + ["4000"] * 96 + ["7000"] * 3
+    assert set(judged(*day, quantity="energy_heat")[0]) == {"grown"}
+
+
+def test_a_flip_at_a_meter_that_stands_still_is_taken_back() -> None:
+    rulings, stands = judged(*["1000.0"] * 40, "9000.0", "1000.0", "1000.1")
+    assert (rulings[-3:], stands) == (["grown", "held", "withdrawn"], Decimal("1000.1"))
