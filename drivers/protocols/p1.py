@@ -49,6 +49,7 @@ AUTHENTICATION_KEY: Final = bytes.fromhex("00112233445566778899AABBCCDDEEFF")
 _END = re.compile(rb"!([0-9A-Fa-f]{0,4})[ ]*\r?\n")
 _LINE = re.compile(r"(?:(\d{1,3})-(\d{1,3}):)?(\d{1,3})\.(\d{1,3})\.(\d{1,3})(?:[*&.](\d{1,3}))?((?:\([^()]*\))+)")
 _NOW: Final = 255
+_ROWS = re.compile("\r\n?|\n")  # and no more: a message may hold other bytes that Python takes for the end of a line
 _VALUES = re.compile(r"\(([^()]*)\)")
 _VERSIONS: Final = ((1, 3, 0, 2, 8), (0, 0, 96, 1, 4))
 
@@ -146,7 +147,7 @@ def parse(frame: bytes) -> Telegram:
     if digits and int(digits, 16) != crc16_arc(frame[: end + 1]):
         raise Rejected(Reason.BAD_CHECK, f"the check is {digits.decode()}, not {crc16_arc(frame[: end + 1]):04X}")
     # Seven-bit lines are read as eight bits by some adapters; what is no text is refused with its line.
-    head, *rows = frame[1:end].decode("latin-1").splitlines()
+    head, *rows = _ROWS.split(frame[1:end].decode("latin-1"))
     if len(rows) > MAX_LINES:
         raise Rejected(Reason.TOO_LONG, f"{len(rows)} lines")
     lines, odd = _lines(rows)

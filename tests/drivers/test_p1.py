@@ -132,7 +132,19 @@ def test_more_published_telegrams_read_as_their_publishers_say(line: dict[str, A
 
 
 def test_the_further_corpus_is_whole() -> None:
-    assert (len(MORE), sum("expected" in line for line in MORE)) == (21, 18)
+    assert (len(MORE), sum("expected" in line for line in MORE)) == (27, 23)
+
+
+def test_a_telegram_of_nothing_is_refused_by_name() -> None:
+    with pytest.raises(Rejected) as caught:
+        decode(b"/!\r\n", options({}))
+    assert caught.value.reason is Reason.UNSUPPORTED
+
+
+def test_a_message_may_hold_what_python_takes_for_the_end_of_a_line() -> None:
+    body = b"/AUX5\r\n\r\n0-0:96.13.0(a\x851-0:2.8.0(5*kWh)\x0c\x1c)\r\n1-0:1.8.0(7*kWh)\r\n!"
+    decoded = decode(body + f"{crc16_arc(body):04X}\r\n".encode(), options({}))
+    assert told(decoded) == [("energy_active_import", "", "7")]
 
 
 def test_billing_periods_of_before_are_not_the_register_of_now() -> None:
