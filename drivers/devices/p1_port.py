@@ -53,6 +53,10 @@ KEY_BYTES: Final = 16
 EVERY_S: Final = 900.0
 MOST_BEHIND: Final = 9
 _CLOCK: Final = (0, 0, 1, 0, 0)
+# The equipment identifier of the electricity meter (DSMR 5.0.2, 6.12): its text, as hexadecimal digits.
+_NUMBER: Final = (0, 0, 96, 1, 1)
+_VERSION: Final = (1, 3, 0, 2, 8)
+MOST_NUMBER: Final = 48
 _VALUE: Final = re.compile(r"([+-]?\d{1,16}(?:\.\d{1,9})?)(?:\*([A-Za-z0-9]{1,8}))?")
 _TIME: Final = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([WS])")
 # Ten or twelve digits and nothing else: the time of a greatest demand that stands behind it.
@@ -141,7 +145,18 @@ class _Found:
         refused = (*self._refused, *twice)
         if not said:
             raise Rejected(Reason.IMPLAUSIBLE if refused else Reason.UNSUPPORTED, "; ".join(refused) or "no readings")
-        return Decoded(said, refused=refused)
+        return Decoded(said, refused=refused, meter=self._number())
+
+    def _number(self) -> str:
+        """Return the number of the meter; "" in a telegram without a version: it has no check, and a garbled one is another's."""
+        if not any(line.code == _VERSION for line in self._lines):
+            return ""
+        written = next((line.values[-1] for line in self._lines if line.code == _NUMBER), "")
+        try:
+            text = bytes.fromhex(written).decode("ascii")
+        except ValueError:
+            text = ""
+        return (text if text.isprintable() and text else written)[:MOST_NUMBER]
 
     def _electricity(self, line: Line, quantity: str, channel: str) -> None:
         if not obis.is_own(line.code[1]):
@@ -253,7 +268,8 @@ DRIVER = Streams(
                     Reading("power_active", Decimal("0.000"), "B/export", _AT),
                     Reading("power_active", Decimal("0.000"), "C/export", _AT),
                     Reading("volume_gas", Decimal("0.107"), "M1", datetime(2017, 1, 2, 16, 10, 5, tzinfo=_CET)),
-                )
+                ),
+                meter="K8EG004046395507",
             ),
         ),
         StreamVector(

@@ -40,6 +40,7 @@ from drivers.protocols import obis, sml
 from drivers.protocols.sml import Entry, Number, ValueList
 
 EVERY_S: Final = 900.0
+MOST_NUMBER: Final = 48
 # Numbers of DLMS (IEC 62056-6-2, table 4) -> unit.
 UNITS: Final = {27: "W", 28: "VA", 29: "var", 30: "Wh", 31: "VAh", 32: "varh", 33: "A", 35: "V", 44: "Hz", 255: ""}
 _MOST_SCALER: Final = 9
@@ -68,7 +69,9 @@ def decode(frame: bytes, options: Options) -> Decoded:
     """Read one telegram. Raises Rejected."""
     found: list[Reading] = []
     refused: list[str] = []
+    meter = ""
     for values in sml.parse(frame):
+        meter = values.server.hex()[:MOST_NUMBER] or meter
         at = None
         if values.time is not None and _SET < values.time < 1 << 32:
             at = datetime.fromtimestamp(values.time, UTC)
@@ -78,7 +81,7 @@ def decode(frame: bytes, options: Options) -> Decoded:
     refused += twice
     if not said:
         raise Rejected(Reason.IMPLAUSIBLE if refused else Reason.UNSUPPORTED, "; ".join(refused) or "no readings")
-    return Decoded(said, refused=tuple(refused))
+    return Decoded(said, refused=tuple(refused), meter=meter)
 
 
 def _take(
@@ -157,7 +160,8 @@ DRIVER = Streams(
                     Reading("power_active", Decimal("0.117"), "A"),
                     Reading("power_active", Decimal("0.022"), "B"),
                     Reading("power_active", Decimal("0.029"), "C"),
-                )
+                ),
+                meter="090149534b000403df63",
             ),
         ),
         StreamVector(
@@ -169,6 +173,7 @@ DRIVER = Streams(
                     Reading("energy_active_export", Decimal("26244.5726")),
                 ),
                 refused=("power_active  = -29912, with or without a sign? set map.power",),
+                meter="0a01445a47000282225e",
             ),
         ),
         StreamVector(
@@ -180,7 +185,8 @@ DRIVER = Streams(
                     Reading("energy_active_import", Decimal("5430.1577")),
                     Reading("energy_active_export", Decimal("26244.5726")),
                     Reading("power_active", Decimal("0.35624")),
-                )
+                ),
+                meter="0a01445a47000282225e",
             ),
         ),
         StreamVector(

@@ -177,6 +177,7 @@ class Collector:
         worth storing only with something else; where there is nothing else, and nothing of the device waits that it may
         repeat, `on_durable` is called at once and the card is left alone.
         """
+        desk.meter_number = decoded.meter or desk.meter_number
         counted = decoded.counter is not None
         batch = Batch(desk, at, self._origin, each_level_calls=each_level_calls, link=link, counted=counted)
         batch.number(decoded.source_number, number)

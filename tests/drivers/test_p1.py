@@ -393,3 +393,8 @@ def test_an_option_that_does_not_fit_is_refused(raw: dict[str, object]) -> None:
 def test_a_silent_port_is_a_problem_though_nothing_is_asked() -> None:
     assert DRIVER.poll is not None
     assert DRIVER.poll.request == b""
+
+
+def test_a_telegram_without_a_version_has_no_check_and_names_no_meter() -> None:
+    frame = b"/ISk5\\2MT382-1004\r\n\r\n0-0:96.1.1(4B38)\r\n1-0:1.8.1(00001.001*kWh)\r\n!\r\n"
+    assert decode(frame, options({})).meter == ""

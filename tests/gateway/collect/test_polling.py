@@ -533,3 +533,19 @@ async def test_midnights_are_asked_for_again_where_the_poll_that_was_to_bring_th
     for _ in range(5):
         await master._poll(master._turns[0])
     assert targets == ["m1", "m1", ("m1", 8), ("m1", 4), ("m1", 2), "m1"]
+
+
+async def test_a_meter_that_speaks_by_itself_and_is_replaced_is_noticed_by_the_number_in_what_it_says(
+    opened: Opener,
+) -> None:
+    driver = catalogue.driver("p1-port")
+    assert not isinstance(driver, Answers)
+    centre = await opened([Desk("p1", driver.model, "port", "", "", "", driver, None, wired=True)])
+    for number, shown in (("E1", "5000.0"), ("E2", "3.0")):
+        said = (Reading("energy_active_import", Decimal(shown), "T1"),)
+        centre.collector.take(centre.desks["p1"], Decoded(said, meter=number), centre.clock.stamp())
+        centre.clock.go_on(900)
+    assert await centre.told("kind", "old", "new", "meter") == [
+        ("telemetry.meter", None, None, None, "E1"), ("telemetry.meter", None, None, None, "E2"),
+        ("device.birth", "meter-swapped", "E1", "E2", "E2"),
+    ]  # fmt: skip
