@@ -219,7 +219,7 @@ def named(result: Scan) -> list[tuple[str, str, str]]:
 async def test_meters_of_every_parity_are_found_each_at_its_own_and_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(meter_search, "TIMEOUT_S", 0.5)  # 40 bytes take 183 ms
+    monkeypatch.setattr(meter_search, "TIMEOUT_S", 0.7)  # 40 bytes take 183 ms
     options: dict[str, Any] = {"seed": 5, "start": time.time()}
     meters = [
         Meter(device="even", address="000000193600", **options),
