@@ -69,7 +69,7 @@ def audit(ledgers: Ledgers) -> dict[str, Any]:
         road.announced = announced(ledgers, road.gaps)
         road.judge()
         judge_registers(ledgers, road.taken, book)
-        judge_order(road.taken, book)
+        judge_order(ledgers, road.taken, book)
         judge_numbers(ledgers, road.taken, book, is_announced=bool(road.announced.announcements))
         judge_promises(ledgers, road.taken, road.gaps, road.windows, book, destroyed=road.announced)
     return _report(ledgers, roads, book)

@@ -1,7 +1,7 @@
 """Does what one platform accepted agree with itself: order, numbers without a hole, registers that the meter gave?
 
 Limits: a register is compared with what the meter said within 8 s; a meter may be silent for two polls and 2 s, from when
-the gateway, as it has told in a gap, heard its link again.
+the gateway, as it has told in a gap, heard its link again; a database is opened anew within 10 s of its disk's return.
 """
 
 from __future__ import annotations
@@ -19,15 +19,23 @@ from simulator.ledgers import Decision, Ledgers
 VALUE_WINDOW_S: Final = 8.0
 STALE_SLACK_S: Final = 2.0
 MAX_NUMBERS: Final = 20
+_END_OF_READ_ONLY: Final = "end start-read-only"
+_OPENED_WITHIN_S: Final = 10.0  # it is tried every five seconds
 
 
-def judge_order(taken: Taken, book: Book) -> None:
-    """A first acceptance with a lower sequence than one before it, of the same device and lane, is reordered."""
-    highest: dict[tuple[str, str, str], int] = {}
+def judge_order(ledgers: Ledgers, taken: Taken, book: Book) -> None:
+    """A first acceptance with a lower sequence than one before it, of the same device and lane, is reordered.
+
+    Alarms that no disk has taken go at once; what was stored before them goes first where it can be read. After a start on a
+    disk that cannot be written it cannot, for a moment, while the database is opened anew: then each of both keeps its order.
+    """
+    closed = [fault.t for fault in ledgers.faults if fault.fault == _END_OF_READ_ONLY]
+    highest: dict[tuple[str, str, str, bool], int] = {}
     for decision in taken.first.values():
         if decision.id in taken.renumbered:
             continue
-        key = (decision.device, decision.lane, decision.streamid)
+        is_ahead = decision.id in taken.unnumbered and any(0 <= decision.t - t <= _OPENED_WITHIN_S for t in closed)
+        key = (decision.device, decision.lane, decision.streamid, is_ahead)
         before = highest.get(key, 0)
         if decision.sequence and decision.sequence < before:
             facts = {"id": decision.id, "lane": decision.lane, "sequence": decision.sequence, "after": before}

@@ -381,6 +381,17 @@ def test_what_belongs_to_another_device_or_lane_is_not_reordered(device: str, la
     assert audit(run(taken=(early, late)))["reordered"] == 0
 
 
+@pytest.mark.parametrize(("back_at", "reordered"), [(1.0, 0), (-9.5, 1), (9.0, 1), (None, 1)])
+def test_what_no_disk_had_taken_may_go_before_what_stands_in_a_database_that_is_being_opened(
+    back_at: float | None, reordered: int
+) -> None:
+    faults = () if back_at is None else (Fault(T0 + back_at, "end start-read-only"),)
+    numbered = replace(TAKEN[3], device="board", lane="alarm", sequence=4, deliveryseq=4, t=T0 + 6)
+    now = replace(numbered, id="now", sequence=0, deliveryseq=0, t=T0 + 5)
+    then = replace(now, sequence=5, deliveryseq=5, t=T0 + 7, status="duplicate")
+    assert audit(run(taken=(now, numbered, then), faults=faults))["reordered"] == reordered
+
+
 def test_a_second_acceptance_does_not_count_for_the_order() -> None:
     assert audit(run(taken=(*TAKEN, replace(TAKEN[0], t=T0 + 8.8, status="duplicate"))))["reordered"] == 0
 
