@@ -35,6 +35,8 @@ DEAF_REQUESTS: Final = 32
 # adapter and this machine.
 SILENCE_S: Final = 0.6
 THINKING_BITS: Final = 330
+# A reply begins as its request did (FE FE FE FE 68, the address, 68): until then it may be an echo, and is not heard.
+ALIKE_BITS: Final = 20 * 11
 HOLD_S: Final = 10.0
 # What a poll that failed is taken to cost before one was measured.
 COST_S: Final = 2.0
@@ -123,7 +125,8 @@ class Rota:
         kin = [one.first_s for one in self.turns if one.answered and not one.doubtful and self._is_kin(one, turn)]
         if len(kin) < WITNESSES or turn.settings is None:
             return None
-        return max(SILENCE_S, THINKING_BITS / turn.settings.baud + 0.1, 2 * max(kin))
+        baud = turn.settings.baud
+        return max(SILENCE_S + ALIKE_BITS / baud, 0.1 + (THINKING_BITS + ALIKE_BITS) / baud, 2 * max(kin))
 
     def _is_awaited(self, turn: Turn, now: float) -> bool:
         """Does anybody who is not doubted want the line before this device is given up?"""
