@@ -1,7 +1,9 @@
 """A serial server whose port is set from here: the TCP connection under `rfc2217://`, between the socket and a `Wire`.
 
 Limits: `AGREE_S` for the server to agree to be set, `SET_S` for it to say what it has set; what it says beyond 64 KiB of
-unsent answers ends the connection. What comes from the port before it is set is dropped: the line is not open yet.
+unsent answers ends the connection; commands are read byte by byte, so `READ_BYTES` are taken in one turn of the event loop,
+where asyncio would hand over 256 KiB (half a second of nothing but commands). What comes from the port before it is set is
+dropped: the line is not open yet.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ from gateway.links.com_port import ComPort, escaped
 
 AGREE_S: Final = 2.0
 SET_S: Final = 2.0
+READ_BYTES: Final = 4096
 ANSWERS_BYTES: Final = 64 * 1024
 
 
@@ -64,8 +67,8 @@ class SettablePort(asyncio.Transport):
         return self._tcp.get_extra_info(name, default)
 
 
-class SerialServer(asyncio.Protocol):
-    """The protocol of the TCP connection. `port` after `open`."""
+class SerialServer(asyncio.BufferedProtocol):
+    """The protocol of the TCP connection, which tells `above` of the port."""
 
     def __init__(self, above: asyncio.Protocol) -> None:
         """`above` is told of the port as soon as it is set, and of its bytes."""
@@ -75,6 +78,7 @@ class SerialServer(asyncio.Protocol):
         self._is_open = False
         self._news = asyncio.Event()
         self._lost: Exception | None = None
+        self._buffer = bytearray(READ_BYTES)
 
     async def open(self, settings: LineSettings) -> None:
         """Agree with the server and set the port. OSError: EPROTO where the server does not speak RFC 2217, see `set`."""
@@ -89,9 +93,10 @@ class SerialServer(asyncio.Protocol):
         if self._com.refusal:
             raise OSError(errno.EPROTO, self._com.refusal)
         await self.set(settings)
-        if self._tcp is not None and self._lost is None:
-            self._is_open = True
-            self._above.connection_made(SettablePort(self._tcp, self))
+        if self._tcp is None or self._lost is not None:
+            raise self._gone()  # in the moment it confirmed: nobody above would ever hear of the end
+        self._is_open = True
+        self._above.connection_made(SettablePort(self._tcp, self))
 
     async def set(self, settings: LineSettings) -> None:
         """See `SettablePort.set`."""
@@ -111,9 +116,12 @@ class SerialServer(asyncio.Protocol):
 
     async def _hear(self) -> None:
         if self._lost is not None:
-            raise OSError(errno.ECONNRESET, f"closed by the serial server: {self._lost}")
+            raise self._gone()
         self._news.clear()
         await self._news.wait()
+
+    def _gone(self) -> OSError:
+        return OSError(errno.ECONNRESET, f"closed by the serial server: {self._lost}")
 
     def _send(self) -> None:
         data = self._com.replies()
@@ -126,8 +134,13 @@ class SerialServer(asyncio.Protocol):
         """Keep the transport; `above` hears of it when the port is set."""
         self._tcp = cast(asyncio.Transport, transport)
 
-    def data_received(self, data: bytes) -> None:
+    def get_buffer(self, sizehint: int) -> bytearray:  # noqa: ARG002 - the name is asyncio's
+        """Take no more in one turn of the event loop than is understood in some milliseconds."""
+        return self._buffer
+
+    def buffer_updated(self, nbytes: int) -> None:
         """Take telnet off."""
+        data = bytes(self._buffer[:nbytes])
         plain = self._com.feed(data)
         self._send()
         self._news.set()

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import socket
+import struct
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -11,6 +13,7 @@ import pytest
 from drivers.kit import LineSettings, NoReply
 from gateway.clock import Stamp, SystemClock
 from gateway.links import serial_server
+from gateway.links.com_port import ComPort
 from gateway.links.line_ear import listen
 from gateway.links.serial_line import SerialLine
 from gateway.links.state import LinkState
@@ -156,6 +159,49 @@ async def test_a_server_that_will_not_or_cannot_is_told_by_name_within_its_time(
             assert line.told[0] == code
             assert str(line.states[0].facts["detail"]).startswith(detail)
             assert not line.line.is_open
+
+
+async def test_a_server_that_is_gone_in_the_moment_it_confirms_is_told_and_tried_again() -> None:
+    confirms = bytes.fromhex("fffa2c6500002580fff0" + "fffa2c6608fff0" + "fffa2c6701fff0" + "fffa2c6801fff0")
+    wishes = 0
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        nonlocal wishes
+        writer.write(bytes.fromhex("fffd00fffd2c"))
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            await reader.readuntil(b"\xff\xf0")
+            wishes += 1
+            sock = writer.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+            # What it asks for last is answered into a connection that is no more.
+            writer.write(confirms + bytes.fromhex("fffd63"))
+            writer.transport.abort()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    line = Line(server.sockets[0].getsockname()[1], LineSettings(9600))
+    try:
+        async with running(line.line):
+            await until(lambda: wishes >= 2)
+            assert line.told[0] == "GW-SER-06"
+            assert not line.line.is_open
+    finally:
+        server.close()
+
+
+async def test_a_flood_of_commands_is_taken_in_slices_so_that_others_have_their_turn(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fed: list[int] = []
+    feed = ComPort.feed
+
+    def noted(com: ComPort, data: bytes) -> bytes:
+        fed.append(len(data))
+        return feed(com, data)
+
+    monkeypatch.setattr(ComPort, "feed", noted)
+    async with serving(bytes.fromhex("fff1") * 100_000) as port, running(Line(port).line):
+        await until(lambda: sum(fed) >= 200_000)
+    assert max(fed) <= 4096
 
 
 async def test_a_server_that_falls_silent_when_it_is_set_anew_is_cut_off_and_tried_again(
