@@ -55,7 +55,6 @@ MOST_BEHIND: Final = 9
 _CLOCK: Final = (0, 0, 1, 0, 0)
 # The equipment identifier of the electricity meter (DSMR 5.0.2, 6.12): its text, as hexadecimal digits.
 _NUMBER: Final = (0, 0, 96, 1, 1)
-_VERSION: Final = (1, 3, 0, 2, 8)
 MOST_NUMBER: Final = 48
 _VALUE: Final = re.compile(r"([+-]?\d{1,16}(?:\.\d{1,9})?)(?:\*([A-Za-z0-9]{1,8}))?")
 _TIME: Final = re.compile(r"(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)(\d\d)([WS])")
@@ -116,7 +115,19 @@ def decode(frame: bytes, options: Options) -> Decoded:
     telegram = p1.parse(frame)
     found = _Found(telegram.lines, options).decoded()
     odd = tuple(f"line = {text!r}" for text in telegram.odd)
-    return replace(found, authenticated=is_sealed, refused=(*found.refused, *odd))
+    # Where no check proves it a garbled number would be another meter's.
+    meter = _number(telegram.lines) if telegram.is_checked or is_sealed else ""
+    return replace(found, authenticated=is_sealed, refused=(*found.refused, *odd), meter=meter)
+
+
+def _number(lines: tuple[Line, ...]) -> str:
+    """Return the number that the meter says of itself, "" where it says none."""
+    written = next((line.values[-1] for line in lines if line.code == _NUMBER), "")
+    try:
+        text = bytes.fromhex(written).decode("ascii")
+    except ValueError:
+        text = ""
+    return (text if text.isprintable() and text else written)[:MOST_NUMBER]
 
 
 class _Found:
@@ -145,18 +156,7 @@ class _Found:
         refused = (*self._refused, *twice)
         if not said:
             raise Rejected(Reason.IMPLAUSIBLE if refused else Reason.UNSUPPORTED, "; ".join(refused) or "no readings")
-        return Decoded(said, refused=refused, meter=self._number())
-
-    def _number(self) -> str:
-        """Return the number of the meter; "" in a telegram without a version: it has no check, and a garbled one is another's."""
-        if not any(line.code == _VERSION for line in self._lines):
-            return ""
-        written = next((line.values[-1] for line in self._lines if line.code == _NUMBER), "")
-        try:
-            text = bytes.fromhex(written).decode("ascii")
-        except ValueError:
-            text = ""
-        return (text if text.isprintable() and text else written)[:MOST_NUMBER]
+        return Decoded(said, refused=refused)
 
     def _electricity(self, line: Line, quantity: str, channel: str) -> None:
         if not obis.is_own(line.code[1]):

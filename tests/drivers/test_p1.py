@@ -395,6 +395,8 @@ def test_a_silent_port_is_a_problem_though_nothing_is_asked() -> None:
     assert DRIVER.poll.request == b""
 
 
-def test_a_telegram_without_a_version_has_no_check_and_names_no_meter() -> None:
+def test_a_checked_telegram_names_its_meter_and_one_without_a_check_does_not() -> None:
     frame = b"/ISk5\\2MT382-1004\r\n\r\n0-0:96.1.1(4B38)\r\n1-0:1.8.1(00001.001*kWh)\r\n!\r\n"
     assert decode(frame, options({})).meter == ""
+    belgian = ("0-0:96.1.4(50217)", "0-0:96.1.1(3153414733313031303231363035)", "1-0:1.8.1(000004.426*kWh)")
+    assert decode(telegram(*belgian), options({})).meter == "1SAG3101021605"
