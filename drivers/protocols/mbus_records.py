@@ -137,7 +137,7 @@ def read(information: int, data: bytes, *, key: bytes | None = None) -> Telegram
     if message.fixed is not None:
         return message.fixed
     records = message.records
-    if message.lock.locks(records):
+    if message.lock.locks(records, is_keyed=key is not None):
         records = message.lock.opened(records, key)
     return _Reader(records, high_first=message.high_first).telegram(message.header)
 
@@ -281,7 +281,7 @@ class _Reader:
         else:
             extensions = self._extensions(vif)
         if text is not None:
-            return Meaning(text), extensions
+            return Meaning(f'"{text}"'), extensions  # in words of the meter: "volume" is no cubic metres
         if vif in (0xFB, 0xFD):
             if not extensions:
                 return None, []

@@ -88,22 +88,27 @@ class Lock:
         """How many bytes are encrypted."""
         return _BLOCK * (self.configuration >> 4 & 0x0F)
 
-    def locks(self, records: bytes) -> bool:
+    def locks(self, records: bytes, *, is_keyed: bool) -> bool:
         """Say whether records are encrypted: in a known mode, and as many blocks as it says are there.
 
-        Old meters keep something else in these bytes. Plain records of a meter that names a mode begin with 2F 2F.
+        Old meters keep something else in these bytes; of a meter that has a key nothing is read as plain that says it is not.
+        Plain records of a meter that names a mode begin with 2F 2F.
         """
         found = records[self._extension :]
         if self.mode not in _MODES or not self.size or found[:2] == _OPENED:
             return False
-        return len(found) >= self.size
+        return is_keyed or len(found) >= self.size
 
     @property
     def _extension(self) -> int:
         return 1 if self.mode == _DERIVED else 0
 
     def opened(self, records: bytes, key: bytes | None) -> bytes:
-        """Return the plain records. Raises Rejected: NO_KEY, BAD_KEY, BAD_CHECK, UNSUPPORTED for another mode."""
+        """Return the plain records. Raises Rejected: MALFORMED, NO_KEY, BAD_KEY, UNSUPPORTED for another mode."""
+        there = len(records) - self._extension
+        if there < self.size:
+            # One in twenty such would pass for plain records.
+            raise Rejected(Reason.MALFORMED, f"{self.size} bytes encrypted in mode {self.mode}, and {there} there")
         if self.mode not in (_CBC, _DERIVED):
             raise Rejected(Reason.UNSUPPORTED, f"encrypted in mode {self.mode}")
         if key is None:

@@ -58,8 +58,8 @@ QUANTITIES = {
     "Fabrication No": "fabrication number", "Averaging Duration": "averaging duration",
     "Actuality Duration": "actuality duration", "Digital Input": "digital input", "Dimensionless": "count",
     "Customer location": "customer location", "Software version": "software version",
-    "Firmware version": "firmware version", "H.C.A.": "heat cost units", "%RH": "%RH",
-    "cust. ID": "cust. ID", "bat. time": "bat. time",
+    "Firmware version": "firmware version", "H.C.A.": "heat cost units", "%RH": '"%RH"',
+    "cust. ID": '"cust. ID"', "bat. time": '"bat. time"',
 }  # fmt: skip
 
 

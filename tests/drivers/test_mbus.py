@@ -408,6 +408,13 @@ def test_phases_that_a_maker_numbers_in_its_own_way_are_read_where_that_is_known
     )
 
 
+@pytest.mark.parametrize("text", ["volume", "power", "count", "temperature", "date"])
+def test_what_a_meter_names_in_plain_text_is_no_quantity_of_the_standard(text: str) -> None:
+    """A unit as text (7C) says nothing of cubic metres and watts, whatever word stands there."""
+    named = f"047c{len(text):02x}{text.encode()[::-1].hex()}40e20100"
+    assert told("0313153100" + named) == {("volume_water", ""): "12.565"}
+
+
 def test_a_frame_names_its_meter_by_the_secondary_address() -> None:
     assert DRIVER.sender is not None
     assert DRIVER.sender(answer("0313153100")) == "1234567840240107"

@@ -121,3 +121,11 @@ def test_the_key_stands_in_no_representation() -> None:
     assert DRIVER.key_bytes == 16
     assert KEY.hex() not in repr(DRIVER.keyed(DRIVER.options("1", {}), KEY))
     assert repr(KEY) not in repr(DRIVER.keyed(DRIVER.options("1", {}), KEY))
+
+
+def test_of_a_meter_with_a_key_fewer_bytes_than_it_says_are_encrypted_are_no_plain_records() -> None:
+    """Four blocks are said, three are there; read as plain they would be a volume of 12.565 m3."""
+    cut = "72 78563412 2d2c 01 07 01 00 4005" + "0313153100" + "2f" * 43
+    with pytest.raises(Rejected) as caught:
+        polled(framed(cut), KEY)
+    assert caught.value.reason is Reason.MALFORMED
