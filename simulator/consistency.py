@@ -19,28 +19,35 @@ from simulator.ledgers import Decision, Ledgers
 VALUE_WINDOW_S: Final = 8.0
 STALE_SLACK_S: Final = 2.0
 MAX_NUMBERS: Final = 20
-_END_OF_READ_ONLY: Final = "end start-read-only"
+_UNREADABLE: Final = ("disk-hangs", "start-read-only")
 _OPENED_WITHIN_S: Final = 10.0  # it is tried every five seconds
 
 
 def judge_order(ledgers: Ledgers, taken: Taken, book: Book) -> None:
     """A first acceptance with a lower sequence than one before it, of the same device and lane, is reordered.
 
-    Alarms that no disk has taken go at once; what was stored before them goes first where it can be read. After a start on a
-    disk that cannot be written it cannot, for a moment, while the database is opened anew: then each of both keeps its order.
+    Alarms that no disk has taken go at once; what was stored before them goes first where it can be read. It cannot while a
+    disk hangs, nor while a database that was found on a read-only disk is opened anew: then each of both keeps its order.
     """
-    closed = [fault.t for fault in ledgers.faults if fault.fault == _END_OF_READ_ONLY]
+    shut = [window for name in _UNREADABLE for window in _lasting(ledgers, name)]
     highest: dict[tuple[str, str, str, bool], int] = {}
     for decision in taken.first.values():
         if decision.id in taken.renumbered:
             continue
-        is_ahead = decision.id in taken.unnumbered and any(0 <= decision.t - t <= _OPENED_WITHIN_S for t in closed)
+        is_ahead = decision.id in taken.unnumbered and any(a <= decision.t <= b for a, b in shut)
         key = (decision.device, decision.lane, decision.streamid, is_ahead)
         before = highest.get(key, 0)
         if decision.sequence and decision.sequence < before:
             facts = {"id": decision.id, "lane": decision.lane, "sequence": decision.sequence, "after": before}
             book.offence("reordered", decision.device, facts)
         highest[key] = max(decision.sequence, before)
+
+
+def _lasting(ledgers: Ledgers, name: str) -> list[tuple[float, float]]:
+    """Return when faults of a name lasted, and what the gateway needs to have its database open again."""
+    begun = [fault.t for fault in ledgers.faults if fault.fault == f"begin {name}"]
+    ended = [fault.t for fault in ledgers.faults if fault.fault == f"end {name}"]
+    return [(a, min((b for b in ended if b >= a), default=a) + _OPENED_WITHIN_S) for a in begun]
 
 
 def judge_numbers(ledgers: Ledgers, taken: Taken, book: Book, *, is_announced: bool = False) -> None:

@@ -381,11 +381,20 @@ def test_what_belongs_to_another_device_or_lane_is_not_reordered(device: str, la
     assert audit(run(taken=(early, late)))["reordered"] == 0
 
 
-@pytest.mark.parametrize(("back_at", "reordered"), [(1.0, 0), (-9.5, 1), (9.0, 1), (None, 1)])
-def test_what_no_disk_had_taken_may_go_before_what_stands_in_a_database_that_is_being_opened(
-    back_at: float | None, reordered: int
+@pytest.mark.parametrize(
+    ("name", "begun_at", "ended_at", "reordered"),
+    [
+        ("start-read-only", 0.0, 1.0, 0),
+        ("disk-hangs", 4.0, 6.0, 0),
+        ("disk-hangs", -9.5, -8.0, 1),
+        ("disk-hangs", 5.5, 6.0, 1),
+        ("disk-full", 4.0, 6.0, 1),
+    ],
+)
+def test_what_no_disk_had_taken_may_go_before_what_stands_in_a_database_that_cannot_be_read(
+    name: str, begun_at: float, ended_at: float, reordered: int
 ) -> None:
-    faults = () if back_at is None else (Fault(T0 + back_at, "end start-read-only"),)
+    faults = (Fault(T0 + begun_at, f"begin {name}"), Fault(T0 + ended_at, f"end {name}"))
     numbered = replace(TAKEN[3], device="board", lane="alarm", sequence=4, deliveryseq=4, t=T0 + 6)
     now = replace(numbered, id="now", sequence=0, deliveryseq=0, t=T0 + 5)
     then = replace(now, sequence=5, deliveryseq=5, t=T0 + 7, status="duplicate")
