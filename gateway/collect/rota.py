@@ -5,9 +5,10 @@ quiet time of the bus. A meter that does not answer costs its whole time-out ins
 who has failed is asked only while the failures have had less than their share of the line's time (`LEAST_SHARE`, more
 where that would not do for a question each `ROUND_S`, `MOST_SHARE` at most), or while nobody else wants the line for as long as
 it takes. While somebody does, who is doubted is given up as soon as a meter of his kind would surely have begun to speak:
-`silence_s`, learned from `WITNESSES` of them at least, and never less than a standard allows for thinking. But the second
-of four polls is always made in full: a meter may be slower than all others. A request to which a meter that answers others was
-silent `DEAF_POLLS` times is asked once a poll, and given up so soon, too (of `DEAF_REQUESTS` of them that is kept in mind).
+`silence_s`, learned from `WITNESSES` of them at least, never less than a standard allows for thinking, nor than twice what the
+doubted one himself took when he answered. But the second of four polls is always made in full: a meter may be slower than all
+others. A request to which a meter that answers others was silent `DEAF_POLLS` times is asked once a poll, and given up so
+soon, too (of `DEAF_REQUESTS` of them that is kept in mind).
 
 Where meters have settings of their own, those with the settings that the port has now come first, for `HOLD_S` at most
 while others wait.
@@ -126,7 +127,9 @@ class Rota:
         if len(kin) < WITNESSES or turn.settings is None:
             return None
         baud = turn.settings.baud
-        return max(SILENCE_S + ALIKE_BITS / baud, 0.1 + (THINKING_BITS + ALIKE_BITS) / baud, 2 * max(kin))
+        # Who is known to be slow is not judged by the quick.
+        slowest = max(*kin, turn.first_s)
+        return max(SILENCE_S + ALIKE_BITS / baud, 0.1 + (THINKING_BITS + ALIKE_BITS) / baud, 2 * slowest)
 
     def _is_awaited(self, turn: Turn, now: float) -> bool:
         """Does anybody who is not doubted want the line before this device is given up?"""

@@ -86,6 +86,11 @@ def test_who_was_never_heard_is_given_up_when_two_of_his_kind_would_have_begun_t
     assert Rota([other, kin("a", 0.1), kin("b", 0.1)]).silence_s(other, 0.0, to=b"") is None
 
 
+def test_who_is_known_to_be_slow_is_not_given_up_before_he_would_speak() -> None:
+    slow = kin("slow", 1.5, failed=2)
+    assert Rota([slow, kin("a", 0.1), kin("b", 0.1)]).silence_s(slow, 0.0, to=b"") == 3.0
+
+
 def test_at_a_slow_speed_an_m_bus_meter_may_think_for_330_bits() -> None:
     slow = LineSettings(300, 8, "E", 1)
     turns = [turn(name, 0.0, settings=slow) for name in ("new", "a", "b")]
