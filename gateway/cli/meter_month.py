@@ -25,6 +25,7 @@ READ, FREEZE, MORE, MISSING, FUTURE, LAST = "read", "freeze", "more", "missing",
 TOLD: Final = ("swap", "ratio", "rollover", "jump", "held", "unconfirmed", "withdrawn", "clock", "dial")
 EARLY_MS: Final = 3_600_000
 _KNOWN: Final = (READ, FREEZE, MORE)
+_FIRST_YEAR: Final = 1970
 _RANK: Final = {name: place for place, name in enumerate(QUANTITIES)}
 
 Values = Mapping[str, Decimal]
@@ -151,6 +152,8 @@ def stretches(days: Iterable[date]) -> list[tuple[date, date]]:
 def bounds(month: str) -> tuple[date, date]:
     """Return the first day of "2026-11" and that of the month after. ValueError for anything else."""
     first = date.fromisoformat(f"{month}-01")
+    if first.year < _FIRST_YEAR:  # no clock of ours shows it, and east of Greenwich its first midnight is in no year
+        raise ValueError(month)
     return first, (first + timedelta(days=32)).replace(day=1)
 
 
@@ -203,7 +206,8 @@ def _points(meter: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], first: 
         last = _numbers(meter["registers"])
         ratio = Decimal(str(meter.get("ratio", 1)))
         points.append(Point(float(meter["t"]), read, LAST, last, last, ratio, str(meter.get("meter", ""))))
-    return sorted(points, key=lambda one: (one.t, one.is_reading, one.kind == LAST))
+    # Of the same moment: the old ratio is of what stood before anything else happened.
+    return sorted(points, key=lambda one: (one.t, one.is_reading, one.kind == LAST, one.kind != "ratio"))
 
 
 def _without(one: Point, false: set[tuple[float, str, Decimal]]) -> Point:
@@ -260,8 +264,8 @@ def _far(one: Point) -> float:
 def _use(name: str, points: Sequence[Point], month: Month) -> tuple[Use | None, list[Oddity]]:
     """Work out one register: from the point that begins it to the one that ends it, in its own course."""
     starts = _starts(one for one in points if one.kind in _KNOWN and name in one.start)
-    chosen = {id(one) for one in starts.values()}
     course = [one for one in points if one.anew or name in one.end or name in one.start]
+    chosen = {id(one) for one in (*starts.values(), *_begun_anew(name, course))}
     course = [one for one in course if one.kind not in _KNOWN or id(one) in chosen]
     opens = next((at for at, one in enumerate(course) if id(one) in chosen and one.day >= month.first), None)
     if opens is None:
@@ -282,6 +286,18 @@ def _use(name: str, points: Sequence[Point], month: Month) -> tuple[Use | None, 
         tuple(dict.fromkeys(one.ratio if is_transformed(name) else Decimal(1) for one in course)), until_next, starts,
         tuple(day for day, kind in month.days.items() if kind in (READ, FREEZE) and day not in starts),
     ), odd  # fmt: skip
+
+
+def _begun_anew(name: str, course: Sequence[Point]) -> list[Point]:
+    """Return by which readings a register begins that a new meter did not show at first: no day need begin with them."""
+    found, is_awaited = [], False
+    for one in course:
+        if one.anew:
+            is_awaited = name not in one.start
+        elif is_awaited and one.kind in _KNOWN:
+            found.append(one)
+            is_awaited = False
+    return found
 
 
 def _stretches(name: str, course: Sequence[Point]) -> list[tuple[Point, Point, Decimal]]:
@@ -311,7 +327,7 @@ def _spans(name: str, course: Sequence[Point]) -> tuple[dict[date, tuple[Decimal
         last = course[until]
         day = last.day if last.kind in _KNOWN else last.day + timedelta(days=1)
         begun = course[since].day
-        if used and day > begun:
+        if used:  # a day on which a new meter was read again has both
             before = found.get(begun, (Decimal(0), 0))[0]
             found[begun] = (before + sum(used, Decimal(0)), (day - begun).days)
     odd = [Oddity(name, one, other) for one, other, step in stretches if step < 0]

@@ -348,6 +348,8 @@ class Collector:
             batch.marks += along or ()
         if not self._outbox.submit(batch.write(on_durable, on_failed)):
             batch.desk.reject("queue-full")
+            if batch.days:
+                self.registers.refused(batch.desk.id, batch.days)
             if batch.events and not batch.numbers:
                 self.on_refused(batch.link or batch.desk.link, batch.at)
             return False

@@ -106,7 +106,7 @@ class Course:
         if first is not None and first.value <= value and self._can_be(first, now, most):
             if value > last.value:
                 return self._believed(Ruling.JUMPED, now, first=first, before=first.value)
-            if rolls:
+            if has_rolled(last.value, first.value):  # by now it may have counted past a hundredth
                 return self._believed(Ruling.ROLLED, now, first=first, before=first.value)
             if self.before is None or self.before <= first.value:
                 return self._believed(Ruling.WITHDRAWN, now, first=first, before=first.value)

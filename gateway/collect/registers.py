@@ -10,6 +10,7 @@ A meter whose clock is off by `CLOCK_OFF_S` or more is told: its tariffs and its
 
 Pure: no IO. What it remembers is one mark a device, stored with the event that it judged, at least every `MARK_EVERY_S` and
 with each new day. Limits: `MAX_REGISTERS` registers a device, `MAX_TOLD_A_DAY` swaps, rollovers and dials of each kind a day;
+of what a full queue refused `MAX_REFUSED` rows go with the next reading;
 `MOST_DAYS` days are asked of a meter after an outage. While nobody knows the time (no clock yet, or in the first `SETTLING_MS`
 of a boot one that was not synchronised) nothing is dated: what happened is owed, `MAX_OWED` of it, until somebody does.
 """
@@ -29,7 +30,7 @@ from drivers.kit import QUANTITIES, Answers, Reading
 from gateway.clock import FLOORED, SYNCED, Stamp
 from gateway.collect.course import Course, Judged, Ruling, Shown, rollover_of
 from gateway.collect.desk import Desk
-from gateway.collect.register_memory import MAX_OWED, Memory, Values, memory_of, texts
+from gateway.collect.register_memory import MAX_OWED, MAX_REFUSED, Memory, Values, memory_of, texts
 from gateway.outbox import Mark, MeterDay
 
 MARK: Final = "registers"
@@ -116,6 +117,11 @@ class Registers:
         if device in self._meters:
             self._meters[device].missing //= 2
 
+    def refused(self, device: str, days: Iterable[MeterDay]) -> None:
+        """A full queue refused rows of a meter that are judged already: they go with its next reading."""
+        meter = self._meters.setdefault(device, Memory())
+        meter.refused = [*meter.refused, *days][:MAX_REFUSED]
+
     def last(self, device: str) -> tuple[str, int, Values]:
         """Return the meter's number, when its registers were read last (ms since 1970, 0: never), and what they showed."""
         meter = self._meters.get(device, Memory())
@@ -136,6 +142,7 @@ class Registers:
             meter = self._meters[desk.id] = Memory(desk.meter_number)
         if meter is not None:
             if counted:
+                taken.days, meter.refused = [*meter.refused], []
                 self._pay(taken, desk, meter, at)
                 self._retransformed(
                     taken, desk, meter, at
@@ -272,8 +279,14 @@ class Registers:
         self, taken: Taken, desk: Desk, meter: Memory, good: Sequence[Reading], *, at: Stamp, now: float
     ) -> None:  # fmt: skip
         """Keep the first reading of a day, and of what was not in it, and the mark where it is time."""
-        if not good:
-            return
+        if good:
+            self._keep(taken, desk, meter, good, at)
+        is_due = meter.marked_at is None or now - meter.marked_at >= MARK_EVERY_S
+        if is_due or taken.told or taken.days:
+            meter.marked_at = now
+            taken.mark = self._mark(desk.id, meter)
+
+    def _keep(self, taken: Taken, desk: Desk, meter: Memory, good: Sequence[Reading], at: Stamp) -> None:
         meter.last_ms = at.wall_ms
         values = {_name(one): format(one.value, "f") for one in good}
         day = self._day_of(at.wall_ms)
@@ -290,10 +303,6 @@ class Registers:
             shown = {name: values[name] for name in sorted(late)}
             self._row(taken, desk.id, meter, "more", {"meter": meter.number, "r": shown, **_ratio(desk)}, at)
             meter.absent -= late
-        is_due = meter.marked_at is None or now - meter.marked_at >= MARK_EVERY_S
-        if is_due or taken.told or taken.days:
-            meter.marked_at = now
-            taken.mark = self._mark(desk.id, meter)
 
     def _note_missing(self, meter: Memory, day: date, at: Stamp) -> None:
         """After an outage the meter's own midnights are wanted: those of the days without a row, and today's if it is late.
@@ -354,7 +363,7 @@ class Registers:
         day = self._day_of(at.wall_ms).isoformat()
         meter.told = {key: count for key, count in meter.told.items() if key[0] == day}
         n = meter.told.get((day, kind), 0)
-        if n < MAX_TOLD_A_DAY:
+        if n < (MAX_REGISTERS if kind == "more" else MAX_TOLD_A_DAY):  # a meter may push its registers one by one
             meter.told[day, kind] = n + 1
             # Not from 0: after a restart the rows of the same day are not known.
             taken.days.append(MeterDay(device, day, kind, _text({"t": at.wall_ms, **doc}), n=at.wall_ms + n))

@@ -253,6 +253,31 @@ def test_a_register_of_which_the_new_meter_showed_nothing_at_first_begins_anew_w
     both(rows)
 
 
+def test_a_register_that_the_new_meter_shows_later_that_day_counts_from_there_and_not_from_the_next_day() -> None:
+    tariff = f"{ENERGY} T1"
+    rows = [read(1, "1000.00"), read(2, "1005.00"), swap(2, "1010.00", "3.00", hour=9)]
+    rows[0]["r"][tariff], rows[1]["r"][tariff], rows[2]["last"][tariff] = "600.00", "604.00", "606.00"
+    rows.append({**read(2, "0", hour=9.25), "kind": "more", "r": {tariff: "1.00"}})
+    rows += [read(3, "15.00"), read(1, "50.00", month=12)]
+    rows[4]["r"][tariff], rows[5]["r"][tariff] = "11.00", "21.00"
+    found = of(month(rows), tariff)
+    assert found.used == Decimal("26.00")  # 6 of the old one, 20 of the new one from when it was seen
+    assert found.until_next[date(2026, 11, 2)] == (Decimal("12.00"), 1)
+    assert sum(one for one, _days in found.until_next.values()) == found.used
+
+
+def test_a_jump_that_is_seen_with_another_ratio_is_not_taken_for_use() -> None:
+    jump = {"day": "2026-11-02", "kind": "jump", "t": ms(2, 9), "register": ENERGY, "from": "1010.00", "to": "9000.00"}
+    ratio = {"day": "2026-11-02", "kind": "ratio", "t": ms(2, 9), "old": "1", "new": "40", "r": {ENERGY: "1010.00"}}
+    rows = [
+        read(1, "1000.00"),
+        {**jump, "ratio": "40"},
+        {**ratio, "ratio": "1"},
+        read(1, "9001.00", month=12, ratio="40"),
+    ]
+    assert of(month(rows)).used == Decimal("50.00")  # 10 by the old one, 1 by the new one
+
+
 def test_each_month_has_what_was_used_until_the_next_reading_and_no_month_twice() -> None:
     """Dead over the month's end, and for longer than a month."""
     rows = [*(row for row in whole() if row["day"] < "2026-11-28"), read(5, "1500.00", hour=14, month=12)]

@@ -133,7 +133,7 @@ def test_a_meter_never_read_is_in_the_report_and_one_removed_only_where_it_was_r
         )  # fmt: skip
 
 
-@pytest.mark.parametrize("month", ["2026-13", "9999-12", "0000-01", "x", "2027-01"])
+@pytest.mark.parametrize("month", ["2026-13", "9999-12", "0000-01", "0001-01", "x", "2027-01"])
 def test_a_month_that_cannot_be_and_one_to_come_are_refused_by_name(daemon: Daemon, month: str) -> None:
     with pytest.raises(NotThere, match=month):
         metering.report(arguments("report", "--month", month), Paper("en", io.StringIO()), control=SOCKET, today=TODAY)

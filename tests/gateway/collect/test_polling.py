@@ -33,6 +33,7 @@ from drivers.kit.framing import LineFramer
 from gateway.collect import BusMaster, Desk
 from gateway.collect.listening import Heard
 from gateway.errors import ControlError, LinkDown
+from gateway.outbox.outbox import MAX_QUEUED
 
 Opener = Callable[[Iterable[Desk]], Awaitable[Any]]
 
@@ -488,6 +489,22 @@ async def test_a_dial_is_stored_told_and_refused_for_what_is_no_meter(bench: Any
     assert (await centre.told("kind"))[-1] == ("test.completed", "dial-compared")
     with pytest.raises(ControlError):
         centre.collector.compare("nobody", {"energy_active_import": Decimal(1)}, "li")
+
+
+async def test_the_row_of_a_day_that_a_full_queue_refused_is_not_lost(bench: Any) -> None:
+    master, _, centre = await bench(lambda _request: b"kwh=100", meter("m1"))
+    await master._poll(master._turns[0])
+    assert await centre.outbox.flush(5)
+    centre.committing.cancel()  # the disk hangs
+    centre.clock.go_on(86_400)
+    desk, at = centre.desks["m1"], centre.clock.stamp()
+    for _ in range(MAX_QUEUED):
+        assert centre.collector.take(desk, Decoded(), at, lambda: None)
+    await master._poll(master._turns[0])
+    assert desk.rejects == {"queue-full": 1}
+    readings = [Reading("energy_active_import", Decimal(100))]
+    taken = centre.collector.registers.take(desk, readings, at, now=centre.clock.monotonic())
+    assert [one.kind for one in taken.days] == ["read"]
 
 
 async def test_what_registers_showed_is_stored_again_when_the_database_was_replaced(bench: Any) -> None:

@@ -129,6 +129,42 @@ def test_a_register_rolls_over_at_its_end_only(site: Site, last: str, first: str
     assert site.registers.last("m1")[2][ENERGY] == Decimal(first if rolls else last)
 
 
+def test_a_register_that_has_counted_past_a_hundredth_when_it_is_read_again_has_rolled_over(site: Site) -> None:
+    """One reading a day of a centre that takes 800 kWh."""
+    site.poll(kwh("99500"))
+    assert site.poll(kwh("300"), after_ms=DAY_MS).more == {(ENERGY, ""): ',"quality":"unconfirmed","highest":"99500"'}
+    taken = site.poll(kwh("1100"), after_ms=DAY_MS)
+    assert taken.more == {(ENERGY, ""): ',"rollover":true'}
+    assert [one[1] for one in rows(taken)] == ["rollover", "read"]
+
+
+def test_a_rollover_is_believed_though_the_gateway_restarts_between_any_two_readings(site: Site) -> None:
+    site.poll(kwh("99900"))
+    taken = site.poll(kwh("10"), after_ms=DAY_MS)
+    assert taken.mark is not None
+    site.registers = Registers(day_of=day_of)
+    site.registers.load([taken.mark])
+    assert [one[1] for one in rows(site.poll(kwh("110"), after_ms=DAY_MS))] == ["rollover", "read"]
+
+
+def test_each_register_of_a_meter_that_pushes_them_one_by_one_has_its_row_of_the_day(site: Site) -> None:
+    taken = [site.poll(kwh("5", f"T{n}"), after_ms=1000) for n in range(40)]
+    kept = [name for one in taken for _day, _kind, doc in rows(one) for name in doc["r"]]
+    assert kept == [f"{ENERGY} T{n}" for n in range(40)]
+
+
+def test_rows_that_a_full_queue_refused_go_with_the_next_reading(site: Site) -> None:
+    site.poll(kwh("90000"))
+    site.desk.meter_number = "000000193601"
+    refused = site.poll(kwh("5"), after_ms=DAY_MS)
+    site.registers.refused("m1", refused.days)
+    taken = site.poll(kwh("6"))
+    assert [one[1] for one in rows(taken)] == ["swap", "read"]
+    assert taken.days == refused.days
+    assert taken.mark is not None
+    assert site.poll(kwh("7")).days == []
+
+
 def test_another_number_is_another_meter_and_told_with_both_ends(site: Site) -> None:
     site.poll(kwh("5000.00"))
     site.desk.meter_number = "000000200001"
