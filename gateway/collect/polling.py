@@ -26,7 +26,7 @@ from gateway.collect.rota import Rota, Turn
 from gateway.collect.unasked import Unasked
 from gateway.errors import LinkDown
 from gateway.health import Health
-from gateway.links.serial_line import SerialLine
+from gateway.links.serial_line import CannotBeSet, SerialLine
 
 POLL_LIMIT_S: Final = 60.0
 MAX_ASKS: Final = 100
@@ -176,6 +176,8 @@ class BusMaster:
                 silent = self._line.timeouts
                 try:
                     frame = await self._ask(turn, ask, framer, proven=proven)
+                except CannotBeSet:
+                    raise  # a driver for which silence is no end would ask on
                 except NoReply as silence:
                     exchange.append((ask.request, None))
                     ask = talk.throw(silence)
@@ -203,6 +205,8 @@ class BusMaster:
             silent_s = self._rota.silence_s(turn, self._clock.monotonic(), to=ask.request)
         try:
             frame = await line.ask(ask, framer, turn.settings, silent_s=silent_s)
+        except CannotBeSet:
+            raise
         except NoReply:
             turn.was_deaf(ask.request)
             raise

@@ -42,6 +42,10 @@ TICK_S = 0.5
 SWITCH_QUIET_S = 0.1
 
 
+class CannotBeSet(NoReply):
+    """The port refuses the settings of a device: it was not asked at all, and no other request to it would go out."""
+
+
 class SerialLine:
     """The owner of one port. `run` holds it open; everything else is called beside `run`, in the same event loop.
 
@@ -158,7 +162,8 @@ class SerialLine:
         `settings`: how the line must be set for it; None: as the port was opened. A try ends `ask.timeout_s` after the
         request's last bit has left; the reply's own time on the line counts in it. `silent_s`: it ends so soon already where
         not a single byte has come.
-        Raises NoReply after `ask.retries` further tries, LinkDown when the port is not open or is lost meanwhile.
+        Raises NoReply after `ask.retries` further tries, CannotBeSet where the port refuses `settings`, LinkDown when it is not
+        open or is lost meanwhile.
         """
         if self._on_data is not None:
             raise RuntimeError(f"{self.link_id}: a streaming line is not asked")
@@ -180,7 +185,7 @@ class SerialLine:
             await self._silence(at_most_s=at_most_s)
 
     async def be_set(self, settings: LineSettings) -> None:
-        """Set the port anew, in the silence between two requests. NoReply where it refuses: this device cannot be asked."""
+        """Set the port anew, in the silence between two requests. CannotBeSet where it refuses."""
         if settings == self._set:
             return
         self._transport()
@@ -195,7 +200,7 @@ class SerialLine:
             reason = (error.strerror if isinstance(error, OSError) else "") or str(error) or type(error).__name__
             self._set = None
             said = f"{settings.baud} {settings.bits}{settings.parity}{settings.stop}"
-            raise NoReply(f"{self.link_id}: the port cannot be set to {said}: {reason}") from error
+            raise CannotBeSet(f"{self.link_id}: the port cannot be set to {said}: {reason}") from error
         self._set, self._byte_s = settings, _byte_s(settings)
         self.switches += 1
         await asyncio.sleep(max(SWITCH_QUIET_S, self._quiet_s))

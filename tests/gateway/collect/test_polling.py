@@ -7,7 +7,7 @@ import contextlib
 import json
 import sqlite3
 from collections.abc import Awaitable, Callable, Generator, Iterable, Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from decimal import Decimal
 from typing import Any
 
@@ -33,6 +33,7 @@ from drivers.kit.framing import LineFramer
 from gateway.collect import BusMaster, Desk
 from gateway.collect.listening import Heard
 from gateway.errors import ControlError, LinkDown
+from gateway.links.serial_line import CannotBeSet
 from gateway.outbox.outbox import MAX_QUEUED
 
 Opener = Callable[[Iterable[Desk]], Awaitable[Any]]
@@ -249,6 +250,28 @@ async def test_a_line_that_is_down_is_no_fault_of_the_meter(bench: Any) -> None:
     await master._poll(turn)
     assert (centre.desks["m1"].polls, centre.desks["m1"].polls_failed, turn.failed) == (0, 0, 0)
     assert turn.next_at == centre.clock.monotonic() + 0.5
+
+
+def _talk_after_silence(target: str) -> Generator[Ask, bytes, tuple[Observation, ...]]:
+    with contextlib.suppress(NoReply):
+        yield Ask(b"wake up", lambda _frame: True)
+    return (yield from _talk(target))
+
+
+async def test_a_meter_whose_settings_the_port_does_not_take_fails_whatever_its_driver_makes_of_silence(
+    bench: Any,
+) -> None:
+    """A serial server that does not confirm a parity is cut off: asked on, the line would be down, and nobody at fault."""
+
+    def answers(request: bytes) -> Exception:
+        return CannotBeSet("cannot be set to 2400 8E1") if request == b"wake up" else LinkDown("GW-SER-04", "bus")
+
+    master, bus, centre = await bench(answers, meter("m1", driver=replace(METER, talk=_talk_after_silence)))
+    (turn,) = master._turns
+    for _ in range(3):
+        await master._poll(turn)
+    assert (bus.asked, turn.failed, turn.deaf_to) == ([b"wake up"] * 3, 3, {})
+    assert centre.problems == [("GW-DEV-01", "m1")]
 
 
 def _bad_talk(_target: str) -> Generator[Ask, bytes, tuple[Observation, ...]]:
