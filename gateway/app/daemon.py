@@ -203,6 +203,7 @@ class _App:
         self._hearing.end()
         await _cancelled(intake, INTAKE_LIMIT_S)
         self._hearing.tick()
+        self._collector.keep_registers()
         stored = await self._outbox.flush(FLUSH_LIMIT_S)
         await asyncio.gather(*(one.drain_alarms(ALARM_DRAIN_S) for one in self._outward.deliverers))
         await _cancelled(outward, GOODBYE_LIMIT_S)

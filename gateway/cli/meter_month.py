@@ -233,7 +233,9 @@ def _point(row: Mapping[str, Any]) -> Point | None:
             return Point(t, day, kind, end, start, ratio, str(row["new"]), anew=True)
         case "ratio":
             values = _numbers(row["r"])
-            return Point(t, day, kind, values, values, ratio)
+            # Right behind their reading: midnights of the days between, that the meter gave later, are of the new ratio.
+            t = min(float(row["last_t"]) + 0.5, t) if row.get("last_t") else t
+            return Point(t, day_at(t), kind, values, values, ratio)
         case "rollover":
             name = row["register"]
             return Point(t, day, kind, {name: Decimal(row["at"])}, {name: Decimal(0)}, ratio)

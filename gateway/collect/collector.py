@@ -384,6 +384,12 @@ class Collector:
             self._outbox.submit(Write(events, alarms=rows))
         self._outbox.submit(Write(marks=(*self._judge.marks(), *self.registers.marks())))
 
+    def keep_registers(self) -> None:
+        """The gateway ends: what meters showed last is what a ratio that is changed now will begin from."""
+        marks, days = self.registers.marks(), self.registers.unstored()
+        if marks:
+            self._outbox.submit(Write(marks=tuple(marks), days=tuple(days)))
+
     def silent_since(self, moment: float) -> tuple[int, int]:
         """Return how many devices have not been heard since a moment of the monotonic clock, and how many there are."""
         heard = [desk.last_heard for desk in self.desks.values()]

@@ -86,12 +86,16 @@ class Judged:
 
 @dataclass(slots=True)
 class Course:
-    """One register: the last two readings that were believed, and those that wait. `rate`: an hour's growth that was seen."""
+    """One register: the last two readings that were believed, and those that wait. `rate`: an hour's growth that was seen.
+
+    `anew_ms`: when this process learnt that it had rolled over or jumped.
+    """
 
     last: Shown
     before: Decimal | None = None
     rate: Decimal | None = None
     waiting: list[Shown] = field(default_factory=list)
+    anew_ms: int = 0
 
     def judge(self, quantity: str, value: Decimal, at: Stamp) -> Judged:
         """Judge the next reading, and go on to it where it is believed."""
@@ -122,6 +126,8 @@ class Course:
     def _believed(self, ruling: Ruling, now: Shown, *, first: Shown, before: Decimal) -> Judged:
         judged = Judged(ruling, self.last, first)
         self.last, self.before, self.waiting = now, before, []
+        if ruling in (Ruling.ROLLED, Ruling.JUMPED):
+            self.anew_ms = now.at.wall_ms
         return judged
 
     def _can_be(self, since: Shown, now: Shown, most: Decimal | None) -> bool:

@@ -122,6 +122,10 @@ class Registers:
         meter = self._meters.setdefault(device, Memory())
         meter.refused = [*meter.refused, *days][:MAX_REFUSED]
 
+    def unstored(self) -> list[MeterDay]:
+        """Return the rows that a full queue refused and that went with no reading since."""
+        return [one for meter in self._meters.values() for one in meter.refused]
+
     def last(self, device: str) -> tuple[str, int, Values]:
         """Return the meter's number, when its registers were read last (ms since 1970, 0: never), and what they showed."""
         meter = self._meters.get(device, Memory())
@@ -350,6 +354,8 @@ class Registers:
         course = meter.courses.get(name)
         if course is not None and value > max([course.last.value, *(one.value for one in course.waiting)]):
             return "more than the register shows"
+        if course is not None and ms < course.anew_ms:  # on which side of its end or jump nobody knows
+            return "from before the register began anew"
         return ""
 
     def _row(

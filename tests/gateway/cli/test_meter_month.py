@@ -266,6 +266,18 @@ def test_a_register_that_the_new_meter_shows_later_that_day_counts_from_there_an
     assert sum(one for one, _days in found.until_next.values()) == found.used
 
 
+def test_a_ratio_that_was_changed_during_an_outage_begins_with_what_was_read_before_it_and_not_behind_its_midnights() -> (
+    None
+):
+    frozen = [{**freeze(3, "1020.00"), "ratio": "40"}, {**freeze(4, "1030.00"), "ratio": "40"}]
+    ratio = {"day": "2026-11-04", "kind": "ratio", "t": ms(4, 9), "old": "1", "new": "40", "r": {ENERGY: "1015.00"}}
+    rows = [read(1, "1000.00"), read(2, "1010.00"), *frozen, {**ratio, "last_t": ms(2, 18), "ratio": "1"}]
+    found = month([*rows, read(5, "1040.00", ratio="40"), read(1, "1300.00", month=12, ratio="40")])
+    assert of(found).used == Decimal("11415.00")  # 15 by the old one, 285 by the new one
+    assert not found.odd
+    assert of(found).daily[date(2026, 11, 2)] == Decimal("205.00")
+
+
 def test_a_jump_that_is_seen_with_another_ratio_is_not_taken_for_use() -> None:
     jump = {"day": "2026-11-02", "kind": "jump", "t": ms(2, 9), "register": ENERGY, "from": "1010.00", "to": "9000.00"}
     ratio = {"day": "2026-11-02", "kind": "ratio", "t": ms(2, 9), "old": "1", "new": "40", "r": {ENERGY: "1010.00"}}

@@ -514,6 +514,18 @@ async def test_a_dial_is_stored_told_and_refused_for_what_is_no_meter(bench: Any
         centre.collector.compare("nobody", {"energy_active_import": Decimal(1)}, "li")
 
 
+async def test_what_a_meter_showed_last_is_kept_when_the_gateway_ends(bench: Any) -> None:
+    values = iter((b"kwh=100", b"kwh=107"))
+    master, _, centre = await bench(lambda _request: next(values), meter("m1"))
+    for _ in range(2):
+        await master._poll(master._turns[0])
+        centre.clock.go_on(60)
+    centre.collector.keep_registers()
+    assert await centre.outbox.flush(5)
+    (mark,) = await centre.outbox.marks()
+    assert json.loads(mark.value)["last"] == {"energy_active_import": "107"}
+
+
 async def test_the_row_of_a_day_that_a_full_queue_refused_is_not_lost(bench: Any) -> None:
     master, _, centre = await bench(lambda _request: b"kwh=100", meter("m1"))
     await master._poll(master._turns[0])

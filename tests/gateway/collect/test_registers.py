@@ -490,6 +490,18 @@ def test_what_a_meter_froze_before_it_took_the_place_of_another_is_not_of_this_p
     assert site.registers.missing("m1") == 4  # all since then
 
 
+def test_what_a_meter_froze_before_a_rollover_was_seen_is_on_no_known_side_of_it(site: Site) -> None:
+    site.poll(kwh("99900"))
+    site.poll(kwh("80"), after_ms=3 * DAY_MS)
+    site.poll(kwh("81"))
+    assert site.registers.missing("m1") == 3
+    taken = site.poll(kwh("82"), freeze("20", 2026, 11, 6))
+    assert [one[1] for one in rows(taken)] == []
+    assert [data["kind"] for _noun, data in taken.told] == ["freeze-refused"]
+    later = site.poll(kwh("90"), freeze("82", 2026, 11, 7), after_ms=DAY_MS)
+    assert sorted(one[1] for one in rows(later)) == ["freeze", "read"]
+
+
 def test_a_mark_that_is_found_late_is_what_the_next_reading_is_judged_by(site: Site) -> None:
     site.poll(kwh("4990.00"))
     mark = site.poll(kwh("5000.00"), after_ms=DAY_MS).mark
