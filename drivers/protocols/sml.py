@@ -16,6 +16,7 @@ Limits: 8,192 bytes a telegram, lists 8 deep, numbers of 8 bytes.
 
 from __future__ import annotations
 
+import re
 from binascii import crc_hqx
 from dataclasses import dataclass
 from typing import Final
@@ -33,6 +34,7 @@ _TAIL: Final = 8
 _MOST_PADDING: Final = 3
 GET_LIST_RESPONSE: Final = 0x0701
 _STRING, _BOOLEAN, _INTEGER, _UNSIGNED, _LIST = 0x0, 0x4, 0x5, 0x6, 0x7
+_ESCAPES: Final = re.compile(rb"(?:\x1b{8})+")
 _MIRRORED: Final = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
@@ -94,7 +96,8 @@ def _end_of(data: bytes, start: int) -> int | Reason | None:
         if len(following) < 4:
             return None
         if following == ESCAPE:
-            at += _TAIL
+            run = _ESCAPES.match(data, at)
+            at = run.end() if run else at + _TAIL  # all at once: it is looked through again with each byte that comes
         elif following[0] == _END:
             return at + _TAIL
         elif following[0] == ESCAPE[0]:
