@@ -102,6 +102,9 @@ async def scan(
             if step.settings not in into.refused:
                 on_step(step)
                 await _step(line, step, into, on_found=on_found, on_asked=on_asked)
+                if step.settings in into.refused and not line.is_open:
+                    told.clear()  # a serial server that does not confirm is cut off, and asked for the next setting anew
+                    await _opened(line, told, port)
         into.echo = line.echo_seen
     finally:
         running.cancel()
@@ -112,7 +115,8 @@ async def _opened(line: SerialLine, told: Sequence[LinkState], port: str) -> Non
     loop = asyncio.get_running_loop()
     until = loop.time() + OPEN_S
     while not line.is_open:
-        down = next((one for one in told if one.problem is not None and not one.hearing), None)
+        # That it was lost is no reason why it cannot be opened.
+        down = next((one for one in told if one.problem not in (None, ports.LOST) and not one.hearing), None)
         if down is not None:
             raise LinkDown(str(down.problem), port, **down.facts)
         if loop.time() > until:

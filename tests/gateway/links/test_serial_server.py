@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator, Callable
 
 import pytest
 
-from drivers.kit import LineSettings, NoReply
+from drivers.kit import Answers, Ask, LineSettings, NoReply, Title
+from drivers.kit.framing import LineFramer
+from drivers.kit.searching import Search, Searching
 from gateway.clock import Stamp, SystemClock
 from gateway.links import serial_server
+from gateway.links.bus_scan import Scan, Step, scan
 from gateway.links.com_port import ComPort
 from gateway.links.line_ear import listen
 from gateway.links.serial_line import SerialLine
@@ -214,6 +217,39 @@ async def test_a_server_that_falls_silent_when_it_is_set_anew_is_cut_off_and_tri
             await line.line.be_set(LineSettings(2400, 8, "N", 1))
         await until(lambda: line.told[:3] == [None, "GW-SER-04", None])
         assert server.framing == Framing(115200, 8, "E", 1)
+
+
+def _one_question() -> Search:
+    yield Ask(b"?", lambda _frame: True, 0.05, retries=0)
+
+
+async def test_a_setting_that_a_server_does_not_confirm_costs_that_setting_and_not_the_search(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        writer.write(bytes.fromhex("fffd00fffd2c"))
+        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+            while True:
+                command = (await reader.readuntil(b"\xff\xf0")).rpartition(b"\xff\xfa\x2c")[2]
+                if command[:2] != b"\x03\x03":  # it knows of no even parity, and says nothing
+                    writer.write(b"\xff\xfa\x2c" + bytes([command[0] + 100]) + command[1:])
+        writer.close()
+
+    monkeypatch.setattr(serial_server, "SET_S", 0.2)
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    searching = Searching(_one_question, (), questions=1, timeout_s=0.05)
+    driver = Answers("m", Title("", ""), LineFramer, lambda address, _raw: address, lambda _target: _one_question(), ())  # type: ignore[arg-type,return-value]  # never polled
+    even, plain = LineSettings(2400, 8, "E", 1), LineSettings(2400, 8, "N", 1)
+    into = Scan()
+    try:
+        await scan(
+            f"rfc2217://127.0.0.1:{server.sockets[0].getsockname()[1]}",
+            [Step(driver, searching, settings, 0.1) for settings in (even, plain)],
+            into, quiet_ms=5, on_step=lambda _step: None, on_found=lambda _device: None, on_asked=lambda: None,
+        )  # fmt: skip
+    finally:
+        server.close()
+    assert (into.refused, into.asked) == ([even], 1)
 
 
 async def test_who_speaks_behind_a_server_is_listened_for_at_each_setting() -> None:
