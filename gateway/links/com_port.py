@@ -99,6 +99,11 @@ class ComPort:
         return self._said.keys() >= self._wanted.keys()
 
     @property
+    def is_partly_set(self) -> bool:
+        """Whether it has said so of any."""
+        return bool(self._said)
+
+    @property
     def kept(self) -> str:
         """What the server has set instead of what was asked, as people write it ("9600 8N1"); "" where it did as asked."""
         if all(self._said.get(code) == value for code, value in self._wanted.items()):

@@ -14,7 +14,7 @@ from drivers.kit import Answers, Ask, LineSettings, NoReply, Title
 from drivers.kit.framing import LineFramer
 from drivers.kit.searching import Search, Searching
 from gateway.clock import Stamp, SystemClock
-from gateway.links import serial_server
+from gateway.links import line_ear, serial_server
 from gateway.links.bus_scan import Scan, Step, scan
 from gateway.links.com_port import ComPort
 from gateway.links.line_ear import listen
@@ -219,6 +219,17 @@ async def test_a_server_that_falls_silent_when_it_is_set_anew_is_cut_off_and_tri
         assert server.framing == Framing(115200, 8, "E", 1)
 
 
+async def _knows_no_even_parity(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Serve, and say nothing where even parity is asked for."""
+    writer.write(bytes.fromhex("fffd00fffd2c"))
+    with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
+        while True:
+            command = (await reader.readuntil(b"\xff\xf0")).rpartition(b"\xff\xfa\x2c")[2]
+            if command[:2] != b"\x03\x03":
+                writer.write(b"\xff\xfa\x2c" + bytes([command[0] + 100]) + command[1:])
+    writer.close()
+
+
 def _one_question() -> Search:
     yield Ask(b"?", lambda _frame: True, 0.05, retries=0)
 
@@ -226,17 +237,8 @@ def _one_question() -> Search:
 async def test_a_setting_that_a_server_does_not_confirm_costs_that_setting_and_not_the_search(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        writer.write(bytes.fromhex("fffd00fffd2c"))
-        with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
-            while True:
-                command = (await reader.readuntil(b"\xff\xf0")).rpartition(b"\xff\xfa\x2c")[2]
-                if command[:2] != b"\x03\x03":  # it knows of no even parity, and says nothing
-                    writer.write(b"\xff\xfa\x2c" + bytes([command[0] + 100]) + command[1:])
-        writer.close()
-
-    monkeypatch.setattr(serial_server, "SET_S", 0.2)
-    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    monkeypatch.setattr(serial_server, "SET_S", 1.0)
+    server = await asyncio.start_server(_knows_no_even_parity, "127.0.0.1", 0)
     searching = Searching(_one_question, (), questions=1, timeout_s=0.05)
     driver = Answers("m", Title("", ""), LineFramer, lambda address, _raw: address, lambda _target: _one_question(), ())  # type: ignore[arg-type,return-value]  # never polled
     even, plain = LineSettings(2400, 8, "E", 1), LineSettings(2400, 8, "N", 1)
@@ -250,6 +252,21 @@ async def test_a_setting_that_a_server_does_not_confirm_costs_that_setting_and_n
     finally:
         server.close()
     assert (into.refused, into.asked) == ([even], 1)
+
+
+async def test_a_setting_that_a_server_does_not_confirm_is_left_out_by_who_listens(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(line_ear, "SET_S", 1.0)
+    monkeypatch.setattr(line_ear, "SILENT_S", 0.01)
+    monkeypatch.setattr(line_ear, "SETTINGS", (LineSettings(9600, parity="E"), LineSettings(2400)))
+    server = await asyncio.start_server(_knows_no_even_parity, "127.0.0.1", 0)
+    try:
+        hearing = listen(f"rfc2217://127.0.0.1:{server.sockets[0].getsockname()[1]}", seconds=20)
+        assert await asyncio.to_thread(next, hearing) == line_ear.Listened(LineSettings(2400), b"")
+        await asyncio.to_thread(hearing.close)
+    finally:
+        server.close()
 
 
 async def test_who_speaks_behind_a_server_is_listened_for_at_each_setting() -> None:
