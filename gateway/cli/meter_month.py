@@ -22,7 +22,7 @@ from drivers.kit import QUANTITIES
 from drivers.kit.quantities import is_transformed
 
 READ, FREEZE, MORE, MISSING, FUTURE, LAST = "read", "freeze", "more", "missing", "future", "last"
-TOLD: Final = ("swap", "ratio", "rollover", "jump", "held", "unconfirmed", "withdrawn", "clock", "dial")
+TOLD: Final = ("swap", "number", "ratio", "rollover", "jump", "held", "unconfirmed", "withdrawn", "clock", "dial")
 EARLY_MS: Final = 3_600_000
 _KNOWN: Final = (READ, FREEZE, MORE)
 _FIRST_YEAR: Final = 1970
@@ -174,6 +174,7 @@ def month_of(meter: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], month:
     # A day after today was dated by a clock that was ahead; by a day it may be the one who asks that is behind.
     found.ahead = sorted({day for row in rows if (day := date.fromisoformat(row["day"])) > today + timedelta(days=1)})
     rows = [row for row in rows if date.fromisoformat(row["day"]) not in found.ahead]
+    rows = _without_slips(rows)
     points = _points(meter, rows, first, beyond)
     known: dict[date, set[str]] = {}
     for one in points:
@@ -192,6 +193,34 @@ def month_of(meter: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], month:
         found.odd += odd
     found.uses.sort(key=lambda one: _order(one.name))
     return found
+
+
+def _without_slips(rows: Sequence[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Leave out a swap that the next reading took back: the old number again, and its registers go on.
+
+    What was read once under another number was garbled, or another meter that answered: it is no reading of this one.
+    """
+    found = list(rows)
+    swaps = sorted((row for row in rows if row["kind"] == "swap"), key=lambda row: float(row["t"]))
+    at = 0
+    while at + 1 < len(swaps):
+        one, back = swaps[at], swaps[at + 1]
+        at += 1
+        if _is_taken_back(one, back):
+            at += 1
+            false = [row for row in found if row["kind"] in (READ, MORE) and row.get("meter") == one["new"]]
+            gone = [one, back, *(row for row in false if float(one["t"]) <= float(row["t"]) < float(back["t"]))]
+            found = [row for row in found if not any(row is other for other in gone)]
+            found.append({"kind": "number", "day": one["day"], "t": one["t"], "old": one["old"], "new": one["new"]})
+    return found
+
+
+def _is_taken_back(one: Mapping[str, Any], back: Mapping[str, Any]) -> bool:
+    last, first = _numbers(one["last"]), _numbers(back["first"])
+    both = last.keys() & first.keys()
+    was_read_once = float(back.get("last_t") or 0) == float(one["t"])
+    is_same = (one["old"], one["new"]) == (back["new"], back["old"])
+    return was_read_once and is_same and bool(both) and all(first[name] >= last[name] for name in both)
 
 
 def _points(meter: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], first: date, beyond: date) -> list[Point]:

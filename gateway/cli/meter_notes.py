@@ -111,6 +111,8 @@ def _happened(paper: Paper, name: str, row: Mapping[str, Any]) -> str:
         case "swap":
             since = day_at(float(row["last_t"])) if row.get("last_t") else None
             return paper.say("meters-swap", old=clean(row["old"]), new=clean(row["new"]), since=since, **facts)
+        case "number":
+            return paper.say("meters-number-once", old=clean(row["old"]), new=clean(row["new"]), **facts)
         case "ratio":
             return paper.say("meters-ratio", old=_plain(row["old"]), new=_plain(row["new"]), **facts)
         case "rollover":

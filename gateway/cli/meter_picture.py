@@ -31,7 +31,9 @@ _COLOURS: Final = {"read": "#2f6f9f", "freeze": "#7fb2d6"}
 _INK: Final = "#444444"
 _INKS: Final = {"problem": "#c0392b", "warning": "#8a5a00"}
 _FONTS: Final = "'Noto Sans CJK SC','PingFang SC','Microsoft YaHei','WenQuanYi Micro Hei',sans-serif"
-_EVENTS: Final = frozenset({"swap", "ratio", "rollover", "jump", "held", "unconfirmed", "withdrawn", "clock", "dial"})
+_EVENTS: Final = frozenset(
+    {"swap", "number", "ratio", "rollover", "jump", "held", "unconfirmed", "withdrawn", "clock", "dial"}
+)
 _HATCH: Final = (
     '<pattern id="{}" width="6" height="6" patternUnits="userSpaceOnUse" patternTransform="rotate(45)">'
     '<rect width="6" height="6" fill="{}"/><rect width="2" height="6" fill="{}"/></pattern>'

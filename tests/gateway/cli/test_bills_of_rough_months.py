@@ -147,6 +147,12 @@ def play(seed: int) -> tuple[Gateway, dict[str, Dial], float]:
         is_false = (
             victim in shown and dials[victim].trusted > APART and calm > APART and not near and dice.random() < 0.05
         )
+        is_slip = calm > APART and not near and not is_false and dice.random() < 8 / polls
+        if is_slip and all(1000 < one.shown < 99_000 and one.trusted > APART for one in dials.values()):
+            number, gateway.desk.meter_number = gateway.desk.meter_number, "000000000009"
+            gateway.poll(ms, shown, clock=SYNCED, is_full=False)
+            gateway.desk.meter_number, calm = number, 0
+            continue
         clock = FLOORED if long and dice.random() < 0.5 else SYNCED
         for name in shown:
             if is_false and name == victim:
@@ -194,3 +200,5 @@ def test_what_is_billed_of_rough_months_is_what_the_dials_did(seed: int) -> None
 def test_the_rough_months_meet_what_they_are_for() -> None:
     kinds = {kind for seed in range(12) for _day, kind, _n in play(seed)[0].rows}
     assert kinds >= {"swap", "ratio", "held", "unconfirmed", "withdrawn", "rollover", "more"}
+    numbers = {row.get("new") for seed in range(12) for row in play(seed)[0].rows.values()}
+    assert "000000000009" in numbers

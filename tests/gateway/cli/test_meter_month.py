@@ -278,6 +278,22 @@ def test_a_ratio_that_was_changed_during_an_outage_begins_with_what_was_read_bef
     assert of(found).daily[date(2026, 11, 2)] == Decimal("205.00")
 
 
+@pytest.mark.parametrize("lang", ["zh", "en"])
+def test_another_number_that_is_read_once_between_two_readings_of_the_old_one_costs_nothing_of_the_sum(
+    lang: str,
+) -> None:
+    rows = [*whole(but=(5,)), read(5, "7777.00", meter="000000193601")]
+    there = {**swap(5, "1030.00", "7777.00"), "old": "000000193600", "new": "000000193601", "last_t": ms(4)}
+    back = {**swap(6, "7777.00", "1050.00"), "old": "000000193601", "new": "000000193600", "last_t": ms(5)}
+    found = month([*rows, there, back])
+    assert of(found).used == Decimal("300.00")
+    assert found.days[date(2026, 11, 5)] == "missing"
+    said = [text for text, _style in notes(Paper(lang, io.StringIO()), [found])]
+    assert any("000000193601" in text and "2026-11-05" in text for text in said)
+    fallen = {**back, "first": {ENERGY: "2.00"}}
+    assert of(month([*rows, there, fallen])).used != Decimal("300.00")  # not the old meter going on
+
+
 def test_a_jump_that_is_seen_with_another_ratio_is_not_taken_for_use() -> None:
     jump = {"day": "2026-11-02", "kind": "jump", "t": ms(2, 9), "register": ENERGY, "from": "1010.00", "to": "9000.00"}
     ratio = {"day": "2026-11-02", "kind": "ratio", "t": ms(2, 9), "old": "1", "new": "40", "r": {ENERGY: "1010.00"}}
