@@ -225,7 +225,7 @@ def _is_taken_back(one: Mapping[str, Any], back: Mapping[str, Any]) -> bool:
 
 def _points(meter: Mapping[str, Any], rows: Sequence[Mapping[str, Any]], first: date, beyond: date) -> list[Point]:
     """Return every point in order; what happened stands before the reading of the same moment that showed it."""
-    points = [one for one in map(_point, rows) if one is not None]
+    points = [one for one in (_point(row, rows) for row in rows) if one is not None]
     false = {
         (float(row["of"]), row["register"], Decimal(row["withdrawn"])) for row in rows if row["kind"] == "withdrawn"
     }
@@ -248,7 +248,19 @@ def _without(one: Point, false: set[tuple[float, str, Decimal]]) -> Point:
     return replace(one, start=start, end=one.end if one.kind == "swap" else start)
 
 
-def _point(row: Mapping[str, Any]) -> Point | None:
+def _behind_its_reading(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> float:
+    """Return when a ratio ended: right behind the last reading, for midnights that the meter gave later are of the new one.
+
+    But not before what else has happened by then: that may have been dated later, when somebody knew the time.
+    """
+    t = float(row["t"])
+    if not row.get("last_t"):
+        return t
+    before = [float(one["t"]) for one in rows if one["kind"] in ("swap", "rollover", "jump", "dial")]
+    return min(max([float(row["last_t"]), *(one for one in before if one < t)]) + 0.5, t)
+
+
+def _point(row: Mapping[str, Any], rows: Sequence[Mapping[str, Any]]) -> Point | None:
     day, kind = date.fromisoformat(row["day"]), row["kind"]
     ratio, number = Decimal(str(row.get("ratio", 1))), str(row.get("meter", ""))
     if kind in _KNOWN:
@@ -262,8 +274,7 @@ def _point(row: Mapping[str, Any]) -> Point | None:
             return Point(t, day, kind, end, start, ratio, str(row["new"]), anew=True)
         case "ratio":
             values = _numbers(row["r"])
-            # Right behind their reading: midnights of the days between, that the meter gave later, are of the new ratio.
-            t = min(float(row["last_t"]) + 0.5, t) if row.get("last_t") else t
+            t = _behind_its_reading(row, rows)
             return Point(t, day_at(t), kind, values, values, ratio)
         case "rollover":
             name = row["register"]

@@ -189,9 +189,9 @@ def billed_of(seed: int) -> list[tuple[Decimal, Decimal]]:
     return found
 
 
-@pytest.mark.parametrize("seed", range(12))
+@pytest.mark.parametrize("seed", [*range(12), 300])
 def test_what_is_billed_of_rough_months_is_what_the_dials_did(seed: int) -> None:
-    """Of 120 seeds played by hand every one was exact."""
+    """Of 215 seeds played by hand all were exact but 300: a swap that was dated late, then another ratio. It is exact now."""
     found = billed_of(seed)
     assert len(found) == 8
     assert [used for used, _flowed in found] == [flowed for _used, flowed in found]
