@@ -164,7 +164,7 @@ class Stock:
     def drop(self, lane: Lane, rows: Sequence[Stored]) -> None:
         """Rows gave way to the quota, or have expired: no destination waits for them any more."""
         for destination, waiting in self.awaited(lane, rows).items():
-            self.pending[destination, lane] -= len(waiting)
+            self._no_longer(destination, lane, len(waiting))
         gone = {row.seq for row in rows}
         self._recent[lane] = deque(row for row in self._recent[lane] if row.seq not in gone)
         self.rows[lane] -= len(rows)
@@ -203,13 +203,22 @@ class Stock:
         `ahead` is called when the confirmation is written: to fold thousands of rows at each answer would be slow.
         """
         self._cursors[destination, lane] = (seq, ahead)
-        self.pending[destination, lane] -= done
+        self._no_longer(destination, lane, done)
         floor, recent = self._floor(lane), self._recent[lane]
         while recent and recent[0].seq <= floor:  # nobody asks for it again
             self._recent_from[lane] = recent.popleft().seq
         if lane is Lane.D and self._behind:
             for device in [one for one, (waiting, last) in self._behind.items() if not waiting and last <= floor]:
                 del self._behind[device]
+
+    def _no_longer(self, destination: str, lane: Lane, count: int) -> None:
+        """So many rows wait no longer.
+
+        A row that gives way while it is sent is counted twice: never below nothing, lest it be missing for ever in what is
+        said to wait. Where rows are not counted yet they are missing on both sides for a while.
+        """
+        left = self.pending[destination, lane] - count
+        self.pending[destination, lane] = left if lane in self._uncounted else max(left, 0)
 
     def cursor_rows(self, destinations: Iterable[str], *, sequence: int) -> list[CursorRow]:
         """Return the confirmations of destinations as they are stored; `sequence` is the last that was given.

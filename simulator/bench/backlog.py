@@ -34,6 +34,7 @@ DEFAULT: Final = 80_000
 FAR: Final = 30_000
 QUIET: Final = 10_000
 MOST: Final = 1_000_000
+QUOTA_MB: Final = 4_096  # a million events and more: none may give way while the drain is timed
 FAR_MS: Final = 30.0
 PRESSES_PER_S: Final = 20.0
 IDLE_PRESSES: Final = 200
@@ -49,6 +50,9 @@ org = "bench"
 site = "bench"
 data_dir = "{run}/data"
 control_socket = "{run}/gw.sock"
+
+[outbox]
+max_mb = {max_mb}
 
 [[room]]
 id = "r1"
@@ -144,7 +148,7 @@ async def _drain(run: Path, speaks: str, count: int, *, delay_ms: float) -> Drai
     source = Source(devices=DEVICES)
     bench = _Bench(run, speaks, count, delay_ms, free_ports(["line", "platform"]), source)
     config = run / "gateway.toml"
-    text = _CONFIG.format(run=run, speaks=speaks, **bench.ports)
+    text = _CONFIG.format(run=run, speaks=speaks, max_mb=QUOTA_MB, **bench.ports)
     text += f'ca_file = "{run}/tls/ca.pem"\n' if speaks == "https" else ""
     config.write_text(text + "".join(_DEVICE.format(n=n + 1) for n in range(DEVICES)), encoding="utf-8")
     server = await asyncio.get_running_loop().create_server(lambda: source, "127.0.0.1", bench.ports["line"])

@@ -111,3 +111,6 @@ def test_a_row_that_gives_way_while_it_is_sent_takes_no_other_with_it() -> None:
     assert (stock.delivered(Lane.C), stock.deletable()) == (2, {Lane.C: 2})
     stock.confirm("district", Lane.C, seq=4, ahead=list, done=2)
     assert stock.deletable() == {Lane.C: 4}
+    assert stock.pending["district", Lane.C] == 0
+    stock.add([rows[0]._replace(seq=5)])
+    assert stock.pending["district", Lane.C] == 1
