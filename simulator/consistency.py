@@ -28,13 +28,18 @@ def judge_order(ledgers: Ledgers, taken: Taken, book: Book) -> None:
 
     Alarms that no disk has taken go at once; what was stored before them goes first where it can be read. It cannot while a
     disk hangs, nor while a database that was found on a read-only disk is opened anew: then each of both keeps its order.
+    So does what was told without a number by a process that was killed: the next one brings it back behind all that is new.
     """
+    kills = [fault.t for fault in ledgers.faults if fault.fault == "kill" and not fault.platform]
     shut = [window for name in _UNREADABLE for window in _lasting(ledgers, name)]
     highest: dict[tuple[str, str, str, bool], int] = {}
     for decision in taken.first.values():
         if decision.id in taken.renumbered:
             continue
-        is_ahead = decision.id in taken.unnumbered and any(a <= decision.t <= b for a, b in shut)
+        numbered_at = taken.unnumbered.get(decision.id, decision.t)
+        is_ahead = decision.id in taken.unnumbered and (
+            any(a <= decision.t <= b for a, b in shut) or any(decision.t < kill < numbered_at for kill in kills)
+        )
         key = (decision.device, decision.lane, decision.streamid, is_ahead)
         before = highest.get(key, 0)
         if decision.sequence and decision.sequence < before:

@@ -72,7 +72,7 @@ class Taken:
     `refused` are those of the rejected that the platform was told never to accept: they must be dead letters.
     `types` are the event types that it asked for, as its configuration has them. `renumbered`: those that came first without a
     number, for no disk had taken them, and got one in the stream that came after: it says nothing of when they were told.
-    `unnumbered`: all that came first without a number.
+    `unnumbered`: all that came first without a number, and when their number came.
     """
 
     destination: str
@@ -83,7 +83,7 @@ class Taken:
     arrivals: int = 0
     ids: set[str] = field(default_factory=set)
     renumbered: set[str] = field(default_factory=set)
-    unnumbered: set[str] = field(default_factory=set)
+    unnumbered: dict[str, float] = field(default_factory=dict)
 
     def wants(self, type_: str) -> bool:
         """Did the destination ask for events of this type?"""
@@ -108,7 +108,7 @@ def take(destination: str, decisions: Sequence[Decision], book: Book, *, types: 
             # Sent before a disk could take it, and stored since: its number comes with a later arrival.
             first = taken.first[decision.id]
             if not first.sequence:
-                taken.unnumbered.add(decision.id)
+                taken.unnumbered[decision.id] = decision.t
                 if first.streamid not in ("", decision.streamid):
                     taken.renumbered.add(decision.id)
                 numbers = (decision.sequence, decision.deliveryseq, decision.streamid)

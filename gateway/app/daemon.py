@@ -368,6 +368,7 @@ class _App:
         self._outbox.live = self._outward.is_live
         self._outbox.on_stored = self._on_stored
         self._outbox.on_found = self._on_found
+        self._outbox.on_recalled = self._on_recalled
         for finding in settings.findings:
             self._health.on(finding.code, finding.where, **finding.facts)
 
@@ -425,6 +426,10 @@ class _App:
         """The database that could not be opened at the start is there: what it remembers joins what came since."""
         self._timekeeping.found()
         self._counting.found()
+        self._on_recalled(marks, alarms)
+
+    def _on_recalled(self, marks: list[Mark], alarms: list[AlarmRow]) -> None:
+        """What could not be read at the start was brought over from a damaged database: it joins what came since."""
         self._judge.recall(marks)
         self._collector.registers.load(marks)
         self._hearing.recall(marks, until=self._began)

@@ -44,6 +44,7 @@ class Holding:
         self._provisional = new_id()
         self._stock = Stock([route.destination for route in routes])
         self._corrupt: StoreError | None = None
+        self._is_unread = False
         self._wake = asyncio.Event()
         self._dirty: dict[tuple[str, Lane], None] = {}
         self._linger = Linger(linger_s)
@@ -239,7 +240,7 @@ class Holding:
         except StoreError as error:
             _log.error("a part of the database cannot be read", error=str(error), facts=error.facts)
             if error.code == "GW-STO-02":
-                self._corrupt = error
+                self._corrupt, self._is_unread = error, True
             else:
                 self._tell("on_trouble", self.on_trouble, error)
             return []

@@ -68,6 +68,7 @@ class Outbox(Committing):
         self.boots = Boots()
         self.live: Callable[[], bool] = lambda: True
         self.on_found: Callable[[list[Mark], list[AlarmRow]], None] = lambda _marks, _alarms: None
+        self.on_recalled: Callable[[list[Mark], list[AlarmRow]], None] = lambda _marks, _alarms: None
         self.was_replaced = False
         self.to_rescue = ""
         self.is_torn = False
@@ -212,6 +213,9 @@ class Outbox(Committing):
                     error = self._corrupt
                     self._fails()  # until there is a new one, alarms go out without it
                     await self._begin_anew(error)
+                    if self._is_unread:  # before it is asked for all that is known: what was brought over belongs to it
+                        self._is_unread = False
+                        self._tell("on_recalled", self.on_recalled, await self.marks(), await self.alarms())
                     self._tell("on_trouble", self.on_trouble, error)
                     self._tell("on_stored", self.on_stored)  # nobody may confirm rows of the old stream in the new one
                 await self._commit_once()

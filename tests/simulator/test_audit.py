@@ -389,12 +389,16 @@ def test_what_belongs_to_another_device_or_lane_is_not_reordered(device: str, la
         ("disk-hangs", -9.5, -8.0, 1),
         ("disk-hangs", 5.5, 6.0, 1),
         ("disk-full", 4.0, 6.0, 1),
+        ("kill", 5.5, 5.6, 0),
+        ("kill", 4.5, 4.6, 1),
+        ("kill", 7.5, 7.6, 1),
     ],
 )
 def test_what_no_disk_had_taken_may_go_before_what_stands_in_a_database_that_cannot_be_read(
     name: str, begun_at: float, ended_at: float, reordered: int
 ) -> None:
     faults = (Fault(T0 + begun_at, f"begin {name}"), Fault(T0 + ended_at, f"end {name}"))
+    faults += (Fault(T0 + begun_at + 0.01, "kill"),) if name == "kill" else ()
     numbered = replace(TAKEN[3], device="board", lane="alarm", sequence=4, deliveryseq=4, t=T0 + 6)
     now = replace(numbered, id="now", sequence=0, deliveryseq=0, t=T0 + 5)
     then = replace(now, sequence=5, deliveryseq=5, t=T0 + 7, status="duplicate")

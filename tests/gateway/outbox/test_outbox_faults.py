@@ -411,6 +411,37 @@ async def test_a_bad_page_of_marks_keeps_nobody_from_being_heard(closed_shelf: A
     assert closed_shelf.troubles == ["GW-STO-02"]
 
 
+async def test_what_a_bad_page_hid_at_the_start_is_told_when_it_was_brought_over(
+    closed_shelf: Any, alarm: Maker, when: Maker
+) -> None:
+    """Else a press would count twice, and a deaf time would begin too late, until the next restart."""
+    await closed_shelf.open()
+    one = alarm()
+    marks = tuple(Mark(f"call-{n:03}", "counter:", "7" * 100) for n in range(200))
+    await closed_shelf.store(replace(one, marks=marks))
+    await closed_shelf.close()
+    content = closed_shelf.path.read_bytes()
+    page = content.rfind(b"call-190") // 4096
+    with closed_shelf.path.open("r+b") as file:
+        file.seek(page * 4096)
+        file.write(b"\xa5" * 4096)
+    outbox = await closed_shelf.open(running=False)
+    told: list[Any] = []
+    outbox.on_recalled = lambda marks, alarms: told.append(
+        (outbox.streamid, marks, alarms, list(closed_shelf.troubles))
+    )
+    assert await outbox.marks() == []
+    before = outbox.streamid
+    closed_shelf.run()
+    await when(lambda: bool(told))
+    [(stream, recalled, alarms, troubles)] = told
+    assert stream == outbox.streamid != before
+    assert troubles == [], "what is known is asked for after that"
+    assert recalled[0] == marks[0]
+    assert 100 < len(recalled) < 200
+    assert alarms == list(one.alarms)
+
+
 async def test_the_new_database_keeps_its_wal_when_the_old_one_is_let_go(closed_shelf: Any, write: Maker) -> None:
     """SQLite deletes a WAL by its name when a connection is closed: not that of the database which took the place."""
     await closed_shelf.open()
