@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from typing import Any
 
 import pytest
+from structlog.testing import capture_logs
 
 from gateway.errors import StoreError
 from gateway.events import Lane
@@ -16,6 +17,13 @@ from gateway.outbox.store import Store
 
 Maker = Callable[..., Any]
 BUG = KeyError("whoever waits has a bug")
+
+
+@pytest.fixture(autouse=True)
+def _unprinted() -> Iterator[None]:
+    """A traceback drawn for a person, locals and all, takes seconds of the event loop on a busy machine."""
+    with capture_logs():
+        yield
 
 
 def raises(*_args: object) -> None:
