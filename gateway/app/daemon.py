@@ -16,15 +16,14 @@ import signal
 import sys
 from collections import Counter
 from collections.abc import Callable, Mapping
-from decimal import Decimal
 from typing import Final
 
 import structlog
 
-from drivers.kit import Advertises
 from gateway import __version__
 from gateway.alarms import AlarmBook, Change
 from gateway.app.counting import Counting
+from gateway.app.desks import desks_of
 from gateway.app.inward import Inward
 from gateway.app.keepers import Keepers
 from gateway.app.outward import Outward
@@ -333,7 +332,7 @@ class _App:
         self._alarms = AlarmBook(self._origin, [one.id for one in wanting if wants(one.types, "alarm.raised")])
         judge = self._judge = Judge()
         judge.load(marks)
-        desks = self._desks()
+        desks = desks_of(settings)
         self._collector = Collector(
             self._origin, desks, outbox=self._outbox, alarms=self._alarms, judge=judge, health=self._health,
             clock=self._clock, announce=self._announce,
@@ -371,21 +370,6 @@ class _App:
         self._outbox.on_recalled = self._on_recalled
         for finding in settings.findings:
             self._health.on(finding.code, finding.where, **finding.facts)
-
-    def _desks(self) -> dict[str, Desk]:
-        # A wire is hard to speak on for strangers, and a broker with a login too. What was on the air is no wire's word.
-        lines = {line.id: line for line in self._settings.serial}
-        trusted = set(lines) | {one.id for one in self._settings.mqtt if one.is_proven}
-        return {
-            one.id: Desk(
-                one.id, one.model, one.link, one.address, one.room, one.bed, one.driver, one.options, one.key_bytes,
-                one.calls_on, one.alarms_on, one.every_s, map=one.map,
-                wired=one.link in trusted and not isinstance(one.driver, Advertises),
-                line=one.line(lines[one.link]) if one.link in lines else None,
-                ct=Decimal(str(one.ct)), pt=Decimal(str(one.pt)),
-            )
-            for one in self._settings.devices
-        }  # fmt: skip
 
     def _hearing_of(self, desks: Mapping[str, Desk], marks: list[Mark]) -> Hearing:
         used = {desk.link for desk in desks.values()}
